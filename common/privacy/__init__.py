@@ -1,0 +1,1 @@
+"""The privacy core: sampling, clipping, exact sums, noise, accounting and the ledger."""

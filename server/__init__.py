@@ -1,0 +1,1 @@
+"""What turns sums into releases."""
