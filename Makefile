@@ -1,0 +1,28 @@
+# Two commands on a fresh machine (Linux, Python >= 3.11): `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
+export RAY_USAGE_STATS_ENABLED = 0
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test clean
+
+demo: $(VENV)/installed
+	$(VENV)/bin/feddp simulate --with-non-private
+
+test: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,349 @@
+"""The cohort engine: local training of many users in shared passes over one frozen base.
+
+`slots` users are resident, each with its own delta from the adapter that all were sent. One tick is
+one local step of every resident user: the rows of their minibatches are grouped by padded length
+and cut into passes; every row carries a copy of its user's adapter, and its gradient is added to its
+user alone. A finished user is handed out and replaced at once, so memory is bounded by the slots and
+by the tokens of a pass, never by the cohort.
+
+A user's minibatches, padded lengths and order of additions depend on that user alone, and matrix
+products give each row the same bits whatever the other rows are (asserted by tests on the CPU), so
+an update is bit-identical whoever shares its passes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.loss import LinearCrossEntropy, score_positions, select_positions
+from client.stacked import StackedLinear, StackedLoRA
+from common.adapter import AdapterLayout
+from common.model import BaseModel
+from common.tokens import IGNORE, TokenRow
+
+LENGTH_STEP = 16
+ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
+
+Minibatches = Sequence[Sequence[TokenRow]]
+Sink = Callable[[int, NDArray[np.float32]], None]
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """The local optimizer: "sgd", or "adamw" without weight decay."""
+
+    optimizer: str
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """One user's work: minibatches, fixed before any scheduling and loaded when a slot is free."""
+
+    key: int
+    steps: Callable[[], Minibatches]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Sums over evaluated rows: loss in nats, predicted positions (or rows), correct ones."""
+
+    loss_sum: float
+    num_targets: int
+    num_correct: int
+
+
+@dataclass
+class _Resident:
+    """A user in a slot: what is left to do, last step first, and the steps done."""
+
+    key: int
+    rest: list[Sequence[TokenRow]]
+    num_done: int = 0
+    is_failed: bool = False
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a tick: whose it is, and the weight of each of its positions."""
+
+    slot: int
+    row: TokenRow
+    weight: float
+
+
+class CohortEngine:
+    """Trains users' adapters in stacked passes. Replaces the target modules of `base` in place."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        layout: AdapterLayout,
+        *,
+        device: str = "cpu",
+        slots: int = 64,
+        pass_tokens: int = 4096,
+    ):
+        self._device = torch.device(device)
+        self._model = base.model.to(self._device)
+        self._layout, self._slots, self._pass_tokens = layout, slots, pass_tokens
+        self._is_causal = base.task == "causal-lm"
+        self._pad = int(base.tokenizer.pad_token_id or 0)
+        self._modules = install(self._model, layout)
+        self._sizes = [entry.size for entry in layout.entries]
+        embeddings = self._model.get_input_embeddings() if self._is_causal else None
+        self._num_ids = len(embeddings.weight) if embeddings is not None else None
+
+    def train(
+        self,
+        start: NDArray[np.float32],
+        work: Iterable[LocalWork],
+        *,
+        training: LocalTraining,
+        sink: Sink,
+    ) -> None:
+        """Runs every user's local steps from `start`; calls sink(key, update) once per user.
+
+        **Guarantee:** an update depends on `start`, `training` and the user's own minibatches, not
+        on anybody else's. A user whose rows cannot be loaded or whose passes fail gets an update of
+        zeros; nobody else's changes.
+
+        Args:
+          start: float32, shape (P,).
+          work: users, taken as slots become free.
+          training: the local optimizer.
+          sink: takes float32 (P,), the local adapter minus `start`; may be non-finite.
+        """
+        queue = iter(work)
+        residents: dict[int, _Resident] = {}
+        dimension = self._layout.dimension
+        first = torch.from_numpy(start).to(self._device)
+        delta = torch.zeros(self._slots, dimension, device=self._device)
+        moments = torch.zeros(2 * (training.optimizer == "adamw"), *delta.shape).to(delta)
+        while self._fill(residents, queue, sink):
+            gradient = self._tick(first, delta, residents)
+            for slot, user in residents.items():
+                user.num_done += 1
+                _step(delta[slot], gradient[slot], moments[:, slot], user.num_done, training)
+            for slot in [s for s, user in residents.items() if user.is_failed or not user.rest]:
+                user = residents.pop(slot)
+                update = delta[slot].cpu().numpy().copy()
+                sink(user.key, np.zeros_like(update) if user.is_failed else update)
+                delta[slot] = 0
+                moments[:, slot] = 0
+
+    @torch.no_grad()
+    def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
+        """Loss and correct predictions of one adapter over rows, in passes of similar length."""
+        self._bind(torch.from_numpy(adapter).to(self._device)[None])
+        loss, targets, correct = 0.0, 0, 0
+        for part in self._cut([_Row(0, row, 1.0) for row in rows]):
+            losses, corrects = self._score([item.row for item in part])
+            loss += float(losses.double().sum())
+            targets += len(losses)
+            correct += int(corrects.sum())
+        return Evaluation(loss, targets, correct)
+
+    @torch.no_grad()
+    def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
+        """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
+        self._bind(torch.from_numpy(adapter).to(self._device)[None])
+        inputs, mask, _ = self._batch([row])
+        if not self._is_causal:
+            return np.asarray(self._classify(inputs, mask)[0].float().cpu().numpy())
+        hidden = self._hidden(inputs)[0, : len(row.input_ids)]
+        weight, bias, softcap = self._output()
+        logits = nn.functional.linear(hidden, weight, bias).float()
+        if softcap is not None:
+            logits = torch.tanh(logits / softcap) * softcap
+        return np.asarray(logits.cpu().numpy())
+
+    def _fill(
+        self, residents: dict[int, _Resident], queue: Iterator[LocalWork], sink: Sink
+    ) -> bool:
+        """Gives free slots to waiting users; whether anybody is resident."""
+        free = [slot for slot in range(self._slots) if slot not in residents]
+        while free and (work := next(queue, None)) is not None:
+            steps = self._load(work)
+            if steps:
+                residents[free.pop(0)] = _Resident(work.key, list(steps)[::-1])
+            else:
+                sink(work.key, np.zeros(self._layout.dimension, dtype=np.float32))
+        return bool(residents)
+
+    def _load(self, work: LocalWork) -> Minibatches:
+        """A user's minibatches; none when they cannot be read or hold unknown token ids."""
+        try:
+            steps = [step for step in work.steps() if step]
+        except Exception:  # noqa: BLE001 - the fence: a user's broken rows must not touch others
+            return []
+        ids = [row.input_ids for step in steps for row in step]
+        if self._num_ids and any(i.min() < 0 or i.max() >= self._num_ids for i in ids):
+            return []
+        return steps
+
+    def _tick(
+        self, first: Tensor, delta: Tensor, residents: Mapping[int, _Resident]
+    ) -> Tensor:
+        """The gradient of every resident's next step; float32, (slots, P)."""
+        gradient = torch.zeros_like(delta)
+        rows = [
+            item for slot, user in residents.items() for item in _rows(slot, user.rest.pop())
+        ]
+        for part in self._cut(rows):
+            try:
+                self._accumulate(part, first, delta, gradient)
+            except Exception:  # noqa: BLE001 - the fence: find out whose rows fail, one by one
+                self._accumulate_apart(part, first, delta, gradient, residents)
+        return gradient
+
+    def _accumulate_apart(
+        self,
+        part: Sequence[_Row],
+        first: Tensor,
+        delta: Tensor,
+        gradient: Tensor,
+        residents: Mapping[int, _Resident],
+    ) -> None:
+        """Runs a failed pass again, row by row; whoever fails alone contributes zero."""
+        for item in part:
+            try:
+                self._accumulate([item], first, delta, gradient)
+            except Exception:  # noqa: BLE001 - the fence
+                residents[item.slot].is_failed = True
+
+    def _accumulate(
+        self, part: Sequence[_Row], first: Tensor, delta: Tensor, gradient: Tensor
+    ) -> None:
+        """One pass: adds every row's gradient to its user, in the order of the rows."""
+        owners = torch.tensor([item.slot for item in part], device=self._device)
+        live = (first + delta.index_select(0, owners)).requires_grad_()
+        self._bind(live)
+        weights = torch.tensor([item.weight for item in part], device=self._device)
+        with torch.enable_grad():
+            loss = self._loss([item.row for item in part], weights)
+            (slope,) = torch.autograd.grad(loss, live)
+        gradient.index_add_(0, owners, slope)
+
+    def _loss(self, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
+        """Sum over rows of weight times loss: no term holds two users."""
+        inputs, mask, targets = self._batch(rows)
+        if not self._is_causal:
+            losses = nn.functional.cross_entropy(
+                self._classify(inputs, mask).float(), targets[:, 0], reduction="none"
+            )
+            return (losses * weights).sum()
+        weight, bias, softcap = self._output()
+        hidden, kept, shares = select_positions(
+            self._hidden(inputs), targets, weights, ignore=IGNORE
+        )
+        loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, kept, shares, softcap)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _score(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
+        """Loss and correctness of every predicted position (causal-lm) or row."""
+        inputs, mask, targets = self._batch(rows)
+        if not self._is_causal:
+            logits = self._classify(inputs, mask).float()
+            losses = nn.functional.cross_entropy(logits, targets[:, 0], reduction="none")
+            return losses, logits.argmax(1) == targets[:, 0]
+        keep = targets != IGNORE
+        weight, bias, softcap = self._output()
+        return score_positions(self._hidden(inputs)[keep], weight, bias, targets[keep], softcap)
+
+    def _hidden(self, inputs: Tensor) -> Tensor:
+        """Last hidden states (rows, tokens, hidden). Right padding needs no mask: attention is
+        causal, so no real position ever looks at padding."""
+        output = self._model.base_model(input_ids=inputs, use_cache=False)  # type: ignore[operator]
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _classify(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self._model(input_ids=inputs, attention_mask=mask).logits
+        return logits
+
+    def _output(self) -> tuple[Tensor, Tensor | None, float | None]:
+        """Weight, bias and soft cap of the output layer."""
+        layer = self._model.get_output_embeddings()  # type: ignore[operator]
+        softcap = getattr(self._model.config, "final_logit_softcapping", None)
+        return layer.weight, getattr(layer, "bias", None), softcap
+
+    def _batch(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
+        """Right-padded input ids, attention mask and targets, all (rows, padded tokens) int64."""
+        length = max(padded_length(row) for row in rows)
+        inputs = np.full((len(rows), length), self._pad, dtype=np.int64)
+        mask = np.zeros((len(rows), length), dtype=np.int64)
+        width = length if self._is_causal else 1
+        targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
+        for index, row in enumerate(rows):
+            inputs[index, : len(row.input_ids)] = row.input_ids
+            mask[index, : len(row.input_ids)] = 1
+            targets[index, : len(row.labels)] = row.labels
+        return tuple(torch.from_numpy(a).to(self._device) for a in (inputs, mask, targets))  # type: ignore[return-value]
+
+    def _cut(self, rows: Sequence[_Row]) -> list[list[_Row]]:
+        """Passes of one padded length each, at most `pass_tokens` tokens (or one row)."""
+        by_length: dict[int, list[_Row]] = {}
+        for item in rows:
+            by_length.setdefault(padded_length(item.row), []).append(item)
+        passes = []
+        for length in sorted(by_length):
+            size = max(1, self._pass_tokens // length)
+            group = by_length[length]
+            passes += [group[start : start + size] for start in range(0, len(group), size)]
+        return passes
+
+    def _bind(self, live: Tensor) -> None:
+        """Hands each module its part of the stack `live` (copies, P)."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for entry, part in zip(self._layout.entries, live.split(self._sizes, dim=1), strict=True):
+            stacked = part.view(len(live), *entry.shape)
+            parts.setdefault(entry.module, {})[entry.role] = stacked
+        for path, tensors in parts.items():
+            self._modules[path].bind(tensors)
+
+
+def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | StackedLinear]:
+    """Replaces the trained modules of a model by stacked ones; returns them by path."""
+    modules: dict[str, StackedLoRA | StackedLinear] = {}
+    device = next(model.parameters()).device
+    for path in dict.fromkeys(entry.module for entry in layout.entries):
+        old = model.get_submodule(path)
+        if path in layout.adapted:
+            a = layout.frozen.get(path)
+            frozen_a = None if a is None else torch.from_numpy(a).to(device)
+            modules[path] = StackedLoRA(old, layout.scale, frozen_a)  # type: ignore[arg-type]
+        else:
+            modules[path] = StackedLinear(old)  # type: ignore[arg-type]
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, modules[path])
+    return modules
+
+
+def padded_length(row: TokenRow) -> int:
+    """Length of a row with padding: a function of the row alone."""
+    return -(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP
+
+
+def _rows(slot: int, step: Sequence[TokenRow]) -> list[_Row]:
+    """The rows of a local step, weighted so that its loss is the mean over what it predicts."""
+    num_targets = sum(int((row.labels != IGNORE).sum()) for row in step)
+    return [_Row(slot, row, 1 / max(num_targets, 1)) for row in step]
+
+
+def _step(
+    delta: Tensor, gradient: Tensor, moments: Tensor, step: int, training: LocalTraining
+) -> None:
+    """One local optimizer step on a user's delta, in place."""
+    if training.optimizer == "sgd":
+        delta -= training.learning_rate * gradient
+        return
+    first, second = moments
+    first.lerp_(gradient, 1 - ADAM_BETAS[0])
+    second.lerp_(gradient**2, 1 - ADAM_BETAS[1])
+    corrected = (second / (1 - ADAM_BETAS[1] ** step)).sqrt() + ADAM_EPSILON
+    delta -= training.learning_rate / (1 - ADAM_BETAS[0] ** step) * first / corrected

@@ -1,0 +1,103 @@
+"""Linear layer and cross-entropy over the labelled positions only, in chunks of positions."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK_POSITIONS = 256
+# Matrix products of a multiple of this many rows give each row the same bits whatever the others are.
+ROW_MULTIPLE = 16
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """sum_i w_i CE(h_i W^T + b, t_i), without ever holding more than a chunk of logits.
+
+    The gradient of the hidden states is computed with the loss, so the backward pass is a product.
+    W and b are frozen.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        context: torch.autograd.function.FunctionCtx,
+        hidden: Tensor,  # (positions, hidden)
+        weight: Tensor,  # (vocabulary, hidden)
+        bias: Tensor | None,  # (vocabulary,)
+        targets: Tensor,  # (positions,)
+        weights: Tensor,  # (positions,) float32
+        softcap: float | None,
+    ) -> Tensor:
+        gradient, loss = torch.empty_like(hidden), weights.new_zeros(())
+        for start in range(0, len(hidden), CHUNK_POSITIONS):
+            part = slice(start, start + CHUNK_POSITIONS)
+            logits, slope = _logits(hidden[part], weight, bias, softcap)
+            target, share = targets[part, None], weights[part, None]
+            top = logits.amax(1, keepdim=True)
+            picked = logits.gather(1, target)
+            exponential = logits.sub_(top).exp_()
+            total = exponential.sum(1, keepdim=True)
+            loss = loss + (share * (total.log() + top - picked)).sum()
+            exponential.mul_(share / total).scatter_add_(1, target, -share)
+            if slope is not None:
+                exponential.mul_(slope)
+            gradient[part] = exponential.to(hidden.dtype) @ weight
+        context.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        context: torch.autograd.function.FunctionCtx, scale: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (gradient,) = context.saved_tensors  # type: ignore[attr-defined]
+        return gradient * scale.to(gradient.dtype), None, None, None, None, None
+
+
+def select_positions(
+    hidden: Tensor, targets: Tensor, weights: Tensor, *, ignore: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The positions with a target, padded by weightless ones to a multiple of `ROW_MULTIPLE`.
+
+    Args:
+      hidden: (rows, tokens, hidden).
+      targets: (rows, tokens) int64, `ignore` where no loss is taken.
+      weights: (rows,) float32, weight of each position of a row.
+      ignore: the mark.
+
+    Returns:
+      hidden (positions, hidden), targets (positions,), weights (positions,).
+    """
+    keep = targets != ignore
+    hidden_kept, targets_kept = hidden[keep], targets[keep]
+    weights_kept = weights[:, None].expand_as(targets)[keep]
+    missing = -len(targets_kept) % ROW_MULTIPLE
+    return (
+        functional.pad(hidden_kept, (0, 0, 0, missing)),
+        functional.pad(targets_kept, (0, missing)),
+        functional.pad(weights_kept, (0, missing)),
+    )
+
+
+@torch.no_grad()
+def score_positions(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihood (float32) and correctness (bool) of every position, in chunks."""
+    losses, corrects = [], []
+    for start in range(0, len(hidden), CHUNK_POSITIONS):
+        part = slice(start, start + CHUNK_POSITIONS)
+        logits, _ = _logits(hidden[part], weight, bias, softcap)
+        losses.append(functional.cross_entropy(logits, targets[part], reduction="none"))
+        corrects.append(logits.argmax(1) == targets[part])
+    return torch.cat(losses), torch.cat(corrects)
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """Logits in float32 or wider, and the slope of the soft cap where there is one."""
+    logits = functional.linear(hidden, weight, bias)
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    if softcap is None:
+        return logits, None
+    bounded = torch.tanh(logits / softcap)
+    return bounded * softcap, 1 - bounded**2

@@ -1,0 +1,258 @@
+"""The trainable part as named arrays: find it, lay it out flat, save and load in PEFT's format."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import LoraConfig
+from safetensors.numpy import load_file, save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from common.errors import ModelError
+from common.model import BaseModel
+
+PEFT_PREFIX = "base_model.model."
+A_SEED = b"feddp-lora-A-1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trained tensor.
+
+    Attributes:
+      module: path in the base model.
+      role: "lora_A", "lora_B", "weight" or "bias".
+      shape: of the tensor.
+    """
+
+    module: str
+    role: str
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in PEFT's adapter file."""
+        suffix = f"{self.role}.weight" if self.role.startswith("lora") else self.role
+        return f"{PEFT_PREFIX}{self.module}.{suffix}"
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class AdapterLayout:
+    """Names, order and shapes of all trained tensors, behind one flat float32 vector of P numbers.
+
+    Attributes:
+      kind: "ffa-lora" (A frozen at a public seed, B trained) or "lora".
+      rank: of the adapter.
+      alpha: the adapter is scaled by alpha / rank.
+      entries: the trained tensors, in the order of the vector.
+      frozen: the frozen A of each adapted module, float32 (rank, in); empty for "lora".
+      heads: paths of the modules trained whole.
+      start: float32, shape (P,), where training starts: B = 0, heads as loaded.
+      is_transposed: the adapted modules keep their weight as (in, out), like GPT-2.
+    """
+
+    kind: str
+    rank: int
+    alpha: float
+    entries: tuple[Entry, ...]
+    frozen: Mapping[str, NDArray[np.float32]]
+    heads: tuple[str, ...]
+    start: NDArray[np.float32]
+    is_transposed: bool
+
+    @property
+    def dimension(self) -> int:
+        """P."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def scale(self) -> float:
+        """Factor of the adapter's output."""
+        return self.alpha / self.rank
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """Paths of the modules with an adapter, in order."""
+        return tuple(entry.module for entry in self.entries if entry.role == "lora_B")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that gives the P numbers a meaning, hex."""
+        content = [self.kind, self.rank, self.alpha, [[e.name, e.shape] for e in self.entries]]
+        digest = hashlib.sha256(json.dumps(content).encode())
+        for module in sorted(self.frozen):
+            digest.update(module.encode() + self.frozen[module].tobytes())
+        digest.update(self.start.tobytes())
+        return digest.hexdigest()
+
+    def initial(self) -> NDArray[np.float32]:
+        """A copy of `start`."""
+        return self.start.copy()
+
+    def unflatten(self, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """The trained tensors by their PEFT names; views of the vector."""
+        tensors, offset = {}, 0
+        for entry in self.entries:
+            tensors[entry.name] = vector[offset : offset + entry.size].reshape(entry.shape)
+            offset += entry.size
+        return tensors
+
+    def flatten(self, tensors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The vector behind named tensors; names in any order, all of them needed."""
+        return np.concatenate(
+            [tensors[entry.name].astype(np.float32).reshape(-1) for entry in self.entries]
+        )
+
+
+def lay_out(
+    base: BaseModel, *, kind: str, rank: int, alpha: float, target_modules: tuple[str, ...] | None
+) -> AdapterLayout:
+    """Decides what is trained on a base model.
+
+    Args:
+      base: the frozen model.
+      kind: "ffa-lora" or "lora".
+      rank: of the adapter.
+      alpha: scale times rank.
+      target_modules: names or path endings of the adapted modules; None is every linear layer
+        outside embeddings and heads.
+
+    Raises:
+      ModelError: no module of the base matches.
+    """
+    candidates = adaptable_modules(base)
+    chosen = {
+        path: module
+        for path, module in candidates.items()
+        if target_modules is None or any(_is_named(path, name) for name in target_modules)
+    }
+    unmatched = [
+        name for name in target_modules or () if not any(_is_named(p, name) for p in candidates)
+    ]
+    if unmatched or not chosen:
+        found = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in candidates})) or "none"
+        asked = ",".join(unmatched)
+        raise ModelError(
+            [
+                f'adapter.target-modules = "{asked}": the base model has no such module. Its linear '
+                f"modules are: {found}."
+            ]
+        )
+    entries, frozen, start = [], {}, []
+    for path, module in chosen.items():
+        num_in, num_out = _width(module)
+        a = public_a(path, rank, num_in)
+        if kind == "lora":
+            entries.append(Entry(path, "lora_A", a.shape))
+            start.append(a.reshape(-1))
+        else:
+            frozen[path] = a
+        entries.append(Entry(path, "lora_B", (num_out, rank)))
+        start.append(np.zeros(num_out * rank, dtype=np.float32))
+    for entry, value in _head_entries(base):
+        entries.append(entry)
+        start.append(value.reshape(-1))
+    return AdapterLayout(
+        kind=kind,
+        rank=rank,
+        alpha=alpha,
+        entries=tuple(entries),
+        frozen=frozen,
+        heads=base.head_modules,
+        start=np.concatenate(start),
+        is_transposed=any(isinstance(module, Conv1D) for module in chosen.values()),
+    )
+
+
+def adaptable_modules(base: BaseModel) -> dict[str, nn.Linear | Conv1D]:
+    """Every linear layer by path, without output embeddings, poolers and trained heads."""
+    output = None
+    if base.task == "causal-lm":
+        output = base.model.get_output_embeddings()  # type: ignore[operator]
+    excluded = (*base.head_modules, "pooler")
+    return {
+        path: module
+        for path, module in base.model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and module is not output
+        and not any(path == name or f".{name}." in f".{path}." for name in excluded)
+    }
+
+
+def public_a(path: str, rank: int, num_in: int) -> NDArray[np.float32]:
+    """LoRA's A at a public seed: uniform in +-1/sqrt(in), a function of the module's path alone."""
+    key = hashlib.sha256(A_SEED + path.encode()).digest()
+    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "big")))
+    bound = 1 / math.sqrt(num_in)
+    return rng.uniform(-bound, bound, size=(rank, num_in)).astype(np.float32)
+
+
+def save_adapter(
+    folder: Path, vector: NDArray[np.float32], layout: AdapterLayout, base: BaseModel
+) -> None:
+    """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: np.ascontiguousarray(v) for name, v in layout.unflatten(vector).items()}
+    for module, a in layout.frozen.items():
+        tensors[f"{PEFT_PREFIX}{module}.lora_A.weight"] = a
+    config = LoraConfig(
+        r=layout.rank,
+        lora_alpha=layout.alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        target_modules=list(layout.adapted),
+        modules_to_save=list(layout.heads) or None,
+        task_type=_task_type(base),
+        fan_in_fan_out=layout.is_transposed,
+        base_model_name_or_path=base.source,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(folder: Path, layout: AdapterLayout) -> NDArray[np.float32]:
+    """The flat vector of a saved adapter."""
+    return layout.flatten(load_file(folder / "adapter_model.safetensors"))
+
+
+def _task_type(base: BaseModel) -> str | None:
+    if base.task == "causal-lm":
+        return "CAUSAL_LM"
+    # PEFT's own sequence-classification class expects the head of a transformers class.
+    return "SEQ_CLS" if hasattr(base.model, "base_model_prefix") else None
+
+
+def _head_entries(base: BaseModel) -> list[tuple[Entry, NDArray[np.float32]]]:
+    """The trained tensors of the heads: every linear layer in them."""
+    found = []
+    for head in base.head_modules:
+        for name, module in base.model.get_submodule(head).named_modules():
+            if not isinstance(module, nn.Linear):
+                continue
+            path = f"{head}.{name}" if name else head
+            for role in ("weight", "bias"):
+                parameter = getattr(module, role)
+                if parameter is not None:
+                    value = parameter.detach().float().cpu().numpy()
+                    found.append((Entry(path, role, value.shape), value))
+    return found
+
+
+def _width(module: nn.Linear | Conv1D) -> tuple[int, int]:
+    rows, columns = module.weight.shape
+    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+
+
+def _is_named(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")

@@ -1,0 +1,215 @@
+"""RunConfig: sections, defaults, TOML and Flower run config, all errors at once."""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.errors import ConfigError
+from common.sections import (
+    AdapterSection,
+    DataSection,
+    EvaluationSection,
+    LocalSection,
+    ModelSection,
+    NodesSection,
+    PrivacySection,
+    RunSection,
+    SamplingSection,
+    ServerSection,
+    TrackingSection,
+)
+from common.settings import AUTO, Scalar, Setting, read_value
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run. `RunConfig()` is the demo; the same file serves every command."""
+
+    run: RunSection = field(default_factory=RunSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    adapter: AdapterSection = field(default_factory=AdapterSection)
+    data: DataSection = field(default_factory=DataSection)
+    local: LocalSection = field(default_factory=LocalSection)
+    privacy: PrivacySection = field(default_factory=PrivacySection)
+    sampling: SamplingSection = field(default_factory=SamplingSection)
+    server: ServerSection = field(default_factory=ServerSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    nodes: NodesSection = field(default_factory=NodesSection)
+    tracking: TrackingSection = field(default_factory=TrackingSection)
+
+    @property
+    def is_generated(self) -> bool:
+        """The users are the demo's: generated, so nobody's privacy is at stake."""
+        return self.data.path == "demo"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The declared classes, in their declared order."""
+        return tuple(label.strip() for label in self.data.labels.split(",") if label.strip())
+
+
+def settings() -> dict[str, Setting]:
+    """Every setting by its dotted, kebab-case key, in the order of the sections."""
+    return {
+        f"{name}.{entry.name.replace('_', '-')}": entry.metadata["setting"]
+        for name, section in _sections().items()
+        for entry in dataclasses.fields(section)
+    }
+
+
+def to_flat(config: RunConfig) -> dict[str, Scalar]:
+    """The configuration as dotted keys and scalars, the form of Flower's run config."""
+    flat: dict[str, Scalar] = {}
+    for key in settings():
+        section, name = key.split(".")
+        value = getattr(getattr(config, section), name.replace("-", "_"))
+        flat[key] = AUTO if value is None else value
+    return flat
+
+
+def from_flat(flat: Mapping[str, object]) -> RunConfig:
+    """Checks and reads dotted keys; absent keys keep their defaults.
+
+    Raises:
+      ConfigError: with every problem at once: unknown keys with the nearest known one, values
+        of the wrong type or out of range, and settings that contradict each other.
+    """
+    known, problems = settings(), []
+    values: dict[str, dict[str, Any]] = {}
+    for key, value in flat.items():
+        if key not in known:
+            problems.append(_unknown(key, known))
+            continue
+        checked, problem = read_value(key, value, known[key])
+        problems += [problem] if problem else []
+        section, name = key.split(".")
+        values.setdefault(section, {})[name.replace("-", "_")] = checked
+    if problems:
+        raise ConfigError(problems)
+    config = RunConfig(
+        **{name: section(**values.get(name, {})) for name, section in _sections().items()}
+    )
+    if problems := contradictions(config):
+        raise ConfigError(problems)
+    return config
+
+
+def contradictions(config: RunConfig) -> list[str]:
+    """Settings that are fine alone and not together, one line each."""
+    data, problems = config.data, []
+    if not config.is_generated and config.privacy.num_users is None:
+        problems.append(
+            'privacy.num-users = "auto": declare the number of training users. It is public and '
+            "never read from private rows; `feddp check --count-users` shows it to their owner."
+        )
+    if bool(data.prompt_column) != bool(data.completion_column):
+        problems.append("data.prompt-column and data.completion-column: give both or neither.")
+    if data.messages_column and data.prompt_column:
+        problems.append("data.messages-column and data.prompt-column: give one of them.")
+    if config.model.task == "classification":
+        if len(config.labels) < 2:
+            problems.append(
+                f'data.labels = "{data.labels}": declare at least two classes, comma-separated. '
+                "They are public, and never read from private rows."
+            )
+        if not data.label_column:
+            problems.append('data.label-column = "": classification needs the column of the class.')
+        if config.is_generated:
+            problems.append('data.path = "demo": the generated users have no classes.')
+    if config.privacy.num_users is not None:
+        num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
+        if cohort is not None and cohort > num_users:
+            problems.append(
+                f"sampling.expected-cohort-size = {cohort:g}: must be at most privacy.num-users = "
+                f"{num_users}."
+            )
+    return problems
+
+
+def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """Reads a TOML file, then applies overrides; without a file, the demo's defaults.
+
+    Relative paths in the file are relative to the file. Overrides are relative to the working
+    folder.
+
+    Raises:
+      ConfigError: the file is missing or is not TOML, or its content has problems (all at once).
+    """
+    flat: dict[str, object] = {}
+    if path is not None:
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{path}: is not TOML ({error})."]) from error
+        flat = _located(_flatten(content), path.parent)
+    return from_flat({**flat, **_located(overrides or {}, Path())})
+
+
+def parse_override(text: str) -> tuple[str, object]:
+    """`section.key=value` of the command line; the value is TOML, or a bare word.
+
+    >>> parse_override("run.rounds=3")
+    ('run.rounds', 3)
+    >>> parse_override("model.base=demo")
+    ('model.base', 'demo')
+    """
+    key, separator, raw = text.partition("=")
+    if not separator:
+        raise ConfigError([f'--set {text}: write section.key=value, as in "run.rounds=20".'])
+    try:
+        return key.strip(), tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), raw
+
+
+def to_toml(config: RunConfig) -> str:
+    """The whole configuration as TOML, one section a paragraph; `load_config` reads it back."""
+    lines, last = [], ""
+    for key, value in to_flat(config).items():
+        section, name = key.split(".")
+        lines += [] if section == last else ["", f"[{section}]"]
+        last = section
+        lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _flatten(content: Mapping[str, object]) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for section, entries in content.items():
+        if isinstance(entries, Mapping):
+            flat |= {f"{section}.{name}": value for name, value in entries.items()}
+        else:
+            flat[section] = entries
+    return flat
+
+
+def _located(flat: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """Makes the paths that exist below `folder` absolute; a hub id or "demo" stays what it is."""
+    located = dict(flat)
+    for key in ("data.path", "data.evaluation-path", "model.base"):
+        value = flat.get(key)
+        if isinstance(value, str) and value not in ("", "demo") and (folder / value).exists():
+            located[key] = str((folder / value).resolve())
+    if isinstance(output := flat.get("run.output-dir"), str):
+        located["run.output-dir"] = str((folder / output).resolve())
+    return located
+
+
+def _unknown(key: str, known: Mapping[str, Setting]) -> str:
+    near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
+    hint = f'Did you mean "{near[0]}"?' if near else "`feddp check --keys` lists all keys."
+    return f'Unknown key "{key}". {hint}'
+
+
+def _sections() -> dict[str, type[Any]]:
+    return {
+        entry.name: type(getattr(RunConfig(), entry.name))
+        for entry in dataclasses.fields(RunConfig)
+    }

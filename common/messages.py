@@ -1,0 +1,201 @@
+"""The wire contract: typed requests and replies <-> Flower's RecordDict, validated on arrival."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from common.privacy.summation import UpdateSum
+
+VERSION = 1
+FLAT_FLOAT32 = "feddp.float32.v1"
+FLAT_INT64 = "feddp.int64.v1"
+T = TypeVar("T")
+
+
+class MessageError(ValueError):
+    """A message that does not follow the contract; its text names the rule, never the content."""
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a node needs to train in one round; all of it is public.
+
+    Attributes:
+      round: from 1.
+      adapter: float32, shape (P,), the adapter that every drawn user starts from.
+      layout_sha256: names, order and shapes behind the P numbers.
+      sampling_probability: q of the Poisson draw.
+      clipping_norm: C, the L2 bound of one user's update.
+      grid_steps: K, integer steps per C.
+      seed: None is fresh entropy; a number derives coins and batches from it (not private).
+    """
+
+    round: int
+    adapter: NDArray[np.float32]
+    layout_sha256: str
+    sampling_probability: float
+    clipping_norm: float
+    grid_steps: int
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A node's exact sum over its drawn users; sensitive until noise is added. No count, no loss."""
+
+    round: int
+    layout_sha256: str
+    total: UpdateSum
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Asks for the loss of an adapter on a node's declared evaluation users."""
+
+    adapter: NDArray[np.float32]
+    layout_sha256: str
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """Sums over the declared evaluation users of a node; they are public by declaration.
+
+    Attributes:
+      loss_sum: nats, over all predicted positions (causal-lm) or rows (classification).
+      num_targets: predicted positions or rows.
+      num_correct: of them, how many the largest logit got right.
+    """
+
+    loss_sum: float
+    num_targets: int
+    num_correct: int
+
+
+def encode_train_request(request: TrainRequest) -> RecordDict:
+    """TrainRequest -> RecordDict."""
+    config = ConfigRecord(
+        {
+            "version": VERSION,
+            "round": request.round,
+            "layout": request.layout_sha256,
+            "sampling-probability": request.sampling_probability,
+            "clipping-norm": request.clipping_norm,
+            "grid-steps": request.grid_steps,
+            "seed": "auto" if request.seed is None else str(request.seed),
+        }
+    )
+    return RecordDict({"adapter": _pack(request.adapter, FLAT_FLOAT32), "config": config})
+
+
+def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest:
+    """RecordDict -> TrainRequest of P = `dimension` numbers, or MessageError."""
+    config = _config(content, {"adapter", "config"})
+    seed = _get(config, "seed", str)
+    return TrainRequest(
+        round=_get(config, "round", int),
+        adapter=_unpack(content, "adapter", FLAT_FLOAT32, dimension).astype(np.float32),
+        layout_sha256=_get(config, "layout", str),
+        sampling_probability=_get(config, "sampling-probability", float),
+        clipping_norm=_get(config, "clipping-norm", float),
+        grid_steps=_get(config, "grid-steps", int),
+        seed=None if seed == "auto" else int(seed),
+    )
+
+
+def encode_train_reply(reply: TrainReply) -> RecordDict:
+    """TrainReply -> RecordDict: one fixed-size array, whoever was drawn."""
+    config = ConfigRecord({"version": VERSION, "round": reply.round, "layout": reply.layout_sha256})
+    return RecordDict({"sum": _pack(reply.total.total, FLAT_INT64), "config": config})
+
+
+def decode_train_reply(content: RecordDict, *, dimension: int) -> TrainReply:
+    """RecordDict -> TrainReply of P = `dimension` integers, or MessageError."""
+    config = _config(content, {"sum", "config"})
+    total = UpdateSum.zeros(dimension)
+    total.add(_unpack(content, "sum", FLAT_INT64, dimension).astype(np.int64))
+    return TrainReply(
+        round=_get(config, "round", int), layout_sha256=_get(config, "layout", str), total=total
+    )
+
+
+def encode_evaluate_request(request: EvaluateRequest) -> RecordDict:
+    """EvaluateRequest -> RecordDict."""
+    config = ConfigRecord({"version": VERSION, "layout": request.layout_sha256})
+    return RecordDict({"adapter": _pack(request.adapter, FLAT_FLOAT32), "config": config})
+
+
+def decode_evaluate_request(content: RecordDict, *, dimension: int) -> EvaluateRequest:
+    """RecordDict -> EvaluateRequest, or MessageError."""
+    config = _config(content, {"adapter", "config"})
+    adapter = _unpack(content, "adapter", FLAT_FLOAT32, dimension).astype(np.float32)
+    return EvaluateRequest(adapter=adapter, layout_sha256=_get(config, "layout", str))
+
+
+def encode_evaluate_reply(reply: EvaluateReply) -> RecordDict:
+    """EvaluateReply -> RecordDict."""
+    sums = MetricRecord(
+        {
+            "loss-sum": reply.loss_sum,
+            "num-targets": reply.num_targets,
+            "num-correct": reply.num_correct,
+        }
+    )
+    return RecordDict({"evaluation": sums, "config": ConfigRecord({"version": VERSION})})
+
+
+def decode_evaluate_reply(content: RecordDict) -> EvaluateReply:
+    """RecordDict -> EvaluateReply, or MessageError."""
+    _config(content, {"evaluation", "config"})
+    sums = content.metric_records.get("evaluation")
+    if sums is None or set(sums) != {"loss-sum", "num-targets", "num-correct"}:
+        raise MessageError("evaluation reply without its three sums")
+    loss_sum, num_targets = sums["loss-sum"], sums["num-targets"]
+    num_correct = sums["num-correct"]
+    if not (
+        isinstance(loss_sum, float)
+        and isinstance(num_targets, int)
+        and isinstance(num_correct, int)
+    ):
+        raise MessageError("evaluation sums of the wrong type")
+    if not (np.isfinite(loss_sum) and 0 <= num_correct <= num_targets):
+        raise MessageError("evaluation sums out of range")
+    return EvaluateReply(loss_sum=loss_sum, num_targets=num_targets, num_correct=num_correct)
+
+
+def _pack(vector: NDArray[np.float32] | NDArray[np.int64], stype: str) -> ArrayRecord:
+    little = np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<"))
+    array = Array(str(vector.dtype), vector.shape, stype, little.tobytes())
+    return ArrayRecord({"vector": array})
+
+
+def _unpack(content: RecordDict, name: str, stype: str, dimension: int) -> NDArray[np.generic]:
+    """The flat vector called `name`; every size is proven before numpy sees a byte."""
+    record = content.array_records.get(name)
+    if record is None or list(record) != ["vector"]:
+        raise MessageError(f"{name}: not exactly one vector")
+    array = record["vector"]
+    dtype = "<f4" if stype == FLAT_FLOAT32 else "<i8"
+    if array.stype != stype or tuple(array.shape) != (dimension,):
+        raise MessageError(f"{name}: wrong type or shape")
+    if len(array.data) != dimension * np.dtype(dtype).itemsize:
+        raise MessageError(f"{name}: wrong number of bytes")
+    return np.frombuffer(array.data, dtype=dtype)
+
+
+def _config(content: RecordDict, names: set[str]) -> ConfigRecord:
+    config = content.config_records.get("config")
+    if set(content) != names or config is None:
+        raise MessageError("not the records of this message")
+    if config.get("version") != VERSION:
+        raise MessageError(f"unknown message version; this side speaks {VERSION}")
+    return config
+
+
+def _get(config: ConfigRecord, key: str, kind: type[T]) -> T:
+    value = config.get(key)
+    if type(value) is not kind:
+        raise MessageError(f"{key}: missing or of the wrong type")
+    return value

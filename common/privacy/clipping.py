@@ -1,0 +1,98 @@
+"""One update -> a point of the integer grid with norm <= C exactly, or zero."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Squares of integers below 2^24 fill 48 bits: 2^14 of them add up below 2^63.
+_CHUNK = 1 << 14
+_SHRINK = 1 - 2.0**-40
+
+
+def clip_to_grid(
+    update: NDArray[np.floating], *, clipping_norm: float, grid_steps: int
+) -> NDArray[np.int64]:
+    """Clips an update to L2 norm C and truncates it toward zero onto K integer steps per C.
+
+    **Guarantee:** the sum of the squared integers is at most K^2, checked in exact arithmetic; an
+    update that cannot be brought there contributes zero. Truncation only shrinks, so no correction
+    for the dimension is needed.
+
+    **Edge cases:**
+
+    | update | result |
+    |---|---|
+    | any NaN or infinity | zero |
+    | all zero | zero |
+    | norm <= C | truncated, not scaled |
+    | norm beyond float64 | zero |
+
+    Args:
+      update: float32 or float64, shape (P,); the norm is taken in float64.
+      clipping_norm: C > 0.
+      grid_steps: K, a power of two up to 2^24.
+
+    Returns:
+      int64, shape (P,); times C / K it is the clipped update.
+
+    Reference: Canonne, Kamath & Steinke 2020 (integer noise); Mironov 2012 (why not floats).
+
+    >>> clip_to_grid(np.array([3.0, 4.0]), clipping_norm=1.0, grid_steps=100)
+    array([60, 80])
+    >>> clip_to_grid(np.array([np.nan, 4.0]), clipping_norm=1.0, grid_steps=100)
+    array([0, 0])
+    """
+    zero = np.zeros(update.shape, dtype=np.int64)
+    values = update.astype(np.float64)
+    if not np.isfinite(values).all():  # decided before any comparison with a NaN norm
+        return zero
+    norm = float(np.linalg.norm(values))
+    if not np.isfinite(norm):
+        return zero
+    scale = min(1.0, clipping_norm / norm) if norm > 0 else 1.0
+    for shrink in (1.0, _SHRINK):
+        point = np.trunc(values * (scale * shrink) / clipping_norm * grid_steps)
+        if np.abs(point).max(initial=0.0) <= grid_steps:
+            integers = point.astype(np.int64)
+            if is_within(integers, grid_steps):
+                return integers
+    return zero
+
+
+def is_within(point: NDArray[np.int64], limit: int) -> bool:
+    """Whether the L2 norm of an integer vector is at most `limit`, in exact arithmetic.
+
+    Args:
+      point: int64, shape (P,).
+      limit: any non-negative integer; K for one user, the number of users times K for a sum.
+    """
+    if point.size == 0:
+        return True
+    if max(int(point.max()), -int(point.min())) > limit:  # first, so that squares cannot overflow
+        return False
+    return sum_of_squares(point) <= limit * limit
+
+
+def sum_of_squares(point: NDArray[np.int64]) -> int:
+    """The exact sum of squares of an int64 vector, |entry| < 2^62, as a Python integer."""
+    magnitude = np.abs(point)
+    low, high = magnitude & 0xFFFFFF, magnitude >> 24  # entry = low + 2^24 high
+    if not high.any():
+        return _dot(low, low)
+    # high < 2^38: split once more, so that every product stays below 2^48.
+    middle, top = high & 0xFFFFFF, high >> 24
+    return (
+        _dot(low, low)
+        + (_dot(low, middle) << 25)
+        + (_dot(low, top) << 49)
+        + (_dot(middle, middle) << 48)
+        + (_dot(middle, top) << 73)
+        + (_dot(top, top) << 96)
+    )
+
+
+def _dot(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
+    """Exact dot product of entries below 2^24: chunks in int64, added as Python integers."""
+    return sum(
+        int(np.dot(left[start : start + _CHUNK], right[start : start + _CHUNK]))
+        for start in range(0, len(left), _CHUNK)
+    )

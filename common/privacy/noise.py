@@ -1,0 +1,161 @@
+"""Discrete Gaussian noise, sampled exactly, from a cryptographic stream."""
+
+import hashlib
+import os
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from numpy.typing import NDArray
+
+from common.errors import FeddpError
+from common.privacy.summation import UpdateSum
+
+KEY_BYTES = 32
+MAX_SCALE = 1 << 26
+# Candidates further than this many grid steps from the mode of their proposal (more than 30 standard
+# deviations at the largest scale) are cut, so that squares stay in int64.
+_MAX_OFFSET = 1 << 31
+
+
+class BitStream:
+    """Uniform integers from ChaCha20 under a key that is used for one release alone."""
+
+    def __init__(self, key: bytes):
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a noise key has {KEY_BYTES} bytes, not {len(key)}")
+        self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+
+    def below(self, bound: int, size: int) -> NDArray[np.int64]:
+        """`size` exactly uniform integers in [0, bound), 2 <= bound <= 2^62; int64."""
+        num_bits = (bound - 1).bit_length()
+        out = np.empty(size, dtype=np.int64)
+        filled = 0
+        while filled < size:
+            wanted = int((size - filled) * 1.05 * (1 << num_bits) / bound) + 16
+            words = np.frombuffer(self._stream.update(bytes(8 * wanted)), dtype="<u8")
+            candidates = (words >> np.uint64(64 - num_bits)).astype(np.int64)
+            accepted = candidates[candidates < bound][: size - filled]
+            out[filled : filled + len(accepted)] = accepted
+            filled += len(accepted)
+        return out
+
+
+def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int64]:
+    """Draws from the discrete Gaussian N_Z(0, scale^2), exactly.
+
+    **Guarantee:** every probability used is a ratio of integers below 2^62, so the distribution is
+    exact up to a cut beyond 30 standard deviations (mass below 1e-190); no floating-point number
+    decides anything.
+
+    Args:
+      bits: a fresh stream.
+      scale: the standard deviation in grid steps, 2 <= scale <= 2^26.
+      size: how many.
+
+    Returns:
+      int64, shape (size,).
+
+    Reference: Canonne, Kamath & Steinke 2020, algorithm 3, with proposal scale t = scale.
+    """
+    if not 2 <= scale <= MAX_SCALE:
+        raise ValueError(f"noise scale {scale}: must be in [2, 2^26]")
+    out = np.empty(size, dtype=np.int64)
+    filled = 0
+    while filled < size:
+        candidates = _discrete_laplace(bits, scale, int((size - filled) * 1.5) + 64)
+        accepted = _accept_gaussian(bits, candidates, scale)[: size - filled]
+        out[filled : filled + len(accepted)] = accepted
+        filled += len(accepted)
+    return out
+
+
+def fresh_key(context: bytes, total: UpdateSum) -> bytes:
+    """A key for one release, from fresh entropy hedged with the ledger's head and the sum.
+
+    **Guarantee:** uniform when the operating system's entropy is; and two clones of one machine that
+    draw equal entropy still differ where their contexts or sums do. The digest of the sum is
+    sensitive and stays in memory.
+
+    Args:
+      context: public and unique to the release: ledger head, round, attempt.
+      total: the sum that the noise is for.
+    """
+    info = b"feddp-noise" + hashlib.sha256(total.total.tobytes()).digest()
+    derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=context, info=info)
+    return derive.derive(os.urandom(KEY_BYTES))
+
+
+def seeded_key(seed: int, round: int) -> bytes:
+    """A key that depends on (seed, round) alone, so that runs repeat. Not private."""
+    return hashlib.sha256(f"feddp-seeded-noise/{seed}/{round}".encode()).digest()
+
+
+def check_entropy() -> None:
+    """Refuses to start on a machine whose entropy source repeats itself.
+
+    Raises:
+      FeddpError: two draws are equal.
+    """
+    if os.urandom(KEY_BYTES) == os.urandom(KEY_BYTES):
+        raise FeddpError(
+            "The operating system's entropy source returned the same bytes twice. Noise would "
+            "repeat; nothing was started."
+        )
+
+
+def _bernoulli_exp(bits: BitStream, numerator: NDArray[np.int64], denominator: int) -> NDArray[np.bool_]:
+    """Exact Bernoulli(exp(-numerator / denominator)), 0 <= numerator <= denominator.
+
+    The number of successes in a row of Bernoulli(gamma / k), k = 1, 2, ..., is even with probability
+    exp(-gamma) (von Neumann's trick).
+    """
+    result = np.zeros(len(numerator), dtype=bool)
+    live = np.arange(len(numerator))
+    k = 1
+    while len(live):
+        if denominator * k > 1:
+            goes_on = bits.below(denominator * k, len(live)) < numerator[live]
+        else:
+            goes_on = numerator[live] > 0
+        result[live[~goes_on]] = k % 2 == 1
+        live = live[goes_on]
+        k += 1
+    return result
+
+
+def _discrete_laplace(bits: BitStream, scale: int, size: int) -> NDArray[np.int64]:
+    """About `size` exact draws from the discrete Laplace distribution of an integer scale >= 2."""
+    remainder = bits.below(scale, int(size * 1.7) + 64)
+    remainder = remainder[_bernoulli_exp(bits, remainder, scale)]
+    quotient = _count_successes(bits, np.full(len(remainder), -1, dtype=np.int64))
+    magnitude = remainder + scale * quotient
+    is_negative = bits.below(2, len(magnitude)) == 1
+    signed = np.where(is_negative, -magnitude, magnitude)
+    return signed[~(is_negative & (magnitude == 0))][:size]  # zero has one sign only
+
+
+def _count_successes(bits: BitStream, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Successes in a row of Bernoulli(exp(-1)), at most `wanted` each; -1 is without limit."""
+    count = np.zeros(len(wanted), dtype=np.int64)
+    live = np.flatnonzero(wanted != 0)
+    while len(live):
+        live = live[_bernoulli_exp(bits, np.ones(len(live), dtype=np.int64), 1)]
+        count[live] += 1
+        live = live[count[live] != wanted[live]]
+    return count
+
+
+def _accept_gaussian(
+    bits: BitStream, candidates: NDArray[np.int64], scale: int
+) -> NDArray[np.int64]:
+    """Keeps a Laplace candidate x with probability exp(-(|x| - scale)^2 / (2 scale^2))."""
+    offset = np.abs(np.abs(candidates) - scale)
+    is_small = offset < _MAX_OFFSET
+    candidates, offset = candidates[is_small], offset[is_small]
+    denominator = 2 * scale * scale
+    whole, fraction = np.divmod(offset * offset, denominator)
+    survives = _bernoulli_exp(bits, fraction, denominator)
+    candidates, whole = candidates[survives], whole[survives]
+    return candidates[_count_successes(bits, whole) == whole]

@@ -1,0 +1,123 @@
+"""The promise in words: one line for the console, paragraphs for the card, privacy.json."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+
+from common.privacy.plan import PrivacyPlan
+
+UNIT = "user"
+RELATION = "add-or-remove-one"
+ACCOUNTANT = "pld"
+MECHANISM = "poisson-gaussian"
+NOT_PRIVATE = "seeded: not private"
+
+
+def accountant_version() -> str:
+    """Name and version of the accountant behind every epsilon, as in "dp-accounting 0.6.0"."""
+    return f"dp-accounting {importlib.metadata.version('dp-accounting')}"
+
+
+def guarantee_line(plan: PrivacyPlan) -> str:
+    """One line: an epsilon with everything that gives it a meaning."""
+    line = (
+        f"epsilon <= {plan.epsilon:.3f} (upper bound; delta {plan.delta:g}, unit {UNIT}, {RELATION}, "
+        f"trust {plan.trust}, PLD accountant of {accountant_version()})"
+    )
+    return line if plan.seed is None else f"{line} [{NOT_PRIVATE}]"
+
+
+def privacy_record(
+    plan: PrivacyPlan, *, ledger_head: str, not_covered: Sequence[str]
+) -> Mapping[str, object]:
+    """The machine-readable promise, enough to recompute epsilon without feddp."""
+    return {
+        "unit": UNIT,
+        "neighboring_relation": RELATION,
+        "trust": plan.trust,
+        "epsilon": plan.epsilon,
+        "delta": plan.delta,
+        "accountant": {
+            "name": ACCOUNTANT,
+            "package": "dp-accounting",
+            "version": importlib.metadata.version("dp-accounting"),
+        },
+        "mechanism": MECHANISM,
+        "noise_multiplier": plan.noise_multiplier,
+        "clipping_norm": plan.clipping_norm,
+        "sampling_probability": plan.sampling_probability,
+        "num_users": plan.num_users,
+        "num_rounds": plan.num_rounds,
+        "num_charges": plan.num_charges,
+        "grid_steps": plan.grid_steps,
+        "dimension": plan.dimension,
+        "accounting_delta": plan.accounting_delta,
+        "bridge_delta": plan.bridge_delta,
+        "seeded": plan.seed is not None,
+        "plan_sha256": plan.sha256,
+        "ledger_head": ledger_head,
+        "scope": "this run only",
+        "not_covered": list(not_covered),
+    }
+
+
+def record_to_json(record: Mapping[str, object]) -> str:
+    """The content of privacy.json."""
+    return json.dumps(record, indent=2) + "\n"
+
+
+def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
+    """The promise in Markdown: what holds, for whom, against whom, and what is outside."""
+    if plan.trust == "simulation":
+        trust = (
+            "This run was a simulation: everything happened on one machine, so the promise describes "
+            "the mathematics of what was released, not the security of a deployment."
+        )
+    else:
+        trust = (
+            "The server app adds the noise and is trusted with the sums of each node before that; "
+            "each node is trusted to sample and clip its own users. Relays, the network and other "
+            "nodes are not trusted."
+        )
+    seeded = (
+        ""
+        if plan.seed is None
+        else f"**{NOT_PRIVATE}.** The randomness of this run is known (seed {plan.seed}); whoever "
+        "knows it can undo the noise. The numbers below hold for the same run without a seed.\n\n"
+    )
+    outside = "\n".join(f"- {item}" for item in not_covered)
+    return (
+        f"{seeded}"
+        f"Whether or not any one {UNIT} took part with all of their data changes the distribution of "
+        f"everything released by this run (each round's adapter, this adapter, the ledger) by at most "
+        f"**epsilon = {plan.epsilon:.3f} at delta = {plan.delta:g}** (an upper bound; "
+        f"neighbouring data sets differ by adding or removing one {UNIT}).\n\n"
+        f"{trust}\n\n"
+        f"How: in each of {plan.num_rounds} rounds every one of N = {plan.num_users} declared users "
+        f"is drawn with probability {plan.sampling_probability:.6g}; a user's whole update is clipped "
+        f"to L2 norm {plan.clipping_norm:g}; the exact integer sum gets discrete Gaussian noise of "
+        f"{plan.noise_multiplier:.4f} times that norm from a cryptographic stream, and is divided by "
+        f"the constant {plan.expected_cohort_size:g}. The bound is the privacy loss distribution "
+        f"({accountant_version()}) composed over {plan.num_charges} charges: the rounds and "
+        f"{plan.num_charges - plan.num_rounds} spare attempts for crashes. It is the planned value, "
+        f"also after an early stop, and speaks of this run only: other runs on the same users add to "
+        f"it.\n\n"
+        f"Not covered:\n\n{outside}\n"
+    )
+
+
+def not_covered(*, evaluation: str, is_example_text_public: bool = False) -> tuple[str, ...]:
+    """What the promise does not speak of, for this run.
+
+    Args:
+      evaluation: who the evaluation users are and how they were chosen.
+      is_example_text_public: unused rows are not sensitive because the users are generated.
+    """
+    items = (
+        f"evaluation users: {evaluation}. They are outside N, and their metrics carry no noise",
+        "the base model and its training data",
+        "choices made by looking at results on the same users (each look costs its own charge)",
+        "the number of training users N, which is declared and public",
+        "groups: k users who act together are protected by a weaker bound",
+    )
+    return (*items, "the users themselves: they are generated") if is_example_text_public else items

@@ -1,0 +1,176 @@
+"""The sections of a run's configuration: every key with its default, range and meaning."""
+
+from dataclasses import dataclass
+
+from common.settings import setting
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """The run as a whole."""
+
+    name: str | None = setting(None, "folder name of the run; auto never collides", str)
+    seed: int | None = setting(
+        None,
+        "a number makes coins, training and noise repeatable, and the run not private",
+        int,
+        at_least=0,
+    )
+    rounds: int | None = setting(None, "number of rounds; auto: 50", int, at_least=1)
+    output_dir: str = setting("runs", "parent folder of run folders", str)
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The frozen base model."""
+
+    base: str = setting("demo", '"demo", a local folder, or a hub id', str)
+    task: str = setting(
+        "causal-lm", "what is learned", str, choices=("causal-lm", "classification")
+    )
+    dtype: str = setting(
+        "float32", "of the frozen weights", str, choices=("float32", "bfloat16", "float16")
+    )
+    max_tokens: int = setting(128, "longest row; longer texts are cut", int, at_least=4)
+    pooling: str = setting(
+        "auto",
+        'classification: the model\'s own head, or mean pooling for sentence encoders ("mean")',
+        str,
+        choices=("auto", "mean"),
+    )
+
+
+@dataclass(frozen=True)
+class AdapterSection:
+    """What is trained."""
+
+    kind: str = setting(
+        "ffa-lora",
+        "ffa-lora: A frozen at a public seed, B trained; lora: both trained",
+        str,
+        choices=("ffa-lora", "lora"),
+    )
+    rank: int = setting(8, "of the adapter", int, at_least=1, at_most=1024)
+    alpha: float = setting(16.0, "the adapter is scaled by alpha / rank", float, above=0)
+    target_modules: str | None = setting(
+        None, "comma-separated module names; auto: every linear layer of the blocks", str
+    )
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Whose data, and which part of it. Give one of text, messages, or prompt + completion."""
+
+    path: str = setting("demo", '"demo", JSONL, CSV, Parquet, a dataset folder, or a hub id', str)
+    user_column: str = setting("user_id", "says whose row it is", str)
+    text_column: str = setting("text", "plain text", str)
+    messages_column: str = setting("", "chat messages; the loss is on the assistant's turns", str)
+    prompt_column: str = setting("", "prompt, without loss", str)
+    completion_column: str = setting("", "completion, with loss", str)
+    label_column: str = setting("", "class of a row (classification)", str)
+    labels: str = setting("", "declared classes, comma-separated; rows of others are dropped", str)
+    max_examples_per_user: int = setting(16, "rows kept of one user", int, at_least=1)
+    selection: str = setting(
+        "random",
+        "which rows are kept of a user who has more",
+        str,
+        choices=("random", "longest", "shortest"),
+    )
+    evaluation_users: int = setting(
+        10,
+        "one user in this many is held out: SHA-256 of the id is 0 modulo it; 0: none",
+        int,
+        at_least=0,
+    )
+    evaluation_path: str = setting("", "evaluation data of public or consenting users", str)
+
+
+@dataclass(frozen=True)
+class LocalSection:
+    """What a user's device computes in one round."""
+
+    epochs: int = setting(1, "passes over the user's rows", int, at_least=1)
+    steps: int | None = setting(
+        None, "most local steps; auto: as many as the epochs give", int, at_least=1
+    )
+    batch_size: int = setting(4, "rows of one local step", int, at_least=1)
+    optimizer: str = setting("sgd", "local optimizer", str, choices=("sgd", "adamw"))
+    learning_rate: float = setting(0.5, "local learning rate", float, above=0)
+
+
+@dataclass(frozen=True)
+class PrivacySection:
+    """What is promised: the unit is a user, neighbouring data sets differ by one user."""
+
+    num_users: int | None = setting(
+        None, "training users N, declared and public; auto only for the demo", int, at_least=2
+    )
+    target_epsilon: float = setting(8.0, "upper bound over the whole run", float, above=0)
+    target_delta: float | None = setting(
+        None, "auto: the smaller of 1e-5 and N^-1.1", float, above=0, below=1
+    )
+    noise_multiplier: float | None = setting(
+        None, "noise / clipping norm; auto: calibrated to the target", float, above=0
+    )
+    clipping_norm: float = setting(
+        0.5, "L2 bound of one user's update; a public constant", float, above=0
+    )
+    spare_attempts: int | None = setting(
+        None, "charges kept for crashes; auto: a tenth of the rounds, at least 3", int, at_least=0
+    )
+    trust: str = setting(
+        "simulation",
+        "simulation: everything on one machine; server: the server app adds the noise",
+        str,
+        choices=("simulation", "server"),
+    )
+
+
+@dataclass(frozen=True)
+class SamplingSection:
+    """Poisson sampling of users."""
+
+    expected_cohort_size: float | None = setting(
+        None, "q N, users drawn per round on average; auto: N/10, 20 to 1000", float, above=0
+    )
+
+
+@dataclass(frozen=True)
+class ServerSection:
+    """What the server does with a released update."""
+
+    optimizer: str = setting(
+        "fedavg", "server optimizer", str, choices=("fedavg", "fedavgm", "fedadam")
+    )
+    learning_rate: float = setting(1.0, "server learning rate", float, above=0)
+    momentum: float = setting(0.9, "fedavgm, fedadam (beta 1)", float, at_least=0, below=1)
+    second_momentum: float = setting(0.99, "fedadam (beta 2)", float, at_least=0, below=1)
+    adaptivity: float = setting(1e-3, "fedadam (tau)", float, above=0)
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """When the evaluation users are looked at."""
+
+    every: int | None = setting(
+        None, "rounds between evaluations; auto: ten in a run", int, at_least=1
+    )
+    max_users: int = setting(500, "most evaluation users of a node", int, at_least=1)
+
+
+@dataclass(frozen=True)
+class NodesSection:
+    """Machines that hold users."""
+
+    minimum: int = setting(2, "Flower: nodes to wait for before round 1", int, at_least=1)
+    deadline_seconds: float = setting(600.0, "Flower: longest wait of a round", float, above=0)
+    device: str = setting("auto", '"auto", "cpu", "cuda" or "cuda:1"', str)
+    threads: int | None = setting(None, "CPU threads; auto: the machine's cores", int, at_least=1)
+    pass_tokens: int = setting(4096, "padded tokens of one forward pass", int, at_least=16)
+
+
+@dataclass(frozen=True)
+class TrackingSection:
+    """Where metrics go besides metrics.jsonl."""
+
+    report_to: str = setting("", "comma-separated: tensorboard, mlflow, wandb, trackio", str)

@@ -1,0 +1,89 @@
+"""One setting: default, range and meaning, and the check of a value against them."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+Scalar = bool | int | float | str
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a configuration key accepts.
+
+    Attributes:
+      doc: one sentence for the config reference.
+      kind: int, float, str or bool; an int is accepted where a float is asked for.
+      choices: the allowed strings, or () for any.
+      at_least, above, at_most, below: bounds of a number; None is no bound.
+      is_auto: "auto" is allowed and means that feddp derives the value; in Python it is None.
+    """
+
+    doc: str
+    kind: type
+    choices: tuple[str, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    is_auto: bool = False
+
+    def allowed(self) -> str:
+        """The accepted values, in words."""
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        noun = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+        bounds = [
+            (self.at_least, ">="),
+            (self.above, ">"),
+            (self.at_most, "<="),
+            (self.below, "<"),
+        ]
+        limits = " and ".join(f"{sign} {bound:g}" for bound, sign in bounds if bound is not None)
+        words = f"{noun[self.kind]} {limits}".strip()
+        return f'{words}, or "auto"' if self.is_auto else words
+
+
+def setting(default: Any, doc: str, kind: type, **limits: Any) -> Any:
+    """A dataclass field that carries its `Setting`; a default of None is "auto"."""
+    about = Setting(doc, kind, is_auto=default is None, **limits)
+    return dataclasses.field(default=default, metadata={"setting": about})
+
+
+def read_value(key: str, value: object, about: Setting) -> tuple[Any, str | None]:
+    """The checked value of one key, or the problem with it in one line.
+
+    Args:
+      key: dotted name, for the message.
+      value: what the TOML file, the command line or Flower's run config holds.
+      about: what is allowed.
+
+    Returns:
+      (value, None), or (None, problem).
+    """
+    if about.is_auto and value == AUTO:
+        return None, None
+    if about.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    shown = f'"{value}"' if isinstance(value, str) else f"{value}"
+    problem = f"{key} = {shown}: must be {about.allowed()}."
+    if isinstance(value, bool) != (about.kind is bool) or not isinstance(value, about.kind):
+        return None, problem
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, problem
+    if about.choices and value not in about.choices:
+        return None, problem
+    if isinstance(value, int | float) and not _is_within(value, about):
+        return None, problem
+    return value, None
+
+
+def _is_within(value: float, about: Setting) -> bool:
+    return (
+        (about.at_least is None or value >= about.at_least)
+        and (about.above is None or value > about.above)
+        and (about.at_most is None or value <= about.at_most)
+        and (about.below is None or value < about.below)
+    )

@@ -1,0 +1,60 @@
+"""Validate replies, add their sums, treat everything else as zero."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from common.messages import EvaluateReply, TrainReply, TrainRequest
+from common.privacy.clipping import is_within
+from common.privacy.summation import UpdateSum
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss over all evaluation users of all nodes.
+
+    Attributes:
+      loss: nats per predicted position or row.
+      accuracy: share of positions or rows whose largest logit is right.
+      num_targets: how many there were.
+    """
+
+    loss: float
+    accuracy: float
+    num_targets: int
+
+
+def add_replies(
+    replies: Sequence[TrainReply], request: TrainRequest, *, num_users: int
+) -> UpdateSum:
+    """The exact sum of all valid replies of one round.
+
+    **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
+    how users are spread over nodes. A reply of another round or layout, or one that no set of
+    `num_users` clipped updates could make (L2 norm above num_users * K), contributes zero.
+
+    Args:
+      replies: at most one per node.
+      request: what was asked.
+      num_users: N, the declared number of users.
+
+    Returns:
+      int64 sum of P entries; sensitive.
+    """
+    total = UpdateSum.zeros(len(request.adapter))
+    for reply in replies:
+        is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
+        if is_ours and is_within(reply.total.total, num_users * request.grid_steps):
+            total.merge(reply.total)
+    return total
+
+
+def add_evaluations(replies: Sequence[EvaluateReply]) -> Evaluation | None:
+    """Mean loss and accuracy over all nodes; None when no node has evaluation users."""
+    num_targets = sum(reply.num_targets for reply in replies)
+    if num_targets == 0:
+        return None
+    return Evaluation(
+        loss=sum(reply.loss_sum for reply in replies) / num_targets,
+        accuracy=sum(reply.num_correct for reply in replies) / num_targets,
+        num_targets=num_targets,
+    )

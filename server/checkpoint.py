@@ -1,0 +1,182 @@
+"""Atomic round state: written whole or not at all, adopted or burned after a crash."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from common.errors import DiskError, LedgerDamagedError
+from common.privacy.disk import Disk
+from common.privacy.ledger import Charge, Ledger, Release
+
+_NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All state that was derived from a release; the noise cannot be drawn again.
+
+    Attributes:
+      round: the released round.
+      attempt: of that round.
+      plan_sha256: of the run.
+      adapter: float32, shape (P,).
+      moments: of the server optimizer, float64, shape (P,) each.
+    """
+
+    round: int
+    attempt: int
+    plan_sha256: str
+    adapter: NDArray[np.float32]
+    moments: Mapping[str, NDArray[np.float64]]
+
+
+def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
+    """Where the checkpoint of one charge lies."""
+    return folder / f"round-{round:06d}-attempt-{attempt}.safetensors"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
+    """Writes, syncs, renames, syncs the folder; returns the SHA-256 of the whole file, hex.
+
+    Raises:
+      DiskError: a write or sync failed; nothing under the final name was changed.
+    """
+    arrays = {"adapter": checkpoint.adapter}
+    arrays |= {f"moment.{name}": value for name, value in checkpoint.moments.items()}  # type: ignore[misc]
+    about = {
+        "round": str(checkpoint.round),
+        "attempt": str(checkpoint.attempt),
+        "plan_sha256": checkpoint.plan_sha256,
+        "arrays_sha256": _digest(arrays),
+    }
+    content = save(arrays, metadata=about)
+    path = checkpoint_path(folder, checkpoint.round, checkpoint.attempt)
+    temporary = path.with_suffix(".tmp")
+    try:
+        disk.point("before checkpoint")
+        disk.write(temporary, content)
+        disk.point("checkpoint written")
+        disk.rename(temporary, path)
+        disk.point("checkpoint renamed")
+        disk.fsync_folder(folder)
+        disk.point("after checkpoint")
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror}). The charge of round {checkpoint.round} "
+            "stays spent; free the disk and resume."
+        ) from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """The checkpoint in a file; None when it is absent, torn or not ours."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        arrays = load(content)
+        about = _metadata(content)
+        checkpoint = Checkpoint(
+            round=int(about["round"]),
+            attempt=int(about["attempt"]),
+            plan_sha256=about["plan_sha256"],
+            adapter=arrays["adapter"],
+            moments={
+                name.removeprefix("moment."): value
+                for name, value in arrays.items()
+                if name.startswith("moment.")
+            },
+        )
+    except (SafetensorError, KeyError, ValueError):
+        return None
+    return checkpoint if about.get("arrays_sha256") == _digest(arrays) else None
+
+
+def read_released(folder: Path, release: Release) -> Checkpoint:
+    """The checkpoint that a RELEASE row speaks of.
+
+    Raises:
+      LedgerDamagedError: its file is missing, torn, or not the one that was released.
+    """
+    path = checkpoint_path(folder, release.round, release.attempt)
+    checkpoint = read_checkpoint(path)
+    if checkpoint is None or hashlib.sha256(path.read_bytes()).hexdigest() != release.sha256:
+        raise LedgerDamagedError(
+            f"{path}: missing, or not what the ledger says was released. A release is never drawn "
+            "again: restore the file, or start a new run."
+        )
+    return checkpoint
+
+
+def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
+    """Closes the charge that a crash left open: adopts the finished checkpoint, or burns the charge.
+
+    **Guarantee:** a charge has at most one answer. A complete file is adopted byte for byte, after a
+    second sync, because a file seen after a process crash need not be durable; without one the
+    charge stays spent, and its round is charged again.
+    """
+    charge = ledger.open_charge
+    if charge is not None:
+        path = checkpoint_path(folder, charge.round, charge.attempt)
+        checkpoint = read_checkpoint(path)
+        if checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
+            disk.fsync(path)
+            disk.fsync_folder(folder)
+            ledger.release(charge, hashlib.sha256(path.read_bytes()).hexdigest())
+        else:
+            ledger.burn(charge, "crash")
+    for leftover in folder.glob("*.tmp"):
+        leftover.unlink()
+
+
+def check_free_space(folder: Path, num_bytes: int) -> None:
+    """Stops before anything is charged when the disk cannot hold two checkpoints.
+
+    Raises:
+      DiskError: too little space.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise DiskError(
+            f"{folder}: {free:,} bytes free, {num_bytes:,} needed for two checkpoints. Nothing was "
+            "charged for this round; free the disk and resume."
+        )
+
+
+def prune(folder: Path, *, last_round: int, keep: int = 3) -> None:
+    """Deletes checkpoints that `keep` newer released rounds have replaced."""
+    for path in folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and int(match[1]) <= last_round - keep:
+            path.unlink()
+
+
+def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:
+    ours = (charge.round, charge.attempt, plan_sha256)
+    return (checkpoint.round, checkpoint.attempt, checkpoint.plan_sha256) == ours
+
+
+def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """SHA-256 over names, types, shapes and bytes: completeness is proven by content."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}/{array.dtype.str}/{array.shape}/".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file that `load` has already accepted."""
+    size = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return metadata

@@ -1,0 +1,122 @@
+"""What a run leaves behind: adapter folder, model card, privacy.json, result.json, curves."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from common.privacy.plan import PrivacyPlan
+from common.privacy.statement import guarantee_line, privacy_record, record_to_json, statement
+from common.tracking import read_metrics
+from server.aggregation import Evaluation
+
+
+def metrics_of(evaluation: Evaluation | None, *, task: str) -> dict[str, float]:
+    """The public metrics of an evaluation, by the names of metrics.jsonl without their prefix."""
+    if evaluation is None:
+        return {}
+    if task == "classification":
+        return {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    return {"loss": evaluation.loss, "perplexity": math.exp(min(evaluation.loss, 700.0))}
+
+
+def write_promise(
+    folder: Path, plan: PrivacyPlan, *, ledger_head: str, not_covered: Sequence[str]
+) -> None:
+    """privacy.json, in the run folder and beside the adapter."""
+    record = record_to_json(
+        privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered)
+    )
+    for target in (folder, folder / "adapter"):
+        (target / "privacy.json").write_text(record, encoding="utf-8")
+
+
+def write_card(
+    folder: Path,
+    plan: PrivacyPlan,
+    *,
+    base: str,
+    results: Mapping[str, Mapping[str, float] | None],
+    not_covered: Sequence[str],
+    load_hint: str,
+) -> None:
+    """The adapter's model card: how to load it, what it promises, what it measured."""
+    rows = [(name, values) for name, values in results.items() if values]
+    metrics = list(rows[0][1]) if rows else []
+    table = [
+        "| | " + " | ".join(metrics) + " |",
+        "|---" * (1 + len(metrics)) + "|",
+        *(
+            f"| {name} | " + " | ".join(f"{values[metric]:.4f}" for metric in metrics) + " |"
+            for name, values in rows
+        ),
+    ]
+    card = f"""---
+library_name: peft
+base_model: {base}
+tags: [lora, federated-learning, differential-privacy, feddp]
+---
+
+# A privately trained adapter
+
+{guarantee_line(plan)}
+
+## Load
+
+```python
+{load_hint}
+```
+
+## The promise
+
+{statement(plan, not_covered=not_covered)}
+The machine-readable form is `privacy.json`.
+
+## Measured on the declared evaluation users
+
+{chr(10).join(table) if rows else "There were no evaluation users."}
+"""
+    (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_result(folder: Path, results: Mapping[str, Mapping[str, float] | None]) -> None:
+    """result.json: base, private, non_private."""
+    text = json.dumps(results, indent=2) + "\n"
+    (folder / "result.json").write_text(text, encoding="utf-8")
+
+
+def plot_curves(folder: Path, plan: PrivacyPlan) -> Path:
+    """curves.png: evaluation loss and epsilon over the rounds, from metrics.jsonl."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    evaluated = [line for line in lines if "evaluation_loss" in line]
+    figure, loss_axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    epsilon_axis = loss_axis.twinx()
+    loss_axis.plot(
+        [line["round"] for line in evaluated],
+        [line["evaluation_loss"] for line in evaluated],
+        color="tab:blue",
+        marker="o",
+        markersize=3,
+    )
+    epsilon_axis.plot(
+        [line["round"] for line in lines],
+        [line["epsilon"] for line in lines],
+        color="tab:red",
+        linewidth=1.5,
+    )
+    epsilon_axis.axhline(plan.target_epsilon, color="tab:red", linestyle=":", linewidth=1)
+    loss_axis.set_xlabel("round")
+    loss_axis.set_ylabel("evaluation loss (nats)", color="tab:blue")
+    epsilon_axis.set_ylabel(f"epsilon at delta {plan.delta:g}, user", color="tab:red")
+    epsilon_axis.set_ylim(0, 1.1 * plan.target_epsilon)
+    loss_axis.set_title(f"Loss and privacy loss over {plan.num_rounds} rounds")
+    path = folder / "curves.png"
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -1,0 +1,103 @@
+"""The Nodes protocol: ask the machines that hold users; and its Flower implementation."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    MessageError,
+    TrainReply,
+    TrainRequest,
+    decode_evaluate_reply,
+    decode_train_reply,
+    encode_evaluate_request,
+    encode_train_request,
+)
+
+POLL_SECONDS = 0.2
+Reply = TypeVar("Reply")
+
+
+class Nodes(Protocol):
+    """Who holds the users. A node that is late, missing or malformed is left out of the reply."""
+
+    def train(self, request: TrainRequest) -> Sequence[TrainReply]:
+        """One update sum per node that answered."""
+        ...
+
+    def evaluate(self, request: EvaluateRequest) -> Sequence[EvaluateReply]:
+        """Sums over each node's declared evaluation users."""
+        ...
+
+
+@dataclass
+class FlowerNodes:
+    """Nodes behind a Flower grid: a Ray simulation or a fleet of SuperNodes.
+
+    Attributes:
+      grid: Flower's way to its nodes.
+      dimension: P, of every adapter and sum.
+      deadline_seconds: longest wait of one request; whoever is later counts as zero.
+      node_ids: the nodes of this run, fixed by `wait_for_nodes` before round 1.
+    """
+
+    grid: Grid
+    dimension: int
+    deadline_seconds: float
+    node_ids: list[int] = field(default_factory=list)
+
+    def wait_for_nodes(self, minimum: int) -> None:
+        """Blocks until `minimum` nodes are online, and fixes them as the nodes of this run."""
+        while len(node_ids := sorted(self.grid.get_node_ids())) < minimum:
+            time.sleep(POLL_SECONDS)
+        self.node_ids = node_ids
+
+    def train(self, request: TrainRequest) -> list[TrainReply]:
+        """Asks every node; each draws its own users. Same contract as `Nodes.train`."""
+        contents = self._ask("train.round", encode_train_request(request), str(request.round))
+        return _decode(contents, lambda c: decode_train_reply(c, dimension=self.dimension))
+
+    def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
+        """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
+        contents = self._ask("evaluate.users", encode_evaluate_request(request), "evaluation")
+        return _decode(contents, decode_evaluate_reply)
+
+    def _ask(self, message_type: str, content: RecordDict, group_id: str) -> list[RecordDict]:
+        """The contents of all replies that came in time, in the order of the node ids."""
+        messages = [
+            Message(content, node, message_type, group_id=group_id, ttl=self.deadline_seconds + 5)
+            for node in self.node_ids
+        ]
+        pushed = self.grid.push_messages(messages)
+        pending = {
+            message_id: message.metadata.dst_node_id
+            for message_id, message in zip(pushed, messages, strict=False)
+            if message_id is not None
+        }
+        replies: dict[int, RecordDict] = {}
+        end = time.monotonic() + self.deadline_seconds
+        while pending and time.monotonic() < end:
+            for reply in self.grid.pull_messages(list(pending)):
+                node = pending.pop(reply.metadata.reply_to_message_id, None)
+                # The reason of an error is a node's text: it is neither read nor logged.
+                if node is not None and not reply.has_error():
+                    replies[node] = reply.content
+            time.sleep(POLL_SECONDS if pending else 0)
+        return [replies[node] for node in sorted(replies)]
+
+
+def _decode(contents: Sequence[RecordDict], decode: Callable[[RecordDict], Reply]) -> list[Reply]:
+    """The well-formed replies; a malformed one counts as missing."""
+    replies = []
+    for content in contents:
+        try:
+            replies.append(decode(content))
+        except MessageError:
+            continue
+    return replies

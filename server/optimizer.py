@@ -1,0 +1,63 @@
+"""FedAvg, FedAvgM and FedAdam on the released update: post-processing, so any step is free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.privacy.mechanism import ReleasedUpdate
+
+Moments = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class ServerOptimizer:
+    """adapter <- adapter + step(released update); the update points downhill already.
+
+    Attributes:
+      kind: "fedavg", "fedavgm" or "fedadam".
+      learning_rate: server learning rate.
+      momentum: of fedavgm; beta 1 of fedadam.
+      second_momentum: beta 2 of fedadam.
+      adaptivity: tau of fedadam, added to the root of the second moment.
+
+    Reference: Reddi et al. 2021, "Adaptive Federated Optimization", algorithm 2 (arXiv 2003.00295).
+    """
+
+    kind: str
+    learning_rate: float
+    momentum: float
+    second_momentum: float
+    adaptivity: float
+
+    def initial_moments(self, dimension: int) -> Moments:
+        """float64 zeros of shape (P,), one per moment that this kind keeps."""
+        names = {"fedavg": (), "fedavgm": ("first",), "fedadam": ("first", "second")}[self.kind]
+        return {name: np.zeros(dimension) for name in names}
+
+    def step(
+        self, adapter: NDArray[np.float32], released: ReleasedUpdate, moments: Moments
+    ) -> tuple[NDArray[np.float32], Moments]:
+        """The next adapter (float32, (P,)) and moments (float64).
+
+        Accepts only a `ReleasedUpdate`: a step on an un-noised sum does not type-check.
+        """
+        update = released.values
+        if self.kind == "fedavg":
+            return self._moved(adapter, update), {}
+        if self.kind == "fedavgm":
+            first = self.momentum * moments["first"] + update
+            return self._moved(adapter, first), {"first": first}
+        first = self.momentum * moments["first"] + (1 - self.momentum) * update
+        second = self.second_momentum * moments["second"] + (1 - self.second_momentum) * update**2
+        direction = first / (np.sqrt(second) + self.adaptivity)
+        return self._moved(adapter, direction), {"first": first, "second": second}
+
+    def _moved(
+        self, adapter: NDArray[np.float32], direction: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        moved: NDArray[np.float32] = (
+            adapter.astype(np.float64) + self.learning_rate * direction
+        ).astype(np.float32)
+        return moved

@@ -1,0 +1,160 @@
+"""The round loop: collect, charge, noise, step, checkpoint, release, publish."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.messages import EvaluateRequest, TrainRequest
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.noise import BitStream, fresh_key, seeded_key
+from common.privacy.plan import PrivacyPlan
+from common.privacy.summation import UpdateSum
+from server.aggregation import Evaluation, add_evaluations, add_replies
+from server.checkpoint import (
+    Checkpoint,
+    check_free_space,
+    prune,
+    read_released,
+    write_checkpoint,
+)
+from server.nodes import Nodes
+from server.optimizer import Moments, ServerOptimizer
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """Where training stands after a release; all of it is public.
+
+    Attributes:
+      round: the last released round; 0 is the base model.
+      adapter: float32, shape (P,).
+      moments: of the server optimizer, float64, shape (P,) each.
+    """
+
+    round: int
+    adapter: NDArray[np.float32]
+    moments: Moments
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What may be told about a round: public values only.
+
+    Attributes:
+      round: 0 is the base.
+      seconds: wall time of the round, for the operator.
+      evaluation: of the declared evaluation users, where this round evaluates.
+    """
+
+    round: int
+    seconds: float
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of one run that do not change over its rounds."""
+
+    plan: PrivacyPlan
+    layout_sha256: str
+    ledger: Ledger
+    nodes: Nodes
+    optimizer: ServerOptimizer
+    checkpoints_path: Path
+    evaluate_every: int
+    disk: Disk
+
+
+def run_rounds(
+    training: Training,
+    state: RoundState,
+    *,
+    on_round: Callable[[RoundReport], None],
+    is_stopped: Callable[[], bool],
+) -> RoundState:
+    """Runs the planned rounds that the ledger has not seen released.
+
+    **Guarantee:** a round's noise is drawn only after its charge is durable, and its result leaves
+    this function only after its checkpoint and its release row are. A stop before the charge costs
+    nothing; after it, the round is finished first.
+
+    Args:
+      training: the fixed parts.
+      state: `resume_state`'s answer.
+      on_round: called with the report of each released round.
+      is_stopped: asked before a round starts and again before it is charged.
+
+    Returns:
+      The state after the last released round.
+    """
+    while not is_stopped() and training.ledger.next_round <= training.plan.num_rounds:
+        started = time.monotonic()
+        total = collect(training, state)
+        if is_stopped():
+            break
+        state = release(training, state, total)
+        evaluation = evaluate(training, state) if is_due(training, state.round) else None
+        on_round(RoundReport(state.round, time.monotonic() - started, evaluation))
+    return state
+
+
+def collect(training: Training, state: RoundState) -> UpdateSum:
+    """Asks the nodes for one round's update sum; sensitive, in memory only."""
+    plan = training.plan
+    request = TrainRequest(
+        round=training.ledger.next_round,
+        adapter=state.adapter,
+        layout_sha256=training.layout_sha256,
+        sampling_probability=plan.sampling_probability,
+        clipping_norm=plan.clipping_norm,
+        grid_steps=plan.grid_steps,
+        seed=plan.seed,
+    )
+    return add_replies(training.nodes.train(request), request, num_users=plan.num_users)
+
+
+def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+    """Charges, then noises, steps, and makes the result durable before anyone sees it."""
+    plan, ledger, disk = training.plan, training.ledger, training.disk
+    number = ledger.next_round
+    num_arrays = 1 + 2 * len(state.moments)
+    check_free_space(training.checkpoints_path, 2 * num_arrays * state.adapter.nbytes)
+    charge = ledger.charge(number)  # charged, then drawn
+    context = f"{ledger.head}/{number}/{charge.attempt}".encode()
+    key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, number)
+    released = plan.mechanism.release(total, bits=BitStream(key))
+    adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
+    checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments)
+    digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)
+    ledger.release(charge, digest)  # durable, then published
+    prune(training.checkpoints_path, last_round=number)
+    return RoundState(number, adapter, moments)
+
+
+def is_due(training: Training, round: int) -> bool:
+    """Whether the evaluation users are looked at after this round; 0 is the base."""
+    return round % training.evaluate_every == 0 or round == training.plan.num_rounds
+
+
+def evaluate(training: Training, state: RoundState) -> Evaluation | None:
+    """The adapter's loss on the declared evaluation users; None when there are none."""
+    request = EvaluateRequest(adapter=state.adapter, layout_sha256=training.layout_sha256)
+    return add_evaluations(training.nodes.evaluate(request))
+
+
+def resume_state(training: Training, initial: NDArray[np.float32]) -> RoundState:
+    """The state after the ledger's last release, or the start. Call `recover` first.
+
+    Raises:
+      LedgerDamagedError: a released checkpoint is missing or is not the recorded one.
+    """
+    last = training.ledger.last_release
+    if last is None:
+        return RoundState(0, initial, training.optimizer.initial_moments(len(initial)))
+    checkpoint = read_released(training.checkpoints_path, last)
+    return RoundState(checkpoint.round, checkpoint.adapter, checkpoint.moments)

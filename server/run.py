@@ -1,0 +1,310 @@
+"""A run: its folder made at once, its ledger opened, its rounds run, its adapter left behind."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.adapter import AdapterLayout
+from common.config import RunConfig, load_config, to_flat, to_toml
+from common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
+from common.model import BaseModel
+from common.privacy.accounting import epsilon_curve
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.rows import SCHEMA, Body
+from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from common.privacy.statement import ACCOUNTANT, RELATION, UNIT, accountant_version
+from common.tracking import open_trackers, read_metrics
+from server.checkpoint import recover
+from server.export import metrics_of
+from server.nodes import Nodes
+from server.optimizer import ServerOptimizer
+from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
+
+CONFIG_NAME, PLAN_NAME, LEDGER_NAME = "config.toml", "plan.json", "ledger.sqlite"
+CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
+DEFAULT_EVALUATIONS = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what it was made with."""
+
+    path: Path
+    config: RunConfig
+    plan: PrivacyPlan
+
+
+def plan_from_config(
+    config: RunConfig, *, num_users: int, base: BaseModel, layout: AdapterLayout
+) -> PrivacyPlan:
+    """The plan of a configuration: numbers, and fingerprints of everything they rest on.
+
+    Args:
+      config: the run.
+      num_users: N: declared in the configuration, or known of the generated users.
+      base: the frozen model.
+      layout: of the trained numbers.
+
+    Raises:
+      ConfigError: the promise cannot be made; see `make_plan`.
+    """
+    privacy = config.privacy
+    return make_plan(
+        num_users=num_users,
+        target_epsilon=privacy.target_epsilon,
+        target_delta=privacy.target_delta,
+        noise_multiplier=privacy.noise_multiplier,
+        clipping_norm=privacy.clipping_norm,
+        num_rounds=config.run.rounds,
+        expected_cohort_size=config.sampling.expected_cohort_size,
+        spare_attempts=privacy.spare_attempts,
+        dimension=layout.dimension,
+        trust=privacy.trust,
+        seed=config.run.seed,
+        details={
+            "config_sha256": _config_sha256(config),
+            "base_sha256": base.fingerprint,
+            "layout_sha256": layout.sha256,
+        },
+    )
+
+
+def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
+    """Makes the run folder with configuration, plan and ledger: whole, or not at all.
+
+    Raises:
+      ConfigError: the folder exists.
+      DiskError: it cannot be written.
+    """
+    parent = Path(config.run.output_dir)
+    name = config.run.name or time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
+    path = parent / name
+    if path.exists():
+        raise ConfigError(
+            [
+                f"run.name: {path} exists, and a run never overwrites another. Continue it with "
+                f"`feddp simulate --resume {path}`, or choose another name."
+            ]
+        )
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+        try:
+            (making / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
+            (making / PLAN_NAME).write_text(plan.to_json(), encoding="utf-8")
+            (making / CHECKPOINTS_NAME).mkdir()
+            Ledger.create(making / LEDGER_NAME, plan_row(plan))
+            Disk().fsync_folder(making)
+            making.rename(path)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be written ({error.strerror}). Nothing was spent.") from error
+    return Run(path, config, plan)
+
+
+def load_run(path: Path) -> Run:
+    """Reads a run folder back and checks that its parts belong together.
+
+    Raises:
+      ConfigError: there is no run in that folder.
+      PlanDiffersError: plan.json or config.toml is not the one that the ledger was made with.
+    """
+    if not (path / LEDGER_NAME).is_file():
+        raise ConfigError([f"{path}: no run here (no {LEDGER_NAME})."])
+    config = load_config(path / CONFIG_NAME)
+    try:
+        plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError) as error:
+        raise PlanDiffersError(f"{path / PLAN_NAME}: missing or damaged.") from error
+    if plan.details["config_sha256"] != _config_sha256(config):
+        raise PlanDiffersError(
+            f"{path / CONFIG_NAME} was changed after the plan was made. A run keeps its plan: undo "
+            "the change, or start a new run."
+        )
+    return Run(path, config, plan)
+
+
+def check_run_model(run: Run, *, base: BaseModel, layout: AdapterLayout) -> None:
+    """Refuses to continue a run on another base model or adapter layout.
+
+    Raises:
+      PlanDiffersError: a fingerprint differs.
+    """
+    found = {"base_sha256": base.fingerprint, "layout_sha256": layout.sha256}
+    for name, fingerprint in found.items():
+        if run.plan.details[name] != fingerprint:
+            raise PlanDiffersError(
+                f"{run.path}: {name.removesuffix('_sha256')} is not the one of the plan "
+                f"({fingerprint[:12]} against {run.plan.details[name][:12]}). Restore it, or start "
+                "a new run."
+            )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended.
+
+    Attributes:
+      is_complete: all planned rounds are released, and the adapter is exported.
+      state: after the last release.
+      results: metrics of "base" and "private"; None where there are no evaluation users.
+    """
+
+    is_complete: bool
+    state: RoundState
+    results: Mapping[str, Mapping[str, float] | None]
+
+
+def train(
+    run: Run,
+    nodes: Nodes,
+    *,
+    initial: NDArray[np.float32],
+    show: Callable[[RoundReport, int], None],
+    is_stopped: Callable[[], bool],
+) -> Outcome:
+    """Opens the ledger, closes what a crash left open, and runs the rounds that are missing.
+
+    Args:
+      run: made by `create_run` or read back by `load_run`.
+      nodes: who holds the users.
+      initial: float32, shape (P,), the adapter of round 0.
+      show: told every released round and the number of charges so far.
+      is_stopped: asked between the steps of a round; see `run_rounds`.
+
+    Raises:
+      LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
+    """
+    task, disk = run.config.model.task, Disk()
+    trackers = open_trackers(
+        run.config.tracking.report_to, folder=run.path, config=to_flat(run.config)
+    )
+    curve = epsilon_curve_of(run.plan)
+    with Ledger.open(run.path / LEDGER_NAME, plan_sha256=run.plan.sha256) as ledger:
+        ledger.open_run(run.path.name)
+        checkpoints_path = run.path / CHECKPOINTS_NAME
+        recover(ledger, checkpoints_path, run.plan.sha256, disk)
+        training = _training(run, ledger, nodes, checkpoints_path, disk)
+        state = resume_state(training, initial)
+
+        def publish(report: RoundReport) -> None:
+            spent = float(curve[ledger.num_charges - 1]) if ledger.num_charges else 0.0
+            metrics = metrics_of(report.evaluation, task=task)
+            line = {f"evaluation_{name}": value for name, value in metrics.items()}
+            for tracker in trackers:
+                tracker.log(
+                    report.round, {"epsilon": spent, **line, "seconds": round(report.seconds, 3)}
+                )
+            show(report, ledger.num_charges)
+
+        _publish_missing(training, state, run.path, publish)
+        state = run_rounds(training, state, on_round=publish, is_stopped=is_stopped)
+    for tracker in trackers:
+        tracker.close()
+    return Outcome(
+        is_complete=state.round == run.plan.num_rounds,
+        state=state,
+        results=measured(run.path, run.plan.num_rounds),
+    )
+
+
+def measured(path: Path, last_round: int) -> dict[str, Mapping[str, float] | None]:
+    """Metrics of round 0 ("base") and of the last round ("private"), from metrics.jsonl."""
+    prefix = "evaluation_"
+    by_round = {
+        line["round"]: {
+            name.removeprefix(prefix): value
+            for name, value in line.items()
+            if name.startswith(prefix)
+        }
+        for line in read_metrics(path / METRICS_NAME)
+    }
+    return {
+        "base": by_round.get(0) or None,
+        "private": by_round.get(last_round) or None,
+        "non_private": None,
+    }
+
+
+def epsilon_curve_of(plan: PrivacyPlan) -> NDArray[np.float64]:
+    """Epsilon after 1, 2, ... charges; the last entry is the plan's promise. A meter, not a bound
+    for an early stop."""
+    return epsilon_curve(
+        sampling_probability=plan.sampling_probability,
+        noise_multiplier=plan.noise_multiplier,
+        num_charges=plan.num_charges,
+        delta=plan.accounting_delta,
+    )
+
+
+def _training(
+    run: Run, ledger: Ledger, nodes: Nodes, checkpoints_path: Path, disk: Disk
+) -> Training:
+    server, every = run.config.server, run.config.evaluation.every
+    return Training(
+        plan=run.plan,
+        layout_sha256=run.plan.details["layout_sha256"],
+        ledger=ledger,
+        nodes=nodes,
+        optimizer=ServerOptimizer(
+            kind=server.optimizer,
+            learning_rate=server.learning_rate,
+            momentum=server.momentum,
+            second_momentum=server.second_momentum,
+            adaptivity=server.adaptivity,
+        ),
+        checkpoints_path=checkpoints_path,
+        evaluate_every=every or max(1, run.plan.num_rounds // DEFAULT_EVALUATIONS),
+        disk=disk,
+    )
+
+
+def _publish_missing(
+    training: Training, state: RoundState, path: Path, publish: Callable[[RoundReport], None]
+) -> None:
+    """Publishes what a crash kept from being published: the last release, or the base."""
+    if all(line["round"] != state.round for line in read_metrics(path / METRICS_NAME)):
+        evaluation = evaluate(training, state) if is_due(training, state.round) else None
+        publish(RoundReport(state.round, 0.0, evaluation))
+
+
+def plan_row(plan: PrivacyPlan) -> Body:
+    """The PLAN row: what the ledger needs to recompute epsilon, as whole numbers and exact texts."""
+    return {
+        "schema": SCHEMA,
+        "unit": UNIT,
+        "relation": RELATION,
+        "trust": plan.trust,
+        "mode": "fixed-schedule",
+        "seeded": "no" if plan.seed is None else "yes",
+        "accountant": f"{ACCOUNTANT} {accountant_version()}",
+        "target_epsilon": repr(plan.target_epsilon),
+        "accounting_delta": repr(plan.accounting_delta),
+        "num_users": plan.num_users,
+        "sampling_probability": repr(plan.sampling_probability),
+        "noise_multiplier": repr(plan.noise_multiplier),
+        "clipping_norm": repr(plan.clipping_norm),
+        "grid_steps": plan.grid_steps,
+        "dimension": plan.dimension,
+        "num_rounds": plan.num_rounds,
+        "num_charges": plan.num_charges,
+        "plan_sha256": plan.sha256,
+    }
+
+
+def _config_sha256(config: RunConfig) -> str:
+    """Hash of every setting except where the run is kept, which a move may change."""
+    flat = {k: v for k, v in to_flat(config).items() if k not in ("run.name", "run.output-dir")}
+    return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()

@@ -1,0 +1,153 @@
+"""The feddp command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.config import RunConfig, load_config, parse_override, settings, to_flat
+from common.errors import FeddpError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; a person's mistake is one clear message and a non-zero exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+    except FeddpError as error:
+        print(f"feddp: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("feddp: interrupted; nothing uncharged was released.", file=sys.stderr)
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="feddp",
+        description="Private federated fine-tuning of language models with LoRA.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    simulate = commands.add_parser("simulate", help="train on one machine; no arguments: the demo")
+    _add_config(simulate)
+    simulate.add_argument("--resume", type=Path, metavar="RUN", help="continue a run folder")
+    simulate.add_argument(
+        "--with-non-private",
+        action="store_true",
+        help="also train without privacy, to compare (generated data, or with the next option)",
+    )
+    simulate.add_argument(
+        "--non-private-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="real data: where the result WITHOUT privacy goes, outside the run folder",
+    )
+    simulate.set_defaults(command=_simulate)
+
+    plan = commands.add_parser("plan", help="what a run would promise; reads no data")
+    _add_config(plan)
+    plan.set_defaults(command=_plan)
+
+    check = commands.add_parser("check", help="look for all problems in config and data")
+    _add_config(check)
+    check.add_argument("--keys", action="store_true", help="list every setting")
+    check.add_argument(
+        "--count-users",
+        action="store_true",
+        help="print how many users the data holds; for their owner's eyes",
+    )
+    check.set_defaults(command=_check)
+
+    ledger = commands.add_parser("ledger", help="show the privacy ledger of a run")
+    ledger.add_argument("run", type=Path, metavar="RUN")
+    ledger.add_argument(
+        "--verify", action="store_true", help="recompute epsilon from the events as well"
+    )
+    ledger.set_defaults(command=_ledger)
+
+    chat = commands.add_parser("chat", help="generate or classify with a run's adapter")
+    chat.add_argument("run", type=Path, metavar="RUN")
+    chat.add_argument("--prompt", help="answer this and exit; default: ask")
+    chat.add_argument("--max-new-tokens", type=int, default=60)
+    chat.add_argument("--temperature", type=float, default=0.0, help="0: the most likely text")
+    chat.set_defaults(command=_chat)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", nargs="?", type=Path, help="TOML file; default: the demo")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting; repeatable",
+    )
+    parser.add_argument("--output-dir", metavar="FOLDER", help="parent folder of runs")
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    overrides = dict(parse_override(text) for text in options.set)
+    if options.output_dir is not None:
+        overrides["run.output-dir"] = options.output_dir
+    return load_config(options.config, overrides)
+
+
+# Each command imports what it needs: a wrong setting is reported before torch is loaded.
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    if options.resume is not None:
+        from simulations.simulate import resume
+
+        return resume(options.resume)
+    config = _config(options)
+    from simulations.simulate import simulate
+
+    return simulate(
+        config,
+        with_non_private=options.with_non_private,
+        non_private_path=options.non_private_dir,
+    )
+
+
+def _plan(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from simulations.inspect import show_plan
+
+    return show_plan(config)
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.keys:
+        defaults = to_flat(RunConfig())
+        for key, about in settings().items():
+            print(f"{key} = {defaults[key]!r}\n    {about.doc}; {about.allowed()}")
+        return 0
+    config = _config(options)
+    from simulations.inspect import check
+
+    return check(config, is_counting=options.count_users)
+
+
+def _ledger(options: argparse.Namespace) -> int:
+    from simulations.inspect import show_ledger
+
+    return show_ledger(options.run, is_verifying=options.verify)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from simulations.chat import chat
+
+    return chat(
+        options.run,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What a person sees: the plan, the progress and the table at the end."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+from common.privacy.plan import PrivacyPlan
+from common.privacy.statement import guarantee_line
+from server.rounds import RoundReport
+
+
+def plan_lines(plan: PrivacyPlan) -> list[str]:
+    """The derived numbers of a plan, each with its reason."""
+    noise = plan.mechanism.noise_norm
+    values: Sequence[tuple[str, str, str]] = [
+        ("num users N", f"{plan.num_users}", "declared"),
+        ("target epsilon", f"{plan.target_epsilon:g}", "given"),
+        ("delta", f"{plan.delta:.3g}", plan.reasons["delta"]),
+        ("rounds", f"{plan.num_rounds}", plan.reasons["num_rounds"]),
+        ("charges", f"{plan.num_charges}", plan.reasons["num_charges"]),
+        ("cohort q N", f"{plan.expected_cohort_size:g}", plan.reasons["expected_cohort_size"]),
+        ("sampling q", f"{plan.sampling_probability:.5g}", plan.reasons["sampling_probability"]),
+        ("noise multiplier", f"{plan.noise_multiplier:.4f}", plan.reasons["noise_multiplier"]),
+        ("clipping norm C", f"{plan.clipping_norm:g}", plan.reasons["clipping_norm"]),
+        ("grid steps K", f"2^{plan.grid_steps.bit_length() - 1}", plan.reasons["grid_steps"]),
+        ("trained numbers", f"{plan.dimension}", "the adapter's layout"),
+        ("noise norm", f"{noise:.4g}", "of a released update: z C sqrt(P) / (q N)"),
+        (
+            "noise to signal",
+            f"{noise / plan.clipping_norm:.3g}",
+            "per round, against updates that all reach C and agree",
+        ),
+        ("epsilon", f"{plan.epsilon:.4f}", plan.reasons["epsilon"]),
+    ]
+    return [f"  {name:<17} {value:>12}   {reason}" for name, value, reason in values]
+
+
+def curve_lines(curve: Sequence[float], plan: PrivacyPlan) -> list[str]:
+    """Epsilon after some of the rounds, as bars."""
+    total = len(curve)
+    shown = sorted({max(1, round(total * share / 10)) for share in range(1, 11)})
+    lines = ["  charges  epsilon"]
+    for count in shown:
+        bar = "#" * max(1, round(40 * curve[count - 1] / plan.target_epsilon))
+        lines.append(f"  {count:>7}  {curve[count - 1]:>7.3f}  {bar}")
+    return lines
+
+
+class Progress:
+    """A bar on a terminal, plain lines elsewhere; public values only."""
+
+    def __init__(self, plan: PrivacyPlan, curve: Sequence[float], *, done: int):
+        self._plan, self._curve, self._started = plan, curve, time.monotonic()
+        self._done_before = done
+        self._bar = (
+            tqdm(total=plan.num_rounds, initial=done, unit="round", dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+        self._last_loss = ""
+
+    def show(self, report: RoundReport, num_charges: int) -> None:
+        """One released round."""
+        if report.evaluation is not None:
+            self._last_loss = f"loss {report.evaluation.loss:.4f}"
+        spent = f"epsilon {self._curve[num_charges - 1]:.2f}/{self._plan.target_epsilon:g}"
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._last_loss}, {spent}".lstrip(", "))
+            self._bar.update(report.round - self._bar.n)
+            return
+        if report.evaluation is not None or report.round == self._plan.num_rounds:
+            elapsed = time.monotonic() - self._started
+            left = elapsed / (report.round - self._done_before)
+            left *= self._plan.num_rounds - report.round
+            line = f"round {report.round:>4}/{self._plan.num_rounds}  {self._last_loss}  {spent}"
+            print(f"{line}  {left:.0f} s left", flush=True)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def result_lines(
+    results: Mapping[str, Mapping[str, float] | None], plan: PrivacyPlan
+) -> list[str]:
+    """Base, private and non-private side by side, with the share of the gain that was kept."""
+    rows = [(name, values) for name, values in results.items() if values]
+    if not rows:
+        return ["No evaluation users, so there is nothing to compare."]
+    names = [name for name in ("loss", "perplexity", "accuracy") if name in rows[0][1]]
+    lines = ["  " + " ".join([f"{'':<12}", *(f"{name:>11}" for name in names), "  guarantee"])]
+    for name, values in rows:
+        guarantee = {
+            "base": "no private data used",
+            "private": f"epsilon <= {plan.epsilon:.2f}, delta {plan.delta:g}, user",
+        }.get(name, "none")
+        cells = " ".join(f"{values[metric]:>11.4f}" for metric in names)
+        lines.append(f"  {name:<12} {cells}   {guarantee}")
+    base, private, ceiling = (results.get(k) for k in ("base", "private", "non_private"))
+    if base and private and ceiling and base["loss"] > ceiling["loss"]:
+        kept = (base["loss"] - private["loss"]) / (base["loss"] - ceiling["loss"])
+        lines.append(f"  gain kept: {100 * kept:.0f} % of the non-private gain in loss")
+    return [*lines, "", f"  {guarantee_line(plan)}"]

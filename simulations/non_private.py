@@ -1,0 +1,62 @@
+"""Training without privacy: the ceiling that a private run is compared with. Never a release."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.cohort import LocalTraining
+from client.node import Node
+from common.messages import EvaluateRequest, TrainRequest
+from server.aggregation import Evaluation, add_evaluations
+
+
+def train_without_privacy(
+    node: Node,
+    initial: NDArray[np.float32],
+    *,
+    num_rounds: int,
+    sampling_probability: float,
+    server_learning_rate: float,
+    layout_sha256: str,
+    seed: int | None,
+    is_stopped: Callable[[], bool],
+) -> Evaluation | None:
+    """The same rounds, cohorts and local work, without clip and noise; plain averaging.
+
+    The mean is over the realised cohort and the updates are not bounded, so nothing about the
+    result is private: it must not be published beside a private run on the same users.
+
+    Returns:
+      The evaluation of the final adapter.
+    """
+    adapter = initial
+    for number in range(1, num_rounds + 1):
+        if is_stopped():
+            break
+        request = TrainRequest(
+            round=number,
+            adapter=adapter,
+            layout_sha256=layout_sha256,
+            sampling_probability=sampling_probability,
+            clipping_norm=float("inf"),
+            grid_steps=1,
+            seed=seed,
+        )
+        mean = _mean_update(node, request)
+        adapter = (adapter + server_learning_rate * mean).astype(np.float32)
+    reply = node.evaluate(EvaluateRequest(adapter=adapter, layout_sha256=layout_sha256))
+    return add_evaluations([reply])
+
+
+def _mean_update(node: Node, request: TrainRequest) -> NDArray[np.float64]:
+    total, num_updates = np.zeros(len(request.adapter)), 0
+
+    def add(_: int, update: NDArray[np.float32]) -> None:
+        nonlocal total, num_updates
+        if np.isfinite(update).all():
+            total += update
+            num_updates += 1
+
+    node.train_locally(request, sink=add)
+    return total / max(num_updates, 1)

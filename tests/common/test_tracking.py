@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigError
+from common.tracking import JsonLinesTracker, open_trackers, read_metrics
+
+
+def test_a_round_that_is_run_again_replaces_its_line_and_all_later_ones(tmp_path: Path) -> None:
+    tracker = JsonLinesTracker(tmp_path / "metrics.jsonl")
+    for round in (0, 1, 2, 3):
+        tracker.log(round, {"epsilon": round / 2})
+    tracker.log(2, {"epsilon": 7.0})
+    assert read_metrics(tmp_path / "metrics.jsonl") == [
+        {"round": 0, "epsilon": 0.0},
+        {"round": 1, "epsilon": 0.5},
+        {"round": 2, "epsilon": 7.0},
+    ]
+
+
+def test_unknown_and_missing_trackers_are_named_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_trackers("comet, trackio", folder=tmp_path, config={})
+    assert 'tracking.report-to = "comet"' in caught.value.problems[0]
+    assert "`pip install trackio`" in caught.value.problems[1]
+
+
+def test_metrics_jsonl_is_always_written(tmp_path: Path) -> None:
+    (tracker,) = open_trackers("", folder=tmp_path, config={})
+    tracker.log(0, {"epsilon": 0.0})
+    tracker.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"round": 0, "epsilon": 0.0}]
