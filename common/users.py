@@ -1,0 +1,287 @@
+"""Users: whose rows are whose. A Protocol, an in-memory form, and a memory-mapped table on disk."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns that are read; "" is not used."""
+
+    user: str = "user_id"
+    text: str = ""
+    messages: str = ""
+    prompt: str = ""
+    completion: str = ""
+    label: str = ""
+
+    def used(self) -> tuple[str, ...]:
+        """All columns that must be there, each once."""
+        names = (self.user, self.text, self.messages, self.prompt, self.completion, self.label)
+        return tuple(dict.fromkeys(name for name in names if name))
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of one user.
+
+    Attributes:
+      text: plain text, or the completion where there is a prompt.
+      prompt: without loss.
+      messages: chat turns, each {"role": ..., "content": ...}.
+      label: class, as written in the data; None is none.
+    """
+
+    text: str = ""
+    prompt: str = ""
+    messages: tuple[dict[str, str], ...] = ()
+    label: str | None = None
+
+
+class Users(Protocol):
+    """A set of users, in an order that depends on their ids alone."""
+
+    @property
+    def num_users(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64, shape (users,): the first 8 bytes of SHA-256 of each user's id."""
+        ...
+
+    def num_examples(self, user: int) -> int:
+        """Rows of one user."""
+        ...
+
+    def examples(self, user: int) -> list[Example]:
+        """The rows of one user; nobody else's are read."""
+        ...
+
+    def held_out(self, one_in: int) -> NDArray[np.bool_]:
+        """Whether SHA-256 of the id, as an integer, is 0 modulo `one_in`; 0 holds out nobody."""
+        ...
+
+    def take(self, users: NDArray[np.int64]) -> "Users":
+        """These users only."""
+        ...
+
+
+def user_digest(user_id: str) -> bytes:
+    """SHA-256 of a user's id in UTF-8."""
+    return hashlib.sha256(user_id.encode("utf-8", "surrogatepass")).digest()
+
+
+class InMemoryUsers:
+    """Users whose rows are in memory: the demo's, and those of tests."""
+
+    def __init__(self, rows: Sequence[tuple[str, Sequence[Example]]]):
+        self._rows = sorted(((user_digest(user_id), list(found)) for user_id, found in rows))
+        self._digests = np.frombuffer(
+            b"".join(digest for digest, _ in self._rows), dtype=np.uint8
+        ).reshape(-1, DIGEST_BYTES)
+
+    @property
+    def num_users(self) -> int:
+        """How many."""
+        return len(self._rows)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64, shape (users,)."""
+        return keys_of(self._digests)
+
+    def num_examples(self, user: int) -> int:
+        """Rows of one user."""
+        return len(self._rows[user][1])
+
+    def examples(self, user: int) -> list[Example]:
+        """The rows of one user."""
+        return list(self._rows[user][1])
+
+    def held_out(self, one_in: int) -> NDArray[np.bool_]:
+        """Whether SHA-256 of the id is 0 modulo `one_in`."""
+        return is_zero_modulo(self._digests, one_in)
+
+    def take(self, users: NDArray[np.int64]) -> "UsersView":
+        """These users only."""
+        return UsersView(self, users)
+
+
+class UserTable:
+    """Users on disk: an Arrow file grouped by user, and flat arrays that say where each begins.
+
+    Everything is memory-mapped: opening reads no text, and a user's rows are the only ones touched.
+    Made by `user_index.build_index`.
+    """
+
+    def __init__(self, folder: Path, columns: Columns):
+        self._columns = columns
+        self._digests = np.load(folder / "digests.npy", mmap_mode="r")
+        self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        self._keys = np.load(folder / "keys.npy", mmap_mode="r")
+        source = pa.memory_map(str(folder / "rows.arrow"))
+        self._table = pa.ipc.open_file(source)
+        self._batch_ends = np.load(folder / "batch_ends.npy", mmap_mode="r")
+
+    @property
+    def num_users(self) -> int:
+        """How many."""
+        return len(self._digests)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64, shape (users,), a memory map."""
+        return self._keys  # type: ignore[no-any-return]
+
+    def num_examples(self, user: int) -> int:
+        """Rows of one user."""
+        return int(self._offsets[user + 1] - self._offsets[user])
+
+    def examples(self, user: int) -> list[Example]:
+        """The rows of one user, read from the batches that hold them."""
+        start, stop = int(self._offsets[user]), int(self._offsets[user + 1])
+        found: list[Example] = []
+        batch = int(np.searchsorted(self._batch_ends, start, side="right"))
+        while start < stop:
+            end = int(self._batch_ends[batch])
+            rows = self._table.get_batch(batch)
+            first = start - (end - rows.num_rows)
+            part = rows.slice(first, min(stop, end) - start)
+            found += [to_example(row, self._columns) for row in part.to_pylist()]
+            start, batch = min(stop, end), batch + 1
+        return found
+
+    def held_out(self, one_in: int) -> NDArray[np.bool_]:
+        """Whether SHA-256 of the id is 0 modulo `one_in`."""
+        return is_zero_modulo(self._digests, one_in)
+
+    def take(self, users: NDArray[np.int64]) -> "UsersView":
+        """These users only."""
+        return UsersView(self, users)
+
+
+class UsersView:
+    """Some of another set's users, in ascending order."""
+
+    def __init__(self, source: Users, users: NDArray[np.int64]):
+        self._source, self._users = source, users
+        self._keys = source.keys[users]
+
+    @property
+    def num_users(self) -> int:
+        """How many."""
+        return len(self._users)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64, shape (users,)."""
+        return self._keys
+
+    def num_examples(self, user: int) -> int:
+        """Rows of one user."""
+        return self._source.num_examples(int(self._users[user]))
+
+    def examples(self, user: int) -> list[Example]:
+        """The rows of one user."""
+        return self._source.examples(int(self._users[user]))
+
+    def held_out(self, one_in: int) -> NDArray[np.bool_]:
+        """Whether SHA-256 of the id is 0 modulo `one_in`."""
+        return self._source.held_out(one_in)[self._users]
+
+    def take(self, users: NDArray[np.int64]) -> "UsersView":
+        """These users only."""
+        return UsersView(self._source, self._users[users])
+
+
+def partition(users: Users, part: int, num_parts: int) -> Users:
+    """One of `num_parts` disjoint sets of users, chosen by their keys alone."""
+    if num_parts == 1:
+        return users
+    return users.take(np.flatnonzero(users.keys % np.uint64(num_parts) == part))
+
+
+def bound_contributions(
+    examples: list[Example], *, max_examples: int, selection: str, rng: np.random.Generator
+) -> list[Example]:
+    """At most `max_examples` rows of one user, chosen by that user's rows and randomness alone.
+
+    Args:
+      examples: all rows of the user.
+      max_examples: the bound.
+      selection: "random", "longest" or "shortest" (by characters; ties by position).
+      rng: the user's.
+    """
+    if len(examples) <= max_examples:
+        return examples
+    if selection == "random":
+        kept = np.sort(rng.choice(len(examples), size=max_examples, replace=False))
+        return [examples[i] for i in kept]
+    sign = -1 if selection == "longest" else 1
+    order = sorted(range(len(examples)), key=lambda i: sign * num_characters(examples[i]))
+    return [examples[i] for i in sorted(order[:max_examples])]
+
+
+def num_characters(example: Example) -> int:
+    """Length of an example's text, with prompt and messages."""
+    turns = sum(len(turn.get("content", "")) for turn in example.messages)
+    return len(example.text) + len(example.prompt) + turns
+
+
+def to_example(row: dict[str, Any], columns: Columns) -> Example:
+    """One row of the table, by the names of its columns; missing values are empty."""
+
+    def text(name: str) -> str:
+        value = row.get(name) if name else None
+        return "" if value is None else str(value)
+
+    turns = row.get(columns.messages) if columns.messages else None
+    if isinstance(turns, str):
+        turns = parse_messages(turns)
+    label = row.get(columns.label) if columns.label else None
+    return Example(
+        text=text(columns.completion or columns.text),
+        prompt=text(columns.prompt),
+        messages=tuple(
+            {"role": str(turn.get("role", "")), "content": str(turn.get("content") or "")}
+            for turn in turns or ()
+            if isinstance(turn, dict)
+        ),
+        label=None if label is None else str(label),
+    )
+
+
+def parse_messages(text: str) -> list[Any]:
+    """Chat turns from their JSON text; broken text is no turns."""
+    try:
+        turns = json.loads(text)
+    except ValueError:
+        return []
+    return turns if isinstance(turns, list) else []
+
+
+def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first 8 bytes of each digest as a big-endian integer."""
+    return np.ascontiguousarray(digests[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
+
+
+def is_zero_modulo(digests: NDArray[np.uint8], one_in: int) -> NDArray[np.bool_]:
+    """Whether each digest, as a big-endian integer of 256 bits, is 0 modulo `one_in` < 2^55."""
+    if one_in == 0:
+        return np.zeros(len(digests), dtype=bool)
+    rest = np.zeros(len(digests), dtype=np.uint64)
+    for position in range(DIGEST_BYTES):  # Horner's rule: the remainder stays below one_in * 256
+        rest = (rest * np.uint64(256) + digests[:, position]) % np.uint64(one_in)
+    return rest == 0
