@@ -7,8 +7,9 @@ from collections.abc import Callable
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from client.build import Part, build_node, load_model, open_users_of, pin_threads
+from client.build import build_node
 from client.node import Node
+from common.build import Part, load_model, load_users, pin_threads
 from common.config import from_flat
 from common.messages import (
     decode_evaluate_request,
@@ -72,4 +73,4 @@ def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> N
     config = from_flat(dict(settings))
     pin_threads(config)
     base, layout = load_model(config)
-    return build_node(config, base, layout, *open_users_of(config, Part(*part)))
+    return build_node(config, base, layout, *load_users(config, Part(*part)))

@@ -1,90 +1,66 @@
-"""From a RunConfig to a Node: reads users, loads the model, builds the engine. Heavy; done once."""
+"""From a RunConfig to a Node. Heavy; done once."""
 
-import os
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 
 from client.cohort import CohortEngine, LocalTraining
 from client.node import LocalData, Node
-from common.adapter import AdapterLayout, attach_layout
+from common.adapter import AdapterLayout
 from common.config import RunConfig
-from common.demo import demo_users
-from common.model import BaseModel, load_base
-from common.users import Columns, Users, open_users, partition
+from common.model import BaseModel
+from common.users import Users
+
+STACK_NUMBERS = 1 << 26
+MIN_SLOTS, MAX_SLOTS = 16, 512
 
 
-@dataclass(frozen=True)
-class Part:
-    """Which of `num_parts` disjoint sets of users a node holds; users are spread by their hash."""
+def build_node(
+    config: RunConfig,
+    base: BaseModel,
+    layout: AdapterLayout,
+    users: Users,
+    evaluation_users: Users,
+) -> Node:
+    """A node with these users. Replaces the target modules of `base.model` in place.
 
-    index: int = 0
-    num_parts: int = 1
-
-
-def columns_of(config: RunConfig) -> Columns:
-    """The column names of the data section; `text-column` yields to messages or prompts."""
-    data = config.data
-    has_other = bool(data.messages_column or data.completion_column)
-    return Columns(
-        user=data.user_column,
-        text="" if has_other else data.text_column,
-        messages=data.messages_column,
-        prompt=data.prompt_column,
-        completion=data.completion_column,
-        label=data.label_column,
-    )
-
-
-def open_all_users(config: RunConfig) -> Users:
-    """Everybody in `data.path`, training and evaluation users alike.
-
-    Raises:
-      DataError: the data cannot be read as configured.
+    Args:
+      config: of the run.
+      base: the frozen model; not used elsewhere afterwards.
+      layout: of the trained numbers.
+      users: training users of this node.
+      evaluation_users: declared public or consenting.
     """
-    if config.is_generated:
-        return demo_users()
-    return open_users(config.data.path, columns=columns_of(config))
-
-
-def split_users(config: RunConfig, users: Users) -> tuple[Users, Users]:
-    """(training users, evaluation users), told apart by a stable hash of the user's id alone."""
-    if config.data.evaluation_path:
-        evaluation = open_users(config.data.evaluation_path, columns=columns_of(config))
-        return users, evaluation
-    is_held_out = users.held_out(config.data.evaluation_users)
-    return users.take(np.flatnonzero(~is_held_out)), users.take(np.flatnonzero(is_held_out))
-
-
-def describe_evaluation(config: RunConfig) -> str:
-    """Who the evaluation users are, in words, for the statement."""
-    if config.data.evaluation_path:
-        return "the users of data.evaluation-path, declared public or consenting"
-    if config.data.evaluation_users == 0:
-        return "none"
-    return (
-        f"one in {config.data.evaluation_users} of the users (SHA-256 of the id is 0 modulo it), "
-        "declared consenting"
+    slots = max(MIN_SLOTS, min(MAX_SLOTS, STACK_NUMBERS // layout.dimension))
+    engine = CohortEngine(
+        base,
+        layout,
+        device=choose_device(config.nodes.device),
+        slots=slots,
+        pass_tokens=config.nodes.pass_tokens,
     )
-
-
-def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
-    """The frozen base model and the layout of what is trained on it.
-
-    Raises:
-      ModelError: the base cannot be loaded, or lacks the target modules.
-    """
-    base = load_base(
-        config.model.base,
+    data = LocalData(
         task=config.model.task,
         labels=config.labels,
-        dtype=config.model.dtype,
-        pooling=config.model.pooling,
+        max_tokens=config.model.max_tokens,
+        max_rows=config.data.max_examples_per_user,
+        selection=config.data.selection,
+        batch_size=config.local.batch_size,
+        epochs=config.local.epochs,
+        steps=config.local.steps,
     )
-    ...
+    return Node(
+        users=users,
+        evaluation_users=evaluation_users,
+        max_evaluation_users=config.evaluation.max_users,
+        engine=engine,
+        tokenizer=base.tokenizer,
+        layout=layout,
+        data=data,
+        training=LocalTraining(config.local.optimizer, config.local.learning_rate),
+    )
 
 
-def pin_threads(config: RunConfig) -> None:
-    """Fixes torch's threads: runtimes such as Ray set their own, and sums depend on them."""
-    torch.set_num_threads(config.nodes.threads or os.cpu_count() or 1)
+def choose_device(name: str) -> str:
+    """The device of a node: "auto" is an accelerator where there is one."""
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -179,25 +179,21 @@ class CohortEngine:
         """A user's minibatches; none when they cannot be read or hold unknown token ids."""
         try:
             steps = [step for step in work.steps() if step]
-        except Exception:  # noqa: BLE001 - the fence: a user's broken rows must not touch others
+        except Exception:
             return []
         ids = [row.input_ids for step in steps for row in step]
         if self._num_ids and any(i.min() < 0 or i.max() >= self._num_ids for i in ids):
             return []
         return steps
 
-    def _tick(
-        self, first: Tensor, delta: Tensor, residents: Mapping[int, _Resident]
-    ) -> Tensor:
+    def _tick(self, first: Tensor, delta: Tensor, residents: Mapping[int, _Resident]) -> Tensor:
         """The gradient of every resident's next step; float32, (slots, P)."""
         gradient = torch.zeros_like(delta)
-        rows = [
-            item for slot, user in residents.items() for item in _rows(slot, user.rest.pop())
-        ]
+        rows = [item for slot, user in residents.items() for item in _rows(slot, user.rest.pop())]
         for part in self._cut(rows):
             try:
                 self._accumulate(part, first, delta, gradient)
-            except Exception:  # noqa: BLE001 - the fence: find out whose rows fail, one by one
+            except Exception:
                 self._accumulate_apart(part, first, delta, gradient, residents)
         return gradient
 
@@ -213,7 +209,7 @@ class CohortEngine:
         for item in part:
             try:
                 self._accumulate([item], first, delta, gradient)
-            except Exception:  # noqa: BLE001 - the fence
+            except Exception:
                 residents[item.slot].is_failed = True
 
     def _accumulate(

@@ -1,14 +1,14 @@
 """Node: users, model and engine, built once and kept; answers a round with one exact sum."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from client.cohort import CohortEngine, LocalTraining, LocalWork
+from client.cohort import CohortEngine, LocalTraining, LocalWork, Sink
+from common.adapter import AdapterLayout
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.clipping import clip_to_grid
 from common.privacy.sampling import draw_cohort, fresh_coins, seeded_coins, training_rng
@@ -54,15 +54,18 @@ class Node:
         evaluation_users: Users,
         engine: CohortEngine,
         tokenizer: PreTrainedTokenizerBase,
-        layout_sha256: str,
+        layout: AdapterLayout,
         data: LocalData,
         training: LocalTraining,
+        max_evaluation_users: int,
     ):
         self.engine = engine
+        self.dimension = layout.dimension
+        num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
         self._users = users
-        self._evaluation_users = evaluation_users
+        self._evaluation_users = evaluation_users.take(np.arange(num_evaluated))
         self._tokenizer = tokenizer
-        self._layout_sha256 = layout_sha256
+        self._layout_sha256 = layout.sha256
         self._data = data
         self._training = training
         self._rows: OrderedDict[int, list[TokenRow]] = OrderedDict()
@@ -87,19 +90,15 @@ class Node:
                 )
             )
 
-        cohort = self.draw(request)
-        work = (self._work(int(user), request) for user in cohort)
-        self.engine.train(request.adapter, work, training=self._training, sink=add)
+        self.train_locally(request, sink=add)
         return TrainReply(request.round, request.layout_sha256, total)
 
-    def draw(self, request: TrainRequest) -> NDArray[np.int64]:
-        """Indices of the users of this round: one independent coin each."""
+    def train_locally(self, request: TrainRequest, *, sink: Sink) -> None:
+        """Draws users and trains them; `sink` gets each raw update, sensitive and unclipped."""
         coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
-        return draw_cohort(self._users.keys, request.sampling_probability, coins)
-
-    def local_work(self, request: TrainRequest) -> Iterator[LocalWork]:
-        """The drawn users' local work, for training without privacy on generated data."""
-        return (self._work(int(user), request) for user in self.draw(request))
+        cohort = draw_cohort(self._users.keys, request.sampling_probability, coins)
+        work = (self._work(int(user), request) for user in cohort)
+        self.engine.train(request.adapter, work, training=self._training, sink=sink)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Sums of loss and correct predictions over the declared evaluation users."""

@@ -1,5 +1,6 @@
 """The trainable part as named arrays: find it, lay it out flat, save and load in PEFT's format."""
 
+import copy
 import hashlib
 import json
 import math
@@ -8,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -19,6 +21,8 @@ from common.model import BaseModel
 
 PEFT_PREFIX = "base_model.model."
 A_SEED = b"feddp-lora-A-1"
+PROBE = "The quick brown fox jumps over the lazy dog."
+EXPORT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,64 @@ def save_adapter(
 def load_adapter(folder: Path, layout: AdapterLayout) -> NDArray[np.float32]:
     """The flat vector of a saved adapter."""
     return layout.flatten(load_file(folder / "adapter_model.safetensors"))
+
+
+@torch.no_grad()
+def merge_adapter(model: nn.Module, vector: NDArray[np.float32], layout: AdapterLayout) -> None:
+    """Adds an adapter to the weights of a plain model, in place: the reference for every export."""
+    tensors = layout.unflatten(vector)
+    for entry in layout.entries:
+        module, value = model.get_submodule(entry.module), tensors[entry.name]
+        if entry.role == "lora_B":
+            a = tensors.get(entry.name.replace("lora_B", "lora_A"), layout.frozen.get(entry.module))
+            product = torch.from_numpy(layout.scale * (value @ a))
+            update = product.T if isinstance(module, Conv1D) else product
+            module.weight += update.to(module.weight)
+        elif entry.role in ("weight", "bias"):
+            getattr(module, entry.role).copy_(torch.from_numpy(value))
+
+
+@torch.no_grad()
+def probe_logits(model: nn.Module, base: BaseModel) -> NDArray[np.float32]:
+    """Logits of a plain or PEFT model on a fixed public sentence."""
+    encoded = base.tokenizer(PROBE, return_tensors="pt", truncation=True, max_length=32)
+    output = model(
+        input_ids=encoded["input_ids"], attention_mask=torch.ones_like(encoded["input_ids"])
+    )
+    logits: NDArray[np.float32] = output.logits.float().numpy()
+    return logits
+
+
+def check_export(
+    folder: Path, vector: NDArray[np.float32], layout: AdapterLayout, base: BaseModel
+) -> None:
+    """Checks that the saved adapter moved, and that PEFT reloads it to the logits it should have.
+
+    Args:
+      folder: where `save_adapter` wrote it.
+      vector: float32, shape (P,), what should be in it.
+      layout: of the vector.
+      base: a freshly loaded base model; changed in place.
+
+    Raises:
+      ModelError: the adapter is where it started, or the reloaded one answers differently.
+    """
+    if np.array_equal(vector, layout.start):
+        raise ModelError([f"{folder}: the adapter did not move from where it started."])
+    plain = copy.deepcopy(base.model)
+    merge_adapter(plain, vector, layout)
+    expected = probe_logits(plain, base)
+    reloaded = PeftModel.from_pretrained(base.model, str(folder)).eval()
+    difference = float(np.abs(probe_logits(reloaded, base) - expected).max())
+    size = max(1.0, float(np.abs(expected).max()))
+    tolerance = EXPORT_TOLERANCE[str(next(plain.parameters()).dtype).removeprefix("torch.")]
+    if not difference <= tolerance * size:
+        raise ModelError(
+            [
+                f"{folder}: PEFT reloads the adapter to other logits (largest difference "
+                f"{difference:.2g}). Do not use it; please report this base model."
+            ]
+        )
 
 
 def _task_type(base: BaseModel) -> str | None:

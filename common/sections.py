@@ -69,7 +69,7 @@ class DataSection:
     completion_column: str = setting("", "completion, with loss", str)
     label_column: str = setting("", "class of a row (classification)", str)
     labels: str = setting("", "declared classes, comma-separated; rows of others are dropped", str)
-    max_examples_per_user: int = setting(16, "rows kept of one user", int, at_least=1)
+    max_examples_per_user: int = setting(2, "rows of one user in one round", int, at_least=1)
     selection: str = setting(
         "random",
         "which rows are kept of a user who has more",
@@ -95,7 +95,7 @@ class LocalSection:
     )
     batch_size: int = setting(4, "rows of one local step", int, at_least=1)
     optimizer: str = setting("sgd", "local optimizer", str, choices=("sgd", "adamw"))
-    learning_rate: float = setting(0.5, "local learning rate", float, above=0)
+    learning_rate: float = setting(1.0, "local learning rate", float, above=0)
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ class ServerSection:
     """What the server does with a released update."""
 
     optimizer: str = setting(
-        "fedavg", "server optimizer", str, choices=("fedavg", "fedavgm", "fedadam")
+        "fedadam", "server optimizer", str, choices=("fedavg", "fedavgm", "fedadam")
     )
-    learning_rate: float = setting(1.0, "server learning rate", float, above=0)
+    learning_rate: float = setting(0.02, "server learning rate", float, above=0)
     momentum: float = setting(0.9, "fedavgm, fedadam (beta 1)", float, at_least=0, below=1)
     second_momentum: float = setting(0.99, "fedadam (beta 2)", float, at_least=0, below=1)
-    adaptivity: float = setting(1e-3, "fedadam (tau)", float, above=0)
+    adaptivity: float = setting(1e-5, "fedadam (tau)", float, above=0)
 
 
 @dataclass(frozen=True)

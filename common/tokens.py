@@ -86,9 +86,7 @@ def _completion_ids(
     return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
 
 
-def _chat_ids(
-    example: Example, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[bool]]:
+def _chat_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
     """A chat with loss on the assistant's turns.
 
     With a chat template, the text of each turn is what the template adds when the turn is appended;

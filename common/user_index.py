@@ -129,7 +129,8 @@ def _read_batches(
                 read_options=pa.csv.ReadOptions(block_size=1 << 20),
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(
-                    column_types=dict.fromkeys(columns.used(), pa.string()), strings_can_be_null=False
+                    column_types=dict.fromkeys(columns.used(), pa.string()),
+                    strings_can_be_null=False,
                 ),
             )
             _check_columns(source, reader.schema.names, columns)
@@ -186,7 +187,9 @@ def _read_dataset(
             files = [str(f) for f in sorted(source.glob("**/*.parquet"))]
             if not files:
                 raise DataError([f"{source}: neither a saved dataset nor Parquet files in it."])
-            found = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+            found = datasets.load_dataset(
+                "parquet", data_files=files, split="train", streaming=True
+            )
         else:
             found = datasets.load_dataset(source, split="train")
     except (OSError, ValueError) as error:
@@ -196,7 +199,9 @@ def _read_dataset(
         found = found["train"] if "train" in found else next(iter(found.values()))
     _check_columns(source, list(found.column_names or next(iter(found))), columns)
     for batch in found.iter(batch_size=batch_rows):
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        rows = [
+            dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)
+        ]
         yield _to_batch(rows, columns)
 
 

@@ -1,5 +1,6 @@
 """Validate replies, add their sums, treat everything else as zero."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,3 +59,12 @@ def add_evaluations(replies: Sequence[EvaluateReply]) -> Evaluation | None:
         accuracy=sum(reply.num_correct for reply in replies) / num_targets,
         num_targets=num_targets,
     )
+
+
+def metrics_of(evaluation: Evaluation | None, *, task: str) -> dict[str, float]:
+    """The public metrics of an evaluation, by the names of metrics.jsonl without their prefix."""
+    if evaluation is None:
+        return {}
+    if task == "classification":
+        return {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
+    return {"loss": evaluation.loss, "perplexity": math.exp(min(evaluation.loss, 700.0))}

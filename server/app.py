@@ -5,10 +5,10 @@ import logging
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from common.build import describe_evaluation, load_model
 from common.config import from_flat
 from common.demo import num_demo_users
-from common.model import load_configured
-from common.privacy.statement import guarantee_line
+from common.privacy.statement import guarantee_line, not_covered
 from server.export import finish_run
 from server.nodes import FlowerNodes
 from server.rounds import RoundReport
@@ -22,7 +22,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Plans the run, waits for the nodes, runs the rounds and exports the adapter."""
     config = from_flat(context.run_config)
-    base, layout = load_configured(config)
+    base, layout = load_model(config)
     num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
     plan = plan_from_config(config, num_users=num_users, base=base, layout=layout)
     run = create_run(config, plan)
@@ -36,5 +36,6 @@ def main(grid: Grid, context: Context) -> None:
         print(f"round {report.round}/{plan.num_rounds}{loss}", flush=True)
 
     outcome = train(run, nodes, initial=layout.initial(), show=show, is_stopped=lambda: False)
-    finish_run(run, outcome, base=base, layout=layout)
+    outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
+    finish_run(run, outcome, layout=layout, not_covered=outside)
     print(f"{run.path}: done", flush=True)

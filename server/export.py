@@ -1,7 +1,6 @@
 """What a run leaves behind: adapter folder, model card, privacy.json, result.json, curves."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,28 +10,42 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
+from common.adapter import AdapterLayout, check_export, save_adapter
+from common.build import load_model
+from common.config import RunConfig
+from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
 from common.privacy.statement import guarantee_line, privacy_record, record_to_json, statement
 from common.tracking import read_metrics
-from server.aggregation import Evaluation
+from server.run import LEDGER_NAME, Outcome, Run
 
 
-def metrics_of(evaluation: Evaluation | None, *, task: str) -> dict[str, float]:
-    """The public metrics of an evaluation, by the names of metrics.jsonl without their prefix."""
-    if evaluation is None:
-        return {}
-    if task == "classification":
-        return {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
-    return {"loss": evaluation.loss, "perplexity": math.exp(min(evaluation.loss, 700.0))}
+def finish_run(
+    run: Run, outcome: Outcome, *, layout: AdapterLayout, not_covered: Sequence[str]
+) -> None:
+    """Leaves adapter folder, card, privacy.json, result.json and curves; checks that PEFT reloads.
+
+    Raises:
+      ModelError: the exported adapter is not what was trained.
+    """
+    config = run.config
+    base, _ = load_model(config)  # a fresh one: the node's has its modules replaced
+    folder = run.path / "adapter"
+    save_adapter(folder, outcome.state.adapter, layout, base)
+    check_export(folder, outcome.state.adapter, layout, base)
+    head = Ledger.read(run.path / LEDGER_NAME).head.hex()
+    write_promise(run.path, run.plan, ledger_head=head, not_covered=not_covered)
+    write_card(run.path, run.plan, config, results=outcome.results, not_covered=not_covered)
+    text = json.dumps(outcome.results, indent=2) + "\n"
+    (run.path / "result.json").write_text(text, encoding="utf-8")
+    plot_curves(run.path, run.plan)
 
 
 def write_promise(
     folder: Path, plan: PrivacyPlan, *, ledger_head: str, not_covered: Sequence[str]
 ) -> None:
     """privacy.json, in the run folder and beside the adapter."""
-    record = record_to_json(
-        privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered)
-    )
+    record = record_to_json(privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered))
     for target in (folder, folder / "adapter"):
         (target / "privacy.json").write_text(record, encoding="utf-8")
 
@@ -40,11 +53,10 @@ def write_promise(
 def write_card(
     folder: Path,
     plan: PrivacyPlan,
+    config: RunConfig,
     *,
-    base: str,
     results: Mapping[str, Mapping[str, float] | None],
     not_covered: Sequence[str],
-    load_hint: str,
 ) -> None:
     """The adapter's model card: how to load it, what it promises, what it measured."""
     rows = [(name, values) for name, values in results.items() if values]
@@ -59,7 +71,7 @@ def write_card(
     ]
     card = f"""---
 library_name: peft
-base_model: {base}
+base_model: {config.model.base}
 tags: [lora, federated-learning, differential-privacy, feddp]
 ---
 
@@ -70,7 +82,7 @@ tags: [lora, federated-learning, differential-privacy, feddp]
 ## Load
 
 ```python
-{load_hint}
+{_how_to_load(config)}
 ```
 
 ## The promise
@@ -85,10 +97,27 @@ The machine-readable form is `privacy.json`.
     (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_result(folder: Path, results: Mapping[str, Mapping[str, float] | None]) -> None:
-    """result.json: base, private, non_private."""
-    text = json.dumps(results, indent=2) + "\n"
-    (folder / "result.json").write_text(text, encoding="utf-8")
+def _how_to_load(config: RunConfig) -> str:
+    """Python that loads the adapter; the demo's base and mean pooling need feddp for it."""
+    labels = f"{config.labels!r}"
+    if config.model.base == "demo" or config.model.pooling == "mean":
+        load = (
+            "from common.model import load_base\n"
+            f'base = load_base("{config.model.base}", task="{config.model.task}", labels={labels}, '
+            f'dtype="{config.model.dtype}", pooling="{config.model.pooling}").model\n'
+        )
+    elif config.model.task == "classification":
+        load = (
+            "from transformers import AutoModelForSequenceClassification\n"
+            "base = AutoModelForSequenceClassification.from_pretrained(\n"
+            f'    "{config.model.base}", num_labels={len(config.labels)})  # {labels}\n'
+        )
+    else:
+        load = (
+            "from transformers import AutoModelForCausalLM\n"
+            f'base = AutoModelForCausalLM.from_pretrained("{config.model.base}")\n'
+        )
+    return f'from peft import PeftModel\n{load}model = PeftModel.from_pretrained(base, "adapter")'
 
 
 def plot_curves(folder: Path, plan: PrivacyPlan) -> Path:

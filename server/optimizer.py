@@ -43,7 +43,12 @@ class ServerOptimizer:
 
         Accepts only a `ReleasedUpdate`: a step on an un-noised sum does not type-check.
         """
-        update = released.values
+        return self.descend(adapter, released.values, moments)
+
+    def descend(
+        self, adapter: NDArray[np.float32], update: NDArray[np.float64], moments: Moments
+    ) -> tuple[NDArray[np.float32], Moments]:
+        """The arithmetic of `step`; called directly only where nothing is promised."""
         if self.kind == "fedavg":
             return self._moved(adapter, update), {}
         if self.kind == "fedavgm":

@@ -1,12 +1,11 @@
 """A run: its folder made at once, its ledger opened, its rounds run, its adapter left behind."""
 
-import dataclasses
 import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,20 +14,28 @@ from numpy.typing import NDArray
 
 from common.adapter import AdapterLayout
 from common.config import RunConfig, load_config, to_flat, to_toml
-from common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
+from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.model import BaseModel
 from common.privacy.accounting import epsilon_curve
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
-from common.privacy.rows import SCHEMA, Body
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from common.privacy.rows import SCHEMA, Body
 from common.privacy.statement import ACCOUNTANT, RELATION, UNIT, accountant_version
 from common.tracking import open_trackers, read_metrics
+from server.aggregation import metrics_of
 from server.checkpoint import recover
-from server.export import metrics_of
 from server.nodes import Nodes
 from server.optimizer import ServerOptimizer
-from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
+from server.rounds import (
+    RoundReport,
+    RoundState,
+    Training,
+    evaluate,
+    is_due,
+    resume_state,
+    run_rounds,
+)
 
 CONFIG_NAME, PLAN_NAME, LEDGER_NAME = "config.toml", "plan.json", "ledger.sqlite"
 CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
@@ -110,7 +117,9 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
             shutil.rmtree(making, ignore_errors=True)
             raise
     except OSError as error:
-        raise DiskError(f"{path}: cannot be written ({error.strerror}). Nothing was spent.") from error
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror}). Nothing was spent."
+        ) from error
     return Run(path, config, plan)
 
 
@@ -249,22 +258,28 @@ def epsilon_curve_of(plan: PrivacyPlan) -> NDArray[np.float64]:
     )
 
 
+def optimizer_from_config(config: RunConfig) -> ServerOptimizer:
+    """The server optimizer of a configuration."""
+    server = config.server
+    return ServerOptimizer(
+        kind=server.optimizer,
+        learning_rate=server.learning_rate,
+        momentum=server.momentum,
+        second_momentum=server.second_momentum,
+        adaptivity=server.adaptivity,
+    )
+
+
 def _training(
     run: Run, ledger: Ledger, nodes: Nodes, checkpoints_path: Path, disk: Disk
 ) -> Training:
-    server, every = run.config.server, run.config.evaluation.every
+    every = run.config.evaluation.every
     return Training(
         plan=run.plan,
         layout_sha256=run.plan.details["layout_sha256"],
         ledger=ledger,
         nodes=nodes,
-        optimizer=ServerOptimizer(
-            kind=server.optimizer,
-            learning_rate=server.learning_rate,
-            momentum=server.momentum,
-            second_momentum=server.second_momentum,
-            adaptivity=server.adaptivity,
-        ),
+        optimizer=optimizer_from_config(run.config),
         checkpoints_path=checkpoints_path,
         evaluate_every=every or max(1, run.plan.num_rounds // DEFAULT_EVALUATIONS),
         disk=disk,

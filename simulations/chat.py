@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from client.build import load_model
+from common.build import load_model
 from common.errors import ConfigError
 from common.model import BaseModel
 from server.run import load_run
@@ -74,9 +74,9 @@ def _generate(
 @torch.inference_mode()
 def _classify(model: PeftModel, base: BaseModel, text: str) -> str:
     encoded = base.tokenizer(text, return_tensors="pt", truncation=True)
-    logits = model(
-        input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
-    ).logits[0]
+    logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[
+        0
+    ]
     shares = torch.softmax(logits.float(), dim=-1).tolist()
     ranked = sorted(zip(shares, base.labels, strict=True), reverse=True)
     return "  ".join(f"{label} {share:.3f}" for share, label in ranked)

@@ -108,7 +108,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
     return simulate(
         config,
-        with_non_private=options.with_non_private,
+        is_comparing=options.with_non_private,
         non_private_path=options.non_private_dir,
     )
 

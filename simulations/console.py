@@ -51,11 +51,11 @@ def curve_lines(curve: Sequence[float], plan: PrivacyPlan) -> list[str]:
 class Progress:
     """A bar on a terminal, plain lines elsewhere; public values only."""
 
-    def __init__(self, plan: PrivacyPlan, curve: Sequence[float], *, done: int):
-        self._plan, self._curve, self._started = plan, curve, time.monotonic()
-        self._done_before = done
+    def __init__(self, plan: PrivacyPlan, curve: Sequence[float]):
+        self._plan, self._curve = plan, curve
+        self._first: tuple[int, float] | None = None  # round and time of the first report
         self._bar = (
-            tqdm(total=plan.num_rounds, initial=done, unit="round", dynamic_ncols=True)
+            tqdm(total=plan.num_rounds, unit="round", dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -65,17 +65,18 @@ class Progress:
         """One released round."""
         if report.evaluation is not None:
             self._last_loss = f"loss {report.evaluation.loss:.4f}"
-        spent = f"epsilon {self._curve[num_charges - 1]:.2f}/{self._plan.target_epsilon:g}"
+        first_round, since = self._first = self._first or (report.round, time.monotonic())
+        spent = self._curve[num_charges - 1] if num_charges else 0.0
+        meter = f"epsilon {spent:.2f}/{self._plan.target_epsilon:g}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._last_loss}, {spent}".lstrip(", "))
+            self._bar.set_postfix_str(f"{self._last_loss}, {meter}".lstrip(", "))
             self._bar.update(report.round - self._bar.n)
             return
         if report.evaluation is not None or report.round == self._plan.num_rounds:
-            elapsed = time.monotonic() - self._started
-            left = elapsed / (report.round - self._done_before)
-            left *= self._plan.num_rounds - report.round
-            line = f"round {report.round:>4}/{self._plan.num_rounds}  {self._last_loss}  {spent}"
-            print(f"{line}  {left:.0f} s left", flush=True)
+            pace = (time.monotonic() - since) / max(1, report.round - first_round)
+            left = pace * (self._plan.num_rounds - report.round)
+            line = f"round {report.round:>4}/{self._plan.num_rounds}  {self._last_loss}  {meter}"
+            print(line + (f"  {left:.0f} s left" if left else ""), flush=True)
 
     def close(self) -> None:
         """Ends the bar."""
@@ -83,9 +84,7 @@ class Progress:
             self._bar.close()
 
 
-def result_lines(
-    results: Mapping[str, Mapping[str, float] | None], plan: PrivacyPlan
-) -> list[str]:
+def result_lines(results: Mapping[str, Mapping[str, float] | None], plan: PrivacyPlan) -> list[str]:
     """Base, private and non-private side by side, with the share of the gain that was kept."""
     rows = [(name, values) for name, values in results.items() if values]
     if not rows:

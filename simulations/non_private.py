@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from client.cohort import LocalTraining
 from client.node import Node
 from common.messages import EvaluateRequest, TrainRequest
 from server.aggregation import Evaluation, add_evaluations
+from server.optimizer import ServerOptimizer
 
 
 def train_without_privacy(
@@ -17,12 +17,12 @@ def train_without_privacy(
     *,
     num_rounds: int,
     sampling_probability: float,
-    server_learning_rate: float,
+    optimizer: ServerOptimizer,
     layout_sha256: str,
     seed: int | None,
     is_stopped: Callable[[], bool],
 ) -> Evaluation | None:
-    """The same rounds, cohorts and local work, without clip and noise; plain averaging.
+    """The same rounds, cohorts and local work, with the same server optimizer, but no clip and no noise.
 
     The mean is over the realised cohort and the updates are not bounded, so nothing about the
     result is private: it must not be published beside a private run on the same users.
@@ -30,7 +30,7 @@ def train_without_privacy(
     Returns:
       The evaluation of the final adapter.
     """
-    adapter = initial
+    adapter, moments = initial, optimizer.initial_moments(len(initial))
     for number in range(1, num_rounds + 1):
         if is_stopped():
             break
@@ -43,8 +43,7 @@ def train_without_privacy(
             grid_steps=1,
             seed=seed,
         )
-        mean = _mean_update(node, request)
-        adapter = (adapter + server_learning_rate * mean).astype(np.float32)
+        adapter, moments = optimizer.descend(adapter, _mean_update(node, request), moments)
     reply = node.evaluate(EvaluateRequest(adapter=adapter, layout_sha256=layout_sha256))
     return add_evaluations([reply])
 

@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client.build import build_node, describe_evaluation, load_model, open_users_of, pin_threads
+from client.build import build_node
 from client.node import Node
 from common.adapter import AdapterLayout
+from common.build import describe_evaluation, load_model, load_users, pin_threads
 from common.config import RunConfig
 from common.errors import ConfigError
-from common.model import BaseModel
-from common.privacy.statement import guarantee_line
-from server.aggregation import Evaluation
-from server.export import finish_run, metrics_of, write_result
-from server.rounds import RoundReport
+from common.privacy.statement import guarantee_line, not_covered
+from server.aggregation import metrics_of
+from server.export import finish_run
 from server.run import (
     Outcome,
     Run,
@@ -25,6 +24,7 @@ from server.run import (
     create_run,
     epsilon_curve_of,
     load_run,
+    optimizer_from_config,
     plan_from_config,
     train,
 )
@@ -50,13 +50,13 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     _check_comparison(config, is_comparing, non_private_path)
     pin_threads(config)
     base, layout = load_model(config)
-    users, evaluation_users = open_users_of(config)
+    users, evaluation_users = load_users(config)
     num_users = config.privacy.num_users or users.num_users
     plan = plan_from_config(config, num_users=num_users, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
     run = create_run(config, plan)
     node = build_node(config, base, layout, users, evaluation_users)
-    return _train(run, node, base, layout, is_comparing, non_private_path)
+    return _train(run, node, layout, is_comparing, non_private_path)
 
 
 def resume(path: Path) -> int:
@@ -65,16 +65,15 @@ def resume(path: Path) -> int:
     pin_threads(run.config)
     base, layout = load_model(run.config)
     check_run_model(run, base=base, layout=layout)
-    users, evaluation_users = open_users_of(run.config)
+    users, evaluation_users = load_users(run.config)
     node = build_node(run.config, base, layout, users, evaluation_users)
     print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
-    return _train(run, node, base, layout, is_comparing=False, non_private_path=None)
+    return _train(run, node, layout, is_comparing=False, non_private_path=None)
 
 
 def _train(
     run: Run,
     node: Node,
-    base: BaseModel,
     layout: AdapterLayout,
     is_comparing: bool,
     non_private_path: Path | None,
@@ -101,12 +100,78 @@ def _train(
     finish_run(
         run,
         outcome,
-        base=base,
         layout=layout,
-        engine_logits=lambda row: node.engine.logits(outcome.state.adapter, row),
-        evaluation=describe_evaluation(run.config),
+        not_covered=not_covered(
+            describe_evaluation(run.config), is_generated=run.config.is_generated
+        ),
     )
     print("\n".join(["", *result_lines(outcome.results, run.plan)]))
     print(f"\n  {run.path}  ({time.monotonic() - started:.0f} s)")
     print(f"  try: feddp chat {run.path}")
     return 0
+
+
+def _compare(
+    run: Run,
+    node: Node,
+    layout: AdapterLayout,
+    outcome: Outcome,
+    non_private_path: Path | None,
+    is_stopped: Callable[[], bool],
+) -> Outcome:
+    """The outcome with the non-private ceiling: in result.json for generated users, else apart."""
+    print("\nThe same rounds without privacy, to compare ...", flush=True)
+    evaluation = train_without_privacy(
+        node,
+        layout.initial(),
+        num_rounds=run.plan.num_rounds,
+        sampling_probability=run.plan.sampling_probability,
+        optimizer=optimizer_from_config(run.config),
+        layout_sha256=layout.sha256,
+        seed=run.plan.seed,
+        is_stopped=is_stopped,
+    )
+    metrics = metrics_of(evaluation, task=run.config.model.task)
+    if non_private_path is not None:
+        non_private_path.mkdir(parents=True, exist_ok=True)
+        note = "NOT PRIVATE. Publishing this beside the private run voids its promise."
+        content = {"note": note, "run": run.path.name, "non_private": metrics}
+        (non_private_path / f"{run.path.name}.json").write_text(
+            json.dumps(content, indent=2) + "\n"
+        )
+    return Outcome(outcome.is_complete, outcome.state, {**outcome.results, "non_private": metrics})
+
+
+def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: Path | None) -> None:
+    if not is_comparing or config.is_generated:
+        return
+    if non_private_path is None:
+        raise ConfigError(
+            [
+                "--with-non-private: on real data a result without privacy voids the promise if it is "
+                "published. If you want it for your eyes only, name a folder for it outside the run: "
+                "--non-private-dir FOLDER."
+            ]
+        )
+    if non_private_path.resolve().is_relative_to(Path(config.run.output_dir).resolve()):
+        raise ConfigError(
+            [f"--non-private-dir {non_private_path}: must lie outside {config.run.output_dir}."]
+        )
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for a stop, which the round loop grants after its bookkeeping; twice insists."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("\nStopping after this round's bookkeeping; Ctrl-C again: at once.", flush=True)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -69,7 +69,9 @@ def epsilon(
     """
     if num_charges == 0:
         return 0.0
-    composed = _round_pld(sampling_probability, noise_multiplier, interval).self_compose(num_charges)
+    composed = _round_pld(sampling_probability, noise_multiplier, interval).self_compose(
+        num_charges
+    )
     return float(composed.get_epsilon_for_delta(delta)) * _ROUND_UP
 
 

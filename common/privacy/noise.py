@@ -105,7 +105,9 @@ def check_entropy() -> None:
         )
 
 
-def _bernoulli_exp(bits: BitStream, numerator: NDArray[np.int64], denominator: int) -> NDArray[np.bool_]:
+def _bernoulli_exp(
+    bits: BitStream, numerator: NDArray[np.int64], denominator: int
+) -> NDArray[np.bool_]:
     """Exact Bernoulli(exp(-numerator / denominator)), 0 <= numerator <= denominator.
 
     The number of successes in a row of Bernoulli(gamma / k), k = 1, 2, ..., is even with probability

@@ -106,18 +106,18 @@ def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
     )
 
 
-def not_covered(*, evaluation: str, is_example_text_public: bool = False) -> tuple[str, ...]:
-    """What the promise does not speak of, for this run.
+def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:
+    """What the promise does not speak of.
 
     Args:
       evaluation: who the evaluation users are and how they were chosen.
-      is_example_text_public: unused rows are not sensitive because the users are generated.
+      is_generated: the users are generated, so nobody real is concerned.
     """
     items = (
-        f"evaluation users: {evaluation}. They are outside N, and their metrics carry no noise",
-        "the base model and its training data",
-        "choices made by looking at results on the same users (each look costs its own charge)",
-        "the number of training users N, which is declared and public",
-        "groups: k users who act together are protected by a weaker bound",
+        f"{evaluation}; they are outside N, and their metrics carry no noise",
+        "the base model and the data that it was made from",
+        "choices made after looking at results on the same users: every look is a run of its own",
+        "the number N of training users, which is declared and public",
+        "several users who act or are alike: a group of k is protected by a weaker bound",
     )
-    return (*items, "the users themselves: they are generated") if is_example_text_public else items
+    return (*items, "the users themselves: they are generated") if is_generated else items

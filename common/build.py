@@ -1,0 +1,94 @@
+"""From a RunConfig to its parts: the base model with its layout, and the users."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from common.adapter import AdapterLayout, lay_out
+from common.config import RunConfig
+from common.demo import demo_users
+from common.model import BaseModel, load_base
+from common.user_index import open_users
+from common.users import Columns, Users, partition
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of `num_parts` disjoint sets of users is meant; users are spread by their hash."""
+
+    index: int = 0
+    num_parts: int = 1
+
+
+def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
+    """The frozen base model, and the layout of what is trained on it.
+
+    Raises:
+      ModelError: the base cannot be loaded, or lacks the target modules.
+    """
+    base = load_base(
+        config.model.base,
+        task=config.model.task,
+        labels=config.labels,
+        dtype=config.model.dtype,
+        pooling=config.model.pooling,
+    )
+    names = config.adapter.target_modules
+    layout = lay_out(
+        base,
+        kind=config.adapter.kind,
+        rank=config.adapter.rank,
+        alpha=config.adapter.alpha,
+        target_modules=None if names is None else tuple(n.strip() for n in names.split(",")),
+    )
+    return base, layout
+
+
+def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
+    """(training users, evaluation users) of one part, told apart by a hash of the id alone.
+
+    Raises:
+      DataError: the data cannot be read as configured.
+    """
+    everyone = demo_users() if config.is_generated else _open(config, config.data.path)
+    if config.data.evaluation_path:
+        training, evaluation = everyone, _open(config, config.data.evaluation_path)
+    else:
+        is_held_out = everyone.held_out(config.data.evaluation_users)
+        training = everyone.take(np.flatnonzero(~is_held_out))
+        evaluation = everyone.take(np.flatnonzero(is_held_out))
+    index, num_parts = part.index, part.num_parts
+    return partition(training, index, num_parts), partition(evaluation, index, num_parts)
+
+
+def describe_evaluation(config: RunConfig) -> str:
+    """Who the evaluation users are, in words, for the statement."""
+    if config.data.evaluation_path:
+        return "evaluation users: those of data.evaluation-path, declared public or consenting"
+    if config.data.evaluation_users == 0:
+        return "evaluation users: none"
+    return (
+        f"evaluation users: one in {config.data.evaluation_users} (SHA-256 of the id is 0 modulo it), "
+        "declared consenting"
+    )
+
+
+def pin_threads(config: RunConfig) -> None:
+    """Fixes torch's threads: runtimes such as Ray set their own."""
+    torch.set_num_threads(config.nodes.threads or os.cpu_count() or 1)
+
+
+def _open(config: RunConfig, path: str) -> Users:
+    data = config.data
+    has_other = bool(data.messages_column or data.completion_column)
+    columns = Columns(
+        user=data.user_column,
+        text="" if has_other else data.text_column,
+        messages=data.messages_column,
+        prompt=data.prompt_column,
+        completion=data.completion_column,
+        label=data.label_column,
+    )
+    return open_users(path, columns=columns)
