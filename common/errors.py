@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class FeddpError(Exception):
-    """A mistake or a state that a person can act on; printed as its message alone, without a traceback.
+    """A mistake or a state that a person can act on; printed as its message, without a traceback.
 
     Messages say what is wrong, the value, what is allowed, and what to do.
     """

@@ -44,7 +44,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A node's exact sum over its drawn users; sensitive until noise is added. No count, no loss."""
+    """A node's exact sum over its drawn users; sensitive. It carries no count and no loss."""
 
     round: int
     layout_sha256: str

@@ -296,7 +296,7 @@ def _publish_missing(
 
 
 def plan_row(plan: PrivacyPlan) -> Body:
-    """The PLAN row: what the ledger needs to recompute epsilon, as whole numbers and exact texts."""
+    """The PLAN row: what the ledger needs to recompute epsilon, as integers and exact texts."""
     return {
         "schema": SCHEMA,
         "unit": UNIT,

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from common.errors import FeddpError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake is one clear message and a non-zero exit code."""
     options = _parser().parse_args(arguments)
+    # PEFT still calls what transformers renamed; nothing that a person here could act on.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
         code: int = options.command(options)
     except FeddpError as error:

@@ -22,7 +22,7 @@ def train_without_privacy(
     seed: int | None,
     is_stopped: Callable[[], bool],
 ) -> Evaluation | None:
-    """The same rounds, cohorts and local work, with the same server optimizer, but no clip and no noise.
+    """The same rounds, cohorts, local work and server optimizer, without clip and noise.
 
     The mean is over the realised cohort and the updates are not bounded, so nothing about the
     result is private: it must not be published beside a private run on the same users.

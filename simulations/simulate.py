@@ -91,8 +91,9 @@ def _train(
         progress.close()
         if not outcome.is_complete:
             print(
-                f"Stopped after round {outcome.state.round} of {run.plan.num_rounds}. Continue with "
-                f"`feddp simulate --resume {run.path}`; the promise stays {run.plan.epsilon:.3f}."
+                f"Stopped after round {outcome.state.round} of {run.plan.num_rounds}. Continue "
+                f"with `feddp simulate --resume {run.path}`; the promise stays "
+                f"epsilon <= {run.plan.epsilon:.3f}."
             )
             return INTERRUPTED
         if is_comparing:
@@ -148,9 +149,9 @@ def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: P
     if non_private_path is None:
         raise ConfigError(
             [
-                "--with-non-private: on real data a result without privacy voids the promise if it is "
-                "published. If you want it for your eyes only, name a folder for it outside the run: "
-                "--non-private-dir FOLDER."
+                "--with-non-private: on real data a result without privacy voids the promise if "
+                "it is published. If you want it for your eyes only, name a folder for it outside "
+                "the run: --non-private-dir FOLDER."
             ]
         )
     if non_private_path.resolve().is_relative_to(Path(config.run.output_dir).resolve()):
