@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
     content = save(arrays, metadata=about)
     path = checkpoint_path(folder, checkpoint.round, checkpoint.attempt)
     temporary = path.with_suffix(".tmp")
-    try:
+    with _disk_errors(path):
         disk.point("before checkpoint")
         disk.write(temporary, content)
         disk.point("checkpoint written")
@@ -69,19 +69,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
         disk.point("checkpoint renamed")
         disk.fsync_folder(folder)
         disk.point("after checkpoint")
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be written ({error.strerror}). The charge of round {checkpoint.round} "
-            "stays spent; free the disk and resume."
-        ) from error
     return hashlib.sha256(content).hexdigest()
 
 
-def read_checkpoint(path: Path) -> Checkpoint | None:
-    """The checkpoint in a file; None when it is absent, torn or not ours."""
-    if not path.is_file():
-        return None
-    content = path.read_bytes()
+def parse_checkpoint(content: bytes) -> Checkpoint | None:
+    """The checkpoint in the bytes of a file; None when they are torn or not ours."""
     try:
         arrays = load(content)
         about = _metadata(content)
@@ -96,7 +88,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
                 if name.startswith("moment.")
             },
         )
-    except (SafetensorError, KeyError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError):
         return None
     return checkpoint if about.get("arrays_sha256") == _digest(arrays) else None
 
@@ -106,10 +98,12 @@ def read_released(folder: Path, release: Release) -> Checkpoint:
 
     Raises:
       LedgerDamagedError: its file is missing, torn, or not the one that was released.
+      DiskError: it cannot be read.
     """
     path = checkpoint_path(folder, release.round, release.attempt)
-    checkpoint = read_checkpoint(path)
-    if checkpoint is None or hashlib.sha256(path.read_bytes()).hexdigest() != release.sha256:
+    content = _read(path)
+    checkpoint = parse_checkpoint(content)
+    if checkpoint is None or hashlib.sha256(content).hexdigest() != release.sha256:
         raise LedgerDamagedError(
             f"{path}: missing, or not what the ledger says was released. A release is never drawn "
             "again: restore the file, or start a new run."
@@ -118,33 +112,40 @@ def read_released(folder: Path, release: Release) -> Checkpoint:
 
 
 def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
-    """Closes the charge that a crash left open: adopts the finished checkpoint, or burns the charge.
+    """Closes the charge that a crash left open: adopts its finished checkpoint, or burns it.
 
-    **Guarantee:** a charge has at most one answer. A complete file is adopted byte for byte, after a
-    second sync, because a file seen after a process crash need not be durable; without one the
+    **Guarantee:** a charge has at most one answer. A complete file is adopted byte for byte, after
+    a second sync, because a file seen after a process crash need not be durable; without one the
     charge stays spent, and its round is charged again.
+
+    Raises:
+      DiskError: a read, sync or write failed; the charge stays open, and spent.
     """
     charge = ledger.open_charge
     if charge is not None:
         path = checkpoint_path(folder, charge.round, charge.attempt)
-        checkpoint = read_checkpoint(path)
+        content = _read(path)
+        checkpoint = parse_checkpoint(content)
         if checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
-            disk.fsync(path)
-            disk.fsync_folder(folder)
-            ledger.release(charge, hashlib.sha256(path.read_bytes()).hexdigest())
+            with _disk_errors(path):
+                disk.fsync(path)
+                disk.fsync_folder(folder)
+            ledger.release(charge, hashlib.sha256(content).hexdigest())
         else:
             ledger.burn(charge, "crash")
-    for leftover in folder.glob("*.tmp"):
-        leftover.unlink()
+    with _disk_errors(folder):
+        for leftover in list(folder.glob("*.tmp")):
+            disk.remove(leftover)
 
 
-def check_free_space(folder: Path, num_bytes: int) -> None:
+def check_free_space(folder: Path, num_bytes: int, disk: Disk) -> None:
     """Stops before anything is charged when the disk cannot hold two checkpoints.
 
     Raises:
       DiskError: too little space.
     """
-    free = shutil.disk_usage(folder).free
+    with _disk_errors(folder):
+        free = disk.free_bytes(folder)
     if free < num_bytes:
         raise DiskError(
             f"{folder}: {free:,} bytes free, {num_bytes:,} needed for two checkpoints. Nothing was "
@@ -152,12 +153,34 @@ def check_free_space(folder: Path, num_bytes: int) -> None:
         )
 
 
-def prune(folder: Path, *, last_round: int, keep: int = 3) -> None:
-    """Deletes checkpoints that `keep` newer released rounds have replaced."""
-    for path in folder.iterdir():
-        match = _NAME.fullmatch(path.name)
-        if match and int(match[1]) <= last_round - keep:
-            path.unlink()
+def prune(folder: Path, disk: Disk, *, last_round: int, keep: int = 3) -> None:
+    """Deletes checkpoints that `keep` newer released rounds have replaced.
+
+    Raises:
+      DiskError: one cannot be deleted.
+    """
+    with _disk_errors(folder):
+        for path in list(folder.iterdir()):
+            match = _NAME.fullmatch(path.name)
+            if match and int(match[1]) <= last_round - keep:
+                disk.remove(path)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file; none when it is absent."""
+    with _disk_errors(path):
+        return path.read_bytes() if path.is_file() else b""
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be used ({error.strerror or error}). Whatever was charged stays "
+            "spent; mend the disk and resume."
+        ) from error
 
 
 def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:

@@ -123,7 +123,7 @@ def release(training: Training, state: RoundState, total: UpdateSum) -> RoundSta
     plan, ledger, disk = training.plan, training.ledger, training.disk
     number = ledger.next_round
     num_arrays = 1 + 2 * len(state.moments)
-    check_free_space(training.checkpoints_path, 2 * num_arrays * state.adapter.nbytes)
+    check_free_space(training.checkpoints_path, 2 * num_arrays * state.adapter.nbytes, disk)
     charge = ledger.charge(number)  # charged, then drawn
     context = f"{ledger.head}/{number}/{charge.attempt}".encode()
     key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, number)
@@ -132,7 +132,7 @@ def release(training: Training, state: RoundState, total: UpdateSum) -> RoundSta
     checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments)
     digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)
     ledger.release(charge, digest)  # durable, then published
-    prune(training.checkpoints_path, last_round=number)
+    prune(training.checkpoints_path, disk, last_round=number)
     return RoundState(number, adapter, moments)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# Squares of integers below 2^24 fill 48 bits: 2^14 of them add up below 2^63.
+# Products of integers below 2^24 fill 48 bits: 2^14 of them add up below 2^63.
 _CHUNK = 1 << 14
 _SHRINK = 1 - 2.0**-40
 
@@ -23,8 +23,8 @@ def clip_to_grid(
     |---|---|
     | any NaN or infinity | zero |
     | all zero | zero |
-    | norm <= C | truncated, not scaled |
-    | norm beyond float64 | zero |
+    | norm <= C | truncated, not scaled: off by less than one step per entry |
+    | squares beyond float64 (entries above about 1e154) | zero |
 
     Args:
       update: float32 or float64, shape (P,); the norm is taken in float64.
@@ -36,9 +36,9 @@ def clip_to_grid(
 
     Reference: Canonne, Kamath & Steinke 2020 (integer noise); Mironov 2012 (why not floats).
 
-    >>> clip_to_grid(np.array([3.0, 4.0]), clipping_norm=1.0, grid_steps=100)
-    array([60, 80])
-    >>> clip_to_grid(np.array([np.nan, 4.0]), clipping_norm=1.0, grid_steps=100)
+    >>> clip_to_grid(np.array([3.0, 4.0]), clipping_norm=1.0, grid_steps=1024)
+    array([614, 819])
+    >>> clip_to_grid(np.array([np.nan, 4.0]), clipping_norm=1.0, grid_steps=1024)
     array([0, 0])
     """
     zero = np.zeros(update.shape, dtype=np.int64)
@@ -73,13 +73,14 @@ def is_within(point: NDArray[np.int64], limit: int) -> bool:
 
 
 def sum_of_squares(point: NDArray[np.int64]) -> int:
-    """The exact sum of squares of an int64 vector, |entry| < 2^62, as a Python integer."""
-    magnitude = np.abs(point)
-    low, high = magnitude & 0xFFFFFF, magnitude >> 24  # entry = low + 2^24 high
-    if not high.any():
+    """The exact sum of squares of an int64 vector, as a Python integer; shape (P,)."""
+    magnitude = np.abs(point).view(np.uint64)  # |-2^63| wraps in int64 and is right in uint64
+    low, middle, top = (
+        ((magnitude >> np.uint64(shift)) & np.uint64(0xFFFFFF)).astype(np.int64)
+        for shift in (0, 24, 48)
+    )
+    if not (middle.any() or top.any()):
         return _dot(low, low)
-    # high < 2^38: split once more, so that every product stays below 2^48.
-    middle, top = high & 0xFFFFFF, high >> 24
     return (
         _dot(low, low)
         + (_dot(low, middle) << 25)
@@ -91,7 +92,7 @@ def sum_of_squares(point: NDArray[np.int64]) -> int:
 
 
 def _dot(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
-    """Exact dot product of entries below 2^24: chunks in int64, added as Python integers."""
+    """Exact dot product of entries in [0, 2^24): chunks in int64, added as Python integers."""
     return sum(
         int(np.dot(left[start : start + _CHUNK], right[start : start + _CHUNK]))
         for start in range(0, len(left), _CHUNK)

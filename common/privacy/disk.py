@@ -1,6 +1,7 @@
 """Durable file operations: the seam at which tests make a disk die, fill up or lie."""
 
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -47,3 +48,11 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        """Deletes a file that nothing needs any more."""
+        os.unlink(path)
+
+    def free_bytes(self, path: Path) -> int:
+        """How much may still be written to the file system of a folder."""
+        return shutil.disk_usage(path).free

@@ -22,7 +22,9 @@ from common.errors import (
     PlanDiffersError,
 )
 from common.privacy.disk import Disk
-from common.privacy.rows import Body, Charge, History, Release, canonical
+from common.privacy.rows import Body, Charge, History, Release, canonical, charge_body
+
+Row = tuple[int, str, str, bytes, bytes]  # seq, kind, body, prev, hash
 
 APPLICATION_ID = 0xFEDD9
 USER_VERSION = 1
@@ -33,7 +35,8 @@ NO_UPDATE = """CREATE TRIGGER no_update BEFORE UPDATE ON event
   BEGIN SELECT RAISE(ABORT, 'append only'); END"""
 NO_DELETE = """CREATE TRIGGER no_delete BEFORE DELETE ON event
   BEGIN SELECT RAISE(ABORT, 'append only'); END"""
-# EXTRA also syncs the folder after the journal is deleted: without it a power cut can undo a commit.
+INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
+# EXTRA also syncs the folder after the journal is deleted; else a power cut can undo a commit.
 PRAGMAS = (("journal_mode", "DELETE", "delete"), ("synchronous", "EXTRA", 3))
 CHECKS = (("trusted_schema", "OFF", 0), ("cell_size_check", "ON", 1))
 
@@ -60,10 +63,12 @@ class Ledger:
 
         Raises:
           DiskError: it exists already, or cannot be written.
+          LedgerDamagedError: the row is not a PLAN row.
         """
         disk = disk or Disk()
         if path.exists():
             raise DiskError(f"{path}: exists already; a ledger is never overwritten.")
+        first = _next_row(History(), "PLAN", plan)
         with _disk_errors(path):
             connection = disk.connect(path, is_new=True)
             try:
@@ -73,7 +78,7 @@ class Ledger:
                 connection.execute(f"PRAGMA user_version = {USER_VERSION}")
                 for statement in (TABLE, NO_UPDATE, NO_DELETE):
                     connection.execute(statement)
-                _insert(connection, History(), "PLAN", plan)
+                connection.execute(INSERT, first)
                 connection.execute("COMMIT")
             finally:
                 connection.close()
@@ -88,18 +93,22 @@ class Ledger:
           LedgerDamagedError: it does not verify.
           PlanDiffersError: it was made for another plan.
         """
-        disk = disk or Disk()
+        disk, path = disk or Disk(), path.resolve()  # one lock, whatever name led here
+        _check_present(path)
         lock = _take_lock(path)
         try:
             connection, history = _read(path, disk)
-            if history.plan["plan_sha256"] != plan_sha256:
-                raise PlanDiffersError(
-                    f"{path}: made for plan {str(history.plan['plan_sha256'])[:12]}, and this run's is "
-                    f"{plan_sha256[:12]}. A ledger keeps its plan: start a new run for another one."
-                )
         except BaseException:
             os.close(lock)
             raise
+        found = str(history.plan["plan_sha256"])
+        if found != plan_sha256:
+            connection.close()
+            os.close(lock)
+            raise PlanDiffersError(
+                f"{path}: made for plan {found[:12]}, and this run's is {plan_sha256[:12]}. A "
+                "ledger keeps its plan: start a new run for another one."
+            )
         ledger = cls(path, connection, history, disk)
         ledger._lock = lock
         return ledger
@@ -109,8 +118,10 @@ class Ledger:
         """Verifies every row without taking the lock, and tells what they say.
 
         Raises:
+          LedgerLockedError: another process is writing just now.
           LedgerDamagedError: it does not verify.
         """
+        _check_present(path)
         connection, history = _read(path, Disk())
         connection.close()
         return history
@@ -169,23 +180,14 @@ class Ledger:
         plan, charge = self._history.plan, self._history.next_charge
         if self.num_charges >= int(plan["num_charges"]):
             raise BudgetSpentError(
-                f"The promise allows {plan['num_charges']} charges for {plan['num_rounds']} rounds and "
-                f"all are spent. Requested 1, remaining 0, difference 1. The adapter of round "
-                f"{self.next_round - 1} is the last; `privacy.spare-attempts` plans for more crashes."
+                f"The promise allows {plan['num_charges']} charges for {plan['num_rounds']} rounds "
+                "and all are spent. Requested 1, remaining 0, difference 1. The adapter of round "
+                f"{self.next_round - 1} is the last; in a new run, `privacy.spare-attempts` plans "
+                "for more crashes."
             )
         if round != charge.round or self.open_charge is not None:
             raise LedgerDamagedError(f"A charge for round {round} cannot follow.")
-        self._append(
-            "CHARGE",
-            {
-                "round": charge.round,
-                "attempt": charge.attempt,
-                "purpose": "update",
-                "event": "poisson-gaussian",
-                "sampling_probability": plan["sampling_probability"],
-                "noise_multiplier": plan["noise_multiplier"],
-            },
-        )
+        self._append("CHARGE", charge_body(plan, charge))
         return charge
 
     def release(self, charge: Charge, sha256: str) -> None:
@@ -200,40 +202,47 @@ class Ledger:
     def _append(self, kind: str, body: Body) -> None:
         if self._is_failed:
             raise DiskError(f"{self._path}: a write failed before; open the ledger again.")
-        self._disk.point(f"before {kind}")
+        row = _next_row(self._history, kind, body)
         self._is_failed = True  # until the commit is known to be durable
+        self._disk.point(f"before {kind}")
         with _disk_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
-            _insert(self._connection, self._history, kind, body)
+            self._connection.execute(INSERT, row)
             self._connection.execute("COMMIT")
         self._is_failed = False
         self._disk.point(f"after {kind}")
 
 
-def _insert(connection: sqlite3.Connection, history: History, kind: str, body: Body) -> None:
+def _next_row(history: History, kind: str, body: Body) -> Row:
+    """Adds a row to the history and returns it as it is stored."""
     previous = history.head
     digest = history.apply(kind, body)
-    row = (history.num_rows, kind, canonical(body), previous, digest)
-    connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", row)
+    return (history.num_rows, kind, canonical(body), previous, digest)
+
+
+def _check_present(path: Path) -> None:
+    if not path.is_file():
+        raise LedgerDamagedError(f"{path}: missing. A lost ledger counts as a spent budget.")
 
 
 def _read(path: Path, disk: Disk) -> tuple[sqlite3.Connection, History]:
     """A verified connection and what its rows say."""
-    if not path.is_file():
-        raise LedgerDamagedError(f"{path}: missing. A lost ledger counts as a spent budget.")
-    connection = disk.connect(path)
+    with _disk_errors(path):
+        connection = disk.connect(path)
     try:
         _set_pragmas(connection)
         _check_file(connection, path)
         history = History()
         rows = connection.execute("SELECT seq, kind, body, prev, hash FROM event ORDER BY seq")
-        for seq, kind, text, previous, digest in rows:
-            _check_row(history, seq, kind, text, previous, digest)
+        for row in rows:
+            _check_row(history, row)
         if history.num_rows == 0:  # a damaged file can look like an empty table
             raise LedgerDamagedError(f"{path}: has no plan.")
-    except (sqlite3.Error, ValueError, UnicodeError) as error:
+    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         connection.close()
-        raise LedgerDamagedError(f"{path}: damaged ({type(error).__name__}).") from error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise LedgerLockedError(f"{path}: being written just now; try again.") from error
+        raise LedgerDamagedError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
     except BaseException:
         connection.close()
         raise
@@ -251,21 +260,16 @@ def _check_file(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerDamagedError(f"{path}: not an intact ledger of version {USER_VERSION}.")
 
 
-def _check_row(
-    history: History, seq: int, kind: str, text: str, previous: bytes, digest: bytes
-) -> None:
+def _check_row(history: History, row: Row) -> None:
+    seq, kind, text, _, _ = row
     body = json.loads(text)
-    if not isinstance(body, dict) or canonical(body) != text:
-        raise LedgerDamagedError(f"Ledger row {seq}: not in canonical form.")
-    if (seq, previous) != (history.num_rows + 1, history.head):
-        raise LedgerDamagedError(f"Ledger row {seq}: does not follow the row before it.")
-    if history.apply(kind, body) != digest:
-        raise LedgerDamagedError(f"Ledger row {seq}: its hash does not match.")
+    if not isinstance(body, dict) or _next_row(history, kind, body) != row:
+        raise LedgerDamagedError(f"Ledger row {seq}: not what follows the row before it.")
 
 
 def _set_pragmas(connection: sqlite3.Connection) -> None:
     """Sets and reads back: SQLite ignores what it cannot do."""
-    for name, value, expected in (*PRAGMAS, *CHECKS):
+    for name, value, expected in (*CHECKS, *PRAGMAS):
         connection.execute(f"PRAGMA {name} = {value}")
         if connection.execute(f"PRAGMA {name}").fetchone()[0] != expected:
             raise LedgerDamagedError(f"SQLite refuses {name} = {value}; no ledger without it.")
@@ -276,17 +280,20 @@ def _take_lock(path: Path) -> int:
     lock_path = path.with_name(path.name + ".lock")
     with _disk_errors(lock_path):
         lock = os.open(lock_path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
-        os.close(lock)
-        raise LedgerLockedError(
-            f"{path}: held by process {holder}. One run writes a ledger at a time; wait for it, or "
-            "stop it."
-        ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 20, 0).decode(errors="replace") or "unknown"
+            os.close(lock)
+            raise LedgerLockedError(
+                f"{path}: held by process {holder}. One run writes a ledger at a time; wait for "
+                "it, or stop it."
+            ) from error
+        except BaseException:
+            os.close(lock)
+            raise
     return lock
 
 
@@ -295,9 +302,9 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise DiskError(
-            f"{path}: cannot be written ({reason}). Whatever was charged stays spent; free the disk "
+            f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk "
             "and resume."
         ) from error
 

@@ -11,12 +11,15 @@ class UpdateSum:
 
     **Guarantee:** int64 addition is exact and does not depend on order or grouping, as long as
     num_users * K < 2^62, which the mechanism checks. The values are in no repr, and the object
-    refuses to be pickled.
+    refuses to be pickled or copied.
     """
 
     __slots__ = ("_total",)
 
     def __init__(self, total: NDArray[np.int64]):
+        """Takes the array over; it must be int64 of shape (P,)."""
+        if total.dtype != np.int64 or total.ndim != 1:
+            raise ValueError(f"expected int64 of shape (P,), not {total.dtype} of {total.shape}")
         self._total = total
 
     @classmethod
@@ -43,7 +46,9 @@ class UpdateSum:
           ValueError: not int64 of shape (P,).
         """
         if point.dtype != np.int64 or point.shape != self._total.shape:
-            raise ValueError(f"expected int64 of shape {self._total.shape}")
+            raise ValueError(
+                f"expected int64 of shape {self._total.shape}, not {point.dtype} of {point.shape}"
+            )
         self._total += point
 
     def merge(self, other: "UpdateSum") -> None:
@@ -54,7 +59,7 @@ class UpdateSum:
         return f"UpdateSum(dimension={self.dimension}, sensitive)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an update sum is sensitive and is not serialised")
+        raise TypeError("an update sum is sensitive and is neither serialised nor copied")
 
     def __eq__(self, other: Any) -> bool:
         return isinstance(other, UpdateSum) and np.array_equal(self._total, other._total)

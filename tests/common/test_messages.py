@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.messages import (
+    FLAT_INT64,
+    EvaluateReply,
+    EvaluateRequest,
+    MessageError,
+    TrainReply,
+    TrainRequest,
+    decode_evaluate_reply,
+    decode_evaluate_request,
+    decode_train_reply,
+    decode_train_request,
+    encode_evaluate_reply,
+    encode_evaluate_request,
+    encode_train_reply,
+    encode_train_request,
+)
+from common.privacy.summation import UpdateSum
+
+P = 5
+
+
+def request(seed: int | None = 3) -> TrainRequest:
+    return TrainRequest(
+        round=2,
+        adapter=np.linspace(-1, 1, P, dtype=np.float32),
+        layout_sha256="ab",
+        sampling_probability=0.1,
+        clipping_norm=0.5,
+        grid_steps=1 << 20,
+        seed=seed,
+    )
+
+
+def reply(values: np.ndarray) -> RecordDict:
+    total = UpdateSum.zeros(len(values))
+    total.add(values)
+    return encode_train_reply(TrainReply(2, "ab", total))
+
+
+@pytest.mark.parametrize("seed", [None, 0, 2**80])
+def test_train_request_round_trips(seed: int | None) -> None:
+    sent = request(seed)
+    got = decode_train_request(encode_train_request(sent), dimension=P)
+    np.testing.assert_array_equal(got.adapter, sent.adapter)
+    assert got.adapter.dtype == np.float32
+    names = [name for name in vars(sent) if name != "adapter"]
+    assert [getattr(got, name) for name in names] == [getattr(sent, name) for name in names]
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=P, max_size=P))
+def test_train_reply_round_trips_exactly(values: list[int]) -> None:
+    array = np.array(values, dtype=np.int64)
+    got = decode_train_reply(reply(array), dimension=P)
+    np.testing.assert_array_equal(got.total.total, array)
+    assert (got.round, got.layout_sha256) == (2, "ab")
+
+
+def test_replies_have_one_size_whoever_was_drawn() -> None:
+    nobody, somebody = reply(np.zeros(P, np.int64)), reply(np.full(P, 2**40))
+    sizes = [len(r.array_records["sum"]["vector"].data) for r in (nobody, somebody)]
+    assert sizes == [8 * P, 8 * P]
+    assert set(somebody) == {"sum", "config"}
+    assert set(somebody.config_records["config"]) == {"version", "round", "layout"}
+
+
+def test_evaluation_round_trips() -> None:
+    sent = EvaluateRequest(np.ones(P, np.float32), "ab")
+    got = decode_evaluate_request(encode_evaluate_request(sent), dimension=P)
+    np.testing.assert_array_equal(got.adapter, sent.adapter)
+    answer = EvaluateReply(1.5, 10, 3)
+    assert decode_evaluate_reply(encode_evaluate_reply(answer)) == answer
+
+
+def hostile_replies() -> dict[str, RecordDict]:
+    good = np.arange(P, dtype=np.int64)
+
+    def vector(shape: tuple[int, ...], stype: str, content: bytes) -> ArrayRecord:
+        return ArrayRecord({"vector": Array("int64", shape, stype, content)})
+
+    replies = {name: reply(good) for name in ("extra record", "no config", "version", "round type")}
+    replies["extra record"]["more"] = MetricRecord({"count": 3})
+    del replies["no config"]["config"]
+    replies["version"].config_records["config"]["version"] = 2
+    replies["round type"].config_records["config"]["round"] = "2"
+    config = ConfigRecord(dict(reply(good).config_records["config"]))
+    for name, record in {
+        "longer": vector((P + 1,), FLAT_INT64, bytes(8 * P + 8)),
+        "short payload": vector((P,), FLAT_INT64, bytes(8 * P - 8)),
+        "long payload": vector((P,), FLAT_INT64, bytes(8 * P + 8)),
+        "matrix": vector((P, 1), FLAT_INT64, bytes(8 * P)),
+        "foreign type": vector((P,), "numpy.ndarray", bytes(8 * P)),
+        "two vectors": ArrayRecord(
+            {n: Array("int64", (P,), FLAT_INT64, bytes(8 * P)) for n in ("vector", "w")}
+        ),
+    }.items():
+        replies[name] = RecordDict({"sum": record, "config": config})
+    return replies
+
+
+@pytest.mark.parametrize("name", hostile_replies())
+def test_replies_outside_the_contract_are_refused(name: str) -> None:
+    with pytest.raises(MessageError):
+        decode_train_reply(hostile_replies()[name], dimension=P)
+
+
+@pytest.mark.parametrize(
+    "sums",
+    [
+        {"loss-sum": float("nan"), "num-targets": 1, "num-correct": 0},
+        {"loss-sum": 1.0, "num-targets": 1, "num-correct": 2},
+        {"loss-sum": 1.0, "num-targets": 1.0, "num-correct": 0},
+        {"loss-sum": 1.0, "num-targets": 1},
+    ],
+)
+def test_evaluations_outside_the_contract_are_refused(sums: dict[str, float]) -> None:
+    content = RecordDict(
+        {"evaluation": MetricRecord(sums), "config": ConfigRecord({"version": 1})}
+    )
+    with pytest.raises(MessageError):
+        decode_evaluate_reply(content)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.messages import EvaluateReply, TrainReply, TrainRequest
+from common.privacy.summation import UpdateSum
+from server.aggregation import add_evaluations, add_replies, metrics_of
+
+P, K = 3, 1 << 20
+REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", 0.5, 1.0, K, None)
+
+
+def reply(values: list[int], *, round: int = 4, layout: str = "ab") -> TrainReply:
+    total = UpdateSum.zeros(P)
+    total.add(np.array(values, dtype=np.int64))
+    return TrainReply(round, layout, total)
+
+
+@given(st.lists(st.lists(st.integers(-K // 2, K // 2), min_size=P, max_size=P), max_size=6))
+def test_sum_is_exact_and_does_not_depend_on_order(values: list[list[int]]) -> None:
+    replies = [reply(v) for v in values]
+    forward = add_replies(replies, REQUEST, num_users=10)
+    backward = add_replies(replies[::-1], REQUEST, num_users=10)
+    expected = np.array(values, dtype=np.int64).reshape(-1, P).sum(axis=0)
+    np.testing.assert_array_equal(forward.total, expected)
+    assert forward == backward
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        reply([1, 1, 1], round=3),
+        reply([1, 1, 1], layout="cd"),
+        reply([10 * K + 1, 0, 0]),
+        reply([8 * K, 8 * K, 0]),
+        reply([-(2**63), 0, 0]),
+    ],
+    ids=["another round", "another layout", "one entry too large", "norm too large", "lowest"],
+)
+def test_invalid_reply_contributes_zero_and_others_count(bad: TrainReply) -> None:
+    total = add_replies([reply([1, 2, 3]), bad], REQUEST, num_users=10)
+    np.testing.assert_array_equal(total.total, [1, 2, 3])
+
+
+def test_largest_possible_sum_is_accepted() -> None:
+    total = add_replies([reply([6 * K, 8 * K, 0])], REQUEST, num_users=10)
+    np.testing.assert_array_equal(total.total, [6 * K, 8 * K, 0])
+
+
+def test_nobody_answers_and_the_sum_is_zero() -> None:
+    assert add_replies([], REQUEST, num_users=10) == UpdateSum.zeros(P)
+
+
+def test_evaluations_are_weighted_by_targets() -> None:
+    found = add_evaluations([EvaluateReply(2.0, 1, 1), EvaluateReply(10.0, 9, 4)])
+    assert found is not None
+    assert (found.loss, found.accuracy, found.num_targets) == (1.2, 0.5, 10)
+    assert metrics_of(found, task="classification") == {"loss": 1.2, "accuracy": 0.5}
+    assert metrics_of(found, task="causal-lm")["perplexity"] == pytest.approx(np.exp(1.2))
+
+
+def test_without_evaluation_users_there_are_no_metrics() -> None:
+    assert add_evaluations([EvaluateReply(0.0, 0, 0)]) is None
+    assert metrics_of(None, task="causal-lm") == {}
