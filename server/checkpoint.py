@@ -15,7 +15,8 @@ from safetensors.numpy import load, save
 
 from common.errors import DiskError, LedgerDamagedError
 from common.privacy.disk import Disk
-from common.privacy.ledger import Charge, Ledger, Release
+from common.privacy.ledger import Ledger
+from common.privacy.rows import Charge, Release
 
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
 

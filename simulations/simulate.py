@@ -13,7 +13,7 @@ from client.node import Node
 from common.adapter import AdapterLayout
 from common.build import describe_evaluation, load_model, load_users, pin_threads
 from common.config import RunConfig
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.privacy.statement import guarantee_line, not_covered
 from server.aggregation import metrics_of
 from server.export import finish_run
@@ -29,6 +29,7 @@ from server.run import (
     train,
 )
 from simulations.console import Progress, plan_lines, result_lines
+from simulations.inspect import data_problems
 from simulations.local import LocalNodes
 from simulations.non_private import train_without_privacy
 
@@ -53,6 +54,8 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     users, evaluation_users = load_users(config)
     num_users = config.privacy.num_users or users.num_users
     plan = plan_from_config(config, num_users=num_users, base=base, layout=layout)
+    if problems := data_problems(config, users, evaluation_users, base):
+        raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
     run = create_run(config, plan)
     node = build_node(config, base, layout, users, evaluation_users)

@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -192,7 +192,7 @@ class Ledger:
 
     def release(self, charge: Charge, sha256: str) -> None:
         """Records the one answer of a charge; the file with that digest is durable already."""
-        row = {"round": charge.round, "attempt": charge.attempt, "sha256": sha256}
+        row: Body = {"round": charge.round, "attempt": charge.attempt, "sha256": sha256}
         self._append("RELEASE", row)
 
     def burn(self, charge: Charge, cause: str) -> None:
@@ -307,12 +307,3 @@ def _disk_errors(path: Path) -> Iterator[None]:
             f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk "
             "and resume."
         ) from error
-
-
-def charge_events(charges: Sequence[Body]) -> list[tuple[float, float, int]]:
-    """(sampling probability, noise multiplier, count) of equal charges, for the accountant."""
-    counts: dict[tuple[float, float], int] = {}
-    for body in charges:
-        key = (float(body["sampling_probability"]), float(body["noise_multiplier"]))
-        counts[key] = counts.get(key, 0) + 1
-    return [(q, z, count) for (q, z), count in counts.items()]

@@ -39,8 +39,8 @@ class PoissonGaussian:
     (`accounting.bridge_delta`), when every user's point has norm <= K and was drawn with
     probability <= q.
 
-    **Edge cases:** an empty cohort releases pure noise; neither noise nor divisor depends on who was
-    drawn or who replied.
+    **Edge cases:** an empty cohort releases pure noise; neither noise nor divisor depends on who
+    was drawn or who replied.
 
     Attributes:
       num_users: N, declared and public.

@@ -14,9 +14,10 @@ from common.privacy.summation import UpdateSum
 
 KEY_BYTES = 32
 MAX_SCALE = 1 << 26
-# Candidates further than this many grid steps from the mode of their proposal (more than 30 standard
-# deviations at the largest scale) are cut, so that squares stay in int64.
+# Candidates further than this many grid steps from the mode of their proposal (more than 30
+# standard deviations at the largest scale) are cut, so that squares stay in int64.
 _MAX_OFFSET = 1 << 31
+_BLOCK = 1 << 18  # draws at a time: bounds the memory of large adapters and stays in cache
 
 
 class BitStream:
@@ -64,7 +65,7 @@ def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
     out = np.empty(size, dtype=np.int64)
     filled = 0
     while filled < size:
-        candidates = _discrete_laplace(bits, scale, int((size - filled) * 1.5) + 64)
+        candidates = _discrete_laplace(bits, scale, int(min(size - filled, _BLOCK) * 1.5) + 64)
         accepted = _accept_gaussian(bits, candidates, scale)[: size - filled]
         out[filled : filled + len(accepted)] = accepted
         filled += len(accepted)
@@ -74,9 +75,9 @@ def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
 def fresh_key(context: bytes, total: UpdateSum) -> bytes:
     """A key for one release, from fresh entropy hedged with the ledger's head and the sum.
 
-    **Guarantee:** uniform when the operating system's entropy is; and two clones of one machine that
-    draw equal entropy still differ where their contexts or sums do. The digest of the sum is
-    sensitive and stays in memory.
+    **Guarantee:** uniform when the operating system's entropy is; and two clones of one machine
+    that draw equal entropy still differ where their contexts or sums do. The digest of the sum and
+    the key are sensitive and stay in memory.
 
     Args:
       context: public and unique to the release: ledger head, round, attempt.
@@ -110,8 +111,8 @@ def _bernoulli_exp(
 ) -> NDArray[np.bool_]:
     """Exact Bernoulli(exp(-numerator / denominator)), 0 <= numerator <= denominator.
 
-    The number of successes in a row of Bernoulli(gamma / k), k = 1, 2, ..., is even with probability
-    exp(-gamma) (von Neumann's trick).
+    The number of successes in a row of Bernoulli(gamma / k), k = 1, 2, ..., is even with
+    probability exp(-gamma) (von Neumann's trick).
     """
     result = np.zeros(len(numerator), dtype=bool)
     live = np.arange(len(numerator))
@@ -135,7 +136,8 @@ def _discrete_laplace(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
     magnitude = remainder + scale * quotient
     is_negative = bits.below(2, len(magnitude)) == 1
     signed = np.where(is_negative, -magnitude, magnitude)
-    return signed[~(is_negative & (magnitude == 0))][:size]  # zero has one sign only
+    has_one_zero: NDArray[np.int64] = signed[~(is_negative & (magnitude == 0))]
+    return has_one_zero[:size]
 
 
 def _count_successes(bits: BitStream, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -160,4 +162,5 @@ def _accept_gaussian(
     whole, fraction = np.divmod(offset * offset, denominator)
     survives = _bernoulli_exp(bits, fraction, denominator)
     candidates, whole = candidates[survives], whole[survives]
-    return candidates[_count_successes(bits, whole) == whole]
+    accepted: NDArray[np.int64] = candidates[_count_successes(bits, whole) == whole]
+    return accepted

@@ -153,7 +153,7 @@ class History:
 
 
 def charge_body(plan: Body, charge: Charge) -> Body:
-    """The one CHARGE row of a charge: this version knows a single event, with the plan's numbers."""
+    """The one CHARGE row of a charge: this version knows one event, with the plan's numbers."""
     return {
         "round": charge.round,
         "attempt": charge.attempt,
