@@ -15,19 +15,20 @@ _DOOR = object()
 
 
 class ReleasedUpdate:
-    """Update sum plus noise, divided by a public constant; public. Only a mechanism makes one.
+    """Update sum plus noise, divided by a public constant; public. Only a mechanism makes one."""
 
-    Attributes:
-      values: float64, shape (P,), read-only; an estimate of the mean clipped update.
-    """
-
-    __slots__ = ("values",)
+    __slots__ = ("_values",)
 
     def __init__(self, door: object, values: NDArray[np.float64]):
         if door is not _DOOR:
             raise TypeError("only a mechanism's release makes a ReleasedUpdate")
         values.flags.writeable = False
-        self.values = values
+        self._values = values
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """float64, shape (P,), read-only; an estimate of the mean clipped update."""
+        return self._values
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,8 @@ def _discrete_laplace(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
     magnitude = remainder + scale * quotient
     is_negative = bits.below(2, len(magnitude)) == 1
     signed = np.where(is_negative, -magnitude, magnitude)
-    has_one_zero: NDArray[np.int64] = signed[~(is_negative & (magnitude == 0))]
-    return has_one_zero[:size]
+    draws: NDArray[np.int64] = signed[~(is_negative & (magnitude == 0))]  # zero has one sign
+    return draws[:size]
 
 
 def _count_successes(bits: BitStream, wanted: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,12 +5,12 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ledger_rows import PLAN, answer, open_body
 
 from common.errors import LedgerDamagedError
 from common.privacy.rows import (
     FIELDS,
     GENESIS,
-    SCHEMA,
     Body,
     Charge,
     History,
@@ -19,37 +19,6 @@ from common.privacy.rows import (
     charge_body,
     row_hash,
 )
-
-PLAN_SHA256 = "a" * 64
-PLAN: Body = {
-    "schema": SCHEMA,
-    "unit": "user",
-    "relation": "add or remove one user",
-    "trust": "simulation",
-    "mode": "fixed-schedule",
-    "seeded": "no",
-    "accountant": "pld 0.6",
-    "target_epsilon": "8.0",
-    "accounting_delta": "9.9e-06",
-    "num_users": 100,
-    "sampling_probability": "0.2",
-    "noise_multiplier": "1.5",
-    "clipping_norm": "0.5",
-    "grid_steps": 1024,
-    "dimension": 4,
-    "num_rounds": 3,
-    "num_charges": 5,
-    "plan_sha256": PLAN_SHA256,
-}
-
-
-def open_body(epoch: int, plan_sha256: str = PLAN_SHA256) -> Body:
-    return {"run": "r", "epoch": epoch, "plan_sha256": plan_sha256}
-
-
-def answer(kind: str, round: int, attempt: int) -> Body:
-    last = {"sha256": "b" * 64} if kind == "RELEASE" else {"cause": "crash"}
-    return {"round": round, "attempt": attempt, **last}
 
 
 def history_of(*rows: tuple[str, Body]) -> History:

@@ -1,0 +1,273 @@
+"""Noise: the exact distribution, two-sided; keys that never repeat; a stream that is ChaCha20."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from common.errors import FeddpError
+from common.privacy.noise import (
+    MAX_SCALE,
+    BitStream,
+    check_entropy,
+    discrete_gaussian,
+    fresh_key,
+    seeded_key,
+)
+from common.privacy.summation import UpdateSum
+
+P_THRESHOLD = 1e-3
+SCALE = 1 << 20
+SIZE = 200_000
+
+
+def stream(number: int) -> BitStream:
+    """A stream under a fixed key, so that each test sees the same draws in every run."""
+    return BitStream(number.to_bytes(32, "big"))
+
+
+NOISE = discrete_gaussian(stream(1), SCALE, SIZE)
+
+
+def masses(scale: float, reach: int) -> np.ndarray:
+    """Probabilities of -reach..reach under N_Z(0, scale^2)."""
+    weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * scale**2))
+    return weights / weights.sum()
+
+
+def chi_square_p_value(draws: np.ndarray, scale: float) -> float:
+    """Against the exact masses; cells from both tails are pooled to at least 20 expected draws."""
+    reach = math.ceil(12 * scale)
+    expected = masses(scale, reach) * len(draws)
+    observed = np.bincount(np.clip(draws, -reach, reach) + reach, minlength=2 * reach + 1)
+    first = int(np.argmax(np.cumsum(expected) >= 20))
+    last = len(expected) - 1 - first
+    pooled = [
+        np.concatenate([[row[: first + 1].sum()], row[first + 1 : last], [row[last:].sum()]])
+        for row in (observed, expected)
+    ]
+    return float(stats.chisquare(pooled[0], pooled[1]).pvalue)
+
+
+def scale_p_value(draws: np.ndarray, scale: float) -> float:
+    """Two-sided test of the standard deviation; the sum of squares is chi-square at this scale."""
+    statistic = float(np.sum((draws / scale) ** 2))
+    tail = stats.chi2.sf(statistic, len(draws)), stats.chi2.cdf(statistic, len(draws))
+    return 2 * float(min(tail))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 17])
+def test_small_scales_have_the_exact_masses(scale):
+    draws = discrete_gaussian(stream(10 + scale), scale, SIZE)
+    assert chi_square_p_value(draws, scale) > P_THRESHOLD
+
+
+# A scale that is 2 % off moves the statistic of 200,000 draws by 2 * 200,000 * 0.02^2 = 160 above
+# its mean of less than 150 degrees: power > 0.999.
+@pytest.mark.parametrize("scale", [2, 3, 17])
+@pytest.mark.parametrize("factor", [2 / 3, 0.98, 1.02, 3 / 2])
+def test_wrong_small_scales_are_rejected(scale, factor):
+    draws = discrete_gaussian(stream(10 + scale), scale, SIZE)
+    assert chi_square_p_value(draws, factor * scale) < P_THRESHOLD
+
+
+def test_large_scale_is_normal_in_shape():
+    assert stats.kstest(NOISE / SCALE, "norm").pvalue > P_THRESHOLD
+
+
+@pytest.mark.parametrize("factor", [2 / 3, 3 / 2])
+def test_wrong_large_scale_is_rejected_in_shape(factor):
+    assert stats.kstest(NOISE / (factor * SCALE), "norm").pvalue < P_THRESHOLD
+
+
+def test_large_scale_has_the_moments_of_a_normal():
+    unit = NOISE / SCALE
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        error = (np.mean(unit**power) - moment) / math.sqrt(variance / SIZE)
+        assert abs(error) < stats.norm.isf(P_THRESHOLD / 2), power
+
+
+# The statistic has 200,000 degrees: a deficit of a third is 150 of its standard deviations.
+def test_true_scale_is_accepted():
+    assert scale_p_value(NOISE, SCALE) > P_THRESHOLD
+
+
+@pytest.mark.parametrize("factor", [2 / 3, 0.98, 1.02, 3 / 2])
+def test_wrong_scale_is_rejected(factor):
+    assert scale_p_value(NOISE, factor * SCALE) < P_THRESHOLD
+
+
+@pytest.mark.parametrize("scale", [2, 3, 1 << 12, MAX_SCALE])
+def test_every_allowed_scale_has_its_standard_deviation(scale):
+    # Discreteness moves the variance of scale 2 by less than 1e-30 of it.
+    assert scale_p_value(discrete_gaussian(stream(scale), scale, 50_000), scale) > P_THRESHOLD
+
+
+@pytest.mark.slow
+def test_a_quarter_percent_deficit_is_detected_and_the_true_scale_is_not():
+    """1e7 draws: the relative standard error is 2.2e-4; alpha 1e-9 and power 1 - 1e-6 need 0.24 %."""
+    draws = [discrete_gaussian(stream(100 + block), SCALE, 1_000_000) for block in range(10)]
+    squares = math.fsum(float(np.sum((block / SCALE) ** 2)) for block in draws)
+    true, deficient = squares, squares * 0.9975**2
+    degrees = 10_000_000
+    assert 1e-9 < stats.chi2.cdf(true, degrees) < 1 - 1e-9
+    assert stats.chi2.cdf(deficient, degrees) < 1e-9
+    assert stats.chi2.cdf(squares * 0.99**2, degrees) < 1e-9
+    everything = np.concatenate(draws)
+    assert stats.kstest(everything / SCALE, "norm").pvalue > 1e-6
+    low_bits = np.bincount(everything & 15, minlength=16)
+    assert stats.chisquare(low_bits).pvalue > 1e-6
+
+
+def test_low_bits_are_uniform_at_a_large_scale():
+    # Float-based samplers show here first: their low bits follow the rounding.
+    assert stats.chisquare(np.bincount(NOISE & 255, minlength=256)).pvalue > P_THRESHOLD
+
+
+@pytest.mark.parametrize("lag", [1, 2, 1000])
+def test_coordinates_are_independent(lag):
+    left, right = NOISE[:-lag] / SCALE, NOISE[lag:] / SCALE
+    for one, other in ((left, right), (np.abs(left), np.abs(right))):
+        assert stats.pearsonr(one, other).pvalue > P_THRESHOLD
+
+
+def test_rounds_are_independent():
+    first = discrete_gaussian(BitStream(seeded_key(5, 1)), SCALE, SIZE)
+    second = discrete_gaussian(BitStream(seeded_key(5, 2)), SCALE, SIZE)
+    assert stats.pearsonr(first, second).pvalue > P_THRESHOLD
+    assert scale_p_value(first - second, math.sqrt(2) * SCALE) > P_THRESHOLD
+    assert np.sum(first == second) < 10
+
+
+def test_a_reused_key_would_be_seen():
+    assert stats.pearsonr(NOISE, discrete_gaussian(stream(1), SCALE, SIZE)).pvalue < P_THRESHOLD
+
+
+def test_a_stream_goes_on_and_does_not_repeat_itself():
+    bits = stream(4)
+    first, second = discrete_gaussian(bits, SCALE, 1000), discrete_gaussian(bits, SCALE, 1000)
+    assert np.sum(first == second) < 5
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1000, (1 << 18) + 1])
+def test_as_many_draws_as_asked_for(size):
+    draws = discrete_gaussian(stream(2), 1 << 20, size)
+    assert draws.shape == (size,)
+    assert draws.dtype == np.int64
+
+
+@pytest.mark.parametrize("scale", [-1, 0, 1, MAX_SCALE + 1])
+def test_scale_outside_the_proof_is_refused(scale):
+    with pytest.raises(ValueError, match="noise scale"):
+        discrete_gaussian(stream(1), scale, 10)
+
+
+@pytest.mark.parametrize("bound", [2, 3, 5, 8, 10])
+def test_bounded_integers_are_uniform(bound):
+    draws = stream(bound).below(bound, 100_000)
+    assert stats.chisquare(np.bincount(draws, minlength=bound)).pvalue > P_THRESHOLD
+
+
+@pytest.mark.parametrize("bound", [(1 << 61) + 1, 1 << 62, 3 << 60])
+def test_wide_integers_are_uniform(bound):
+    draws = stream(7).below(bound, 100_000)
+    assert draws.min() >= 0
+    assert draws.max() < bound
+    assert stats.kstest(draws / bound, "uniform").pvalue > P_THRESHOLD
+
+
+def test_bits_are_those_of_chacha20():
+    # RFC 8439, appendix A.1, test vector 1: key, counter and nonce zero; first 16 bytes.
+    golden = bytes.fromhex("76b8e0ada0f13d90405d6ae55386bd28")
+    words = np.frombuffer(golden, dtype="<u8") >> np.uint64(2)
+    assert BitStream(bytes(32)).below(1 << 62, 2).tolist() == words.tolist()
+
+
+@pytest.mark.parametrize("size", [0, 16, 31, 33])
+def test_key_of_another_length_is_refused(size):
+    with pytest.raises(ValueError, match="32 bytes"):
+        BitStream(bytes(size))
+
+
+def sum_of(*values: int) -> UpdateSum:
+    return UpdateSum(np.array(values, dtype=np.int64))
+
+
+def test_fresh_keys_differ_for_the_same_context_and_sum():
+    keys = {fresh_key(b"head/1/1", sum_of(1, 2)) for _ in range(100)}
+    assert len(keys) == 100
+    assert {len(key) for key in keys} == {32}
+
+
+def test_keys_differ_with_context_and_sum_even_under_equal_entropy(monkeypatch):
+    monkeypatch.setattr(os, "urandom", lambda size: b"\x2a" * size)
+    keys = [
+        fresh_key(b"head/1/1", sum_of(1, 2)),
+        fresh_key(b"head/1/2", sum_of(1, 2)),
+        fresh_key(b"head/2/1", sum_of(1, 2)),
+        fresh_key(b"other/1/1", sum_of(1, 2)),
+        fresh_key(b"head/1/1", sum_of(1, 3)),
+        fresh_key(b"head/1/1", sum_of(2, 1)),
+        fresh_key(b"head/1/1", sum_of(1, 2, 0)),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert fresh_key(b"head/1/1", sum_of(1, 2)) == keys[0]
+
+
+def test_key_depends_on_entropy_and_cannot_be_made_from_public_things(monkeypatch):
+    monkeypatch.setattr(os, "urandom", lambda size: b"\x2a" * size)
+    one = fresh_key(b"head/1/1", sum_of(1, 2))
+    monkeypatch.setattr(os, "urandom", lambda size: b"\x2b" * size)
+    assert fresh_key(b"head/1/1", sum_of(1, 2)) != one
+
+
+def test_seeded_keys_repeat_and_depend_on_seed_and_round():
+    assert seeded_key(1, 1) == seeded_key(1, 1)
+    assert len({seeded_key(1, 1), seeded_key(1, 2), seeded_key(2, 1), seeded_key(1, 11)}) == 4
+    assert len({seeded_key(11, 1), seeded_key(1, 11)}) == 2
+
+
+FORK = """
+import json, os, sys
+import numpy as np
+from common.privacy.noise import BitStream, discrete_gaussian, fresh_key
+from common.privacy.summation import UpdateSum
+
+def draws():
+    key = fresh_key(b"head/1/1", UpdateSum.zeros(4))
+    return discrete_gaussian(BitStream(key), 1 << 20, 50).tolist()
+
+draws()  # whatever state a process keeps exists before the fork
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writer, json.dumps(draws()).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps([draws(), json.loads(os.read(reader, 1 << 16))]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform has no fork")
+def test_draws_differ_across_a_fork():
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, check=True, timeout=60
+    )
+    parent, child = json.loads(done.stdout)
+    assert len(parent) == len(child) == 50
+    assert sum(one == other for one, other in zip(parent, child, strict=True)) < 3
+
+
+def test_working_entropy_source_is_accepted():
+    check_entropy()
+
+
+def test_constant_entropy_source_is_refused(monkeypatch):
+    monkeypatch.setattr(os, "urandom", bytes)
+    with pytest.raises(FeddpError, match="same bytes twice"):
+        check_entropy()
