@@ -14,7 +14,7 @@ from common.privacy.clipping import clip_to_grid
 from common.privacy.sampling import draw_cohort, fresh_coins, seeded_coins, training_rng
 from common.privacy.summation import UpdateSum
 from common.tokens import TokenRow, tokenize_example
-from common.users import Users, bound_contributions
+from common.users import Example, Users, bound_contributions
 
 CACHED_USERS = 20_000
 
@@ -74,8 +74,8 @@ class Node:
     def train(self, request: TrainRequest) -> TrainReply:
         """One round: Poisson draw, local training, a clip per user, an exact sum.
 
-        **Guarantee:** each drawn user moves the sum by an integer vector of L2 norm <= K, and a user
-        whose data or training fails contributes zero; nobody else's contribution changes.
+        **Guarantee:** each drawn user moves the sum by an integer vector of L2 norm <= K, and a
+        user whose data or training fails contributes zero; nobody else's contribution changes.
 
         Raises:
           ValueError: the request is for another adapter layout.
@@ -106,7 +106,9 @@ class Node:
         if self._evaluation_rows is None:
             everyone = range(self._evaluation_users.num_users)
             self._evaluation_rows = [
-                row for user in everyone for row in self._tokenize(self._evaluation_users, user)
+                row
+                for user in everyone
+                for row in self._tokenize(self._evaluation_users.examples(user))
             ]
         result = self.engine.evaluate(request.adapter, self._evaluation_rows)
         return EvaluateReply(result.loss_sum, result.num_targets, result.num_correct)
@@ -118,10 +120,11 @@ class Node:
     def _minibatches(self, user: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
         """A function of this user, the round and the user's own randomness alone."""
         data, rng = self._data, training_rng(request.seed, request.round, key)
-        rows = self._cached_rows(user) or self._tokenize(self._users, user, rng)
+        rows = self._cached_rows(user) or self._chosen_rows(user, rng)
+        kept = rng.permutation(len(rows))[: data.max_rows]
         steps: list[list[TokenRow]] = []
         for _ in range(data.epochs):
-            order = rng.permutation(len(rows))[: data.max_rows]
+            order = rng.permutation(kept)
             steps += [
                 [rows[i] for i in order[start : start + data.batch_size]]
                 for start in range(0, len(order), data.batch_size)
@@ -135,21 +138,24 @@ class Node:
             return self._rows[user]
         if self._users.num_examples(user) > self._data.max_rows:
             return []
-        self._rows[user] = self._tokenize(self._users, user)
+        self._rows[user] = self._tokenize(self._users.examples(user))
         if len(self._rows) > CACHED_USERS:
             self._rows.popitem(last=False)
         return self._rows[user]
 
-    def _tokenize(
-        self, users: Users, user: int, rng: np.random.Generator | None = None
-    ) -> list[TokenRow]:
-        data = self._data
-        examples = bound_contributions(
-            users.examples(user),
-            max_examples=data.max_rows,
-            selection=data.selection,
-            rng=rng or np.random.default_rng(0),
+    def _chosen_rows(self, user: int, rng: np.random.Generator) -> list[TokenRow]:
+        """The rows of a user with more examples than a round takes: a choice of the user's own."""
+        return self._tokenize(
+            bound_contributions(
+                self._users.examples(user),
+                max_examples=self._data.max_rows,
+                selection=self._data.selection,
+                rng=rng,
+            )
         )
+
+    def _tokenize(self, examples: list[Example]) -> list[TokenRow]:
+        data = self._data
         return [
             row
             for example in examples
