@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.rows import Charge, Release
 
+_ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
 
 
@@ -49,17 +51,15 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
     """Writes, syncs, renames, syncs the folder; returns the SHA-256 of the whole file, hex.
 
     Raises:
-      DiskError: a write or sync failed; nothing under the final name was changed.
+      DiskError: a write, sync or rename failed; the charge stays open, and spent.
     """
-    arrays = {"adapter": checkpoint.adapter}
-    arrays |= {f"moment.{name}": value for name, value in checkpoint.moments.items()}  # type: ignore[misc]
     about = {
-        "round": str(checkpoint.round),
-        "attempt": str(checkpoint.attempt),
+        "round": checkpoint.round,
+        "attempt": checkpoint.attempt,
         "plan_sha256": checkpoint.plan_sha256,
-        "arrays_sha256": _digest(arrays),
+        "content_sha256": _content_sha256(checkpoint),
     }
-    content = save(arrays, metadata=about)
+    content = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
     path = checkpoint_path(folder, checkpoint.round, checkpoint.attempt)
     temporary = path.with_suffix(".tmp")
     with _disk_errors(path):
@@ -79,8 +79,8 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
         arrays = load(content)
         about = _metadata(content)
         checkpoint = Checkpoint(
-            round=int(about["round"]),
-            attempt=int(about["attempt"]),
+            round=about["round"],
+            attempt=about["attempt"],
             plan_sha256=about["plan_sha256"],
             adapter=arrays["adapter"],
             moments={
@@ -89,9 +89,10 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
                 if name.startswith("moment.")
             },
         )
+        is_whole = about["content_sha256"] == _content_sha256(checkpoint)
     except (SafetensorError, KeyError, TypeError, ValueError):
         return None
-    return checkpoint if about.get("arrays_sha256") == _digest(arrays) else None
+    return checkpoint if is_whole else None
 
 
 def read_released(folder: Path, release: Release) -> Checkpoint:
@@ -189,18 +190,24 @@ def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:
     return (checkpoint.round, checkpoint.attempt, checkpoint.plan_sha256) == ours
 
 
-def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
-    """SHA-256 over names, types, shapes and bytes: completeness is proven by content."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name}/{array.dtype.str}/{array.shape}/".encode())
-        digest.update(array.tobytes())
+def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
+    moments = {f"moment.{name}": values for name, values in checkpoint.moments.items()}
+    return {"adapter": checkpoint.adapter, **moments}
+
+
+def _content_sha256(checkpoint: Checkpoint) -> str:
+    """SHA-256 over everything in a checkpoint: completeness is proven by content."""
+    about = f"{checkpoint.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
+    digest = hashlib.sha256(about.encode())
+    for name, values in sorted(_arrays(checkpoint).items()):
+        digest.update(f"{name}/{values.dtype.str}/{values.shape}/".encode())
+        digest.update(values.tobytes())
     return digest.hexdigest()
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file that `load` has already accepted."""
+def _metadata(content: bytes) -> dict[str, Any]:
+    """What `write_checkpoint` says about the arrays of a file that `load` has accepted."""
     size = int.from_bytes(content[:8], "little")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
-    return metadata
+    header = json.loads(content[8 : 8 + size])
+    about: dict[str, Any] = json.loads(header["__metadata__"][_ABOUT])
+    return about

@@ -1,4 +1,4 @@
-"""PrivacyPlan: everything that a run promises, derived from the target, each number with its reason."""
+"""PrivacyPlan: all that a run promises, derived from the target, each number with its reason."""
 
 import hashlib
 import json
@@ -9,15 +9,21 @@ from typing import Any
 
 from common.errors import ConfigError
 from common.privacy.accounting import (
+    COARSE,
+    FINE,
+    MAX_GRID_STEPS,
     MAX_NOISE_MULTIPLIER,
+    MIN_NOISE_MULTIPLIER,
     bridge_delta,
     calibrate_noise_multiplier,
     choose_grid_steps,
     epsilon,
 )
 from common.privacy.mechanism import PoissonGaussian
+from common.privacy.noise import MAX_SCALE
 
 ACCOUNTING_SHARE = 0.99
+MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,27 @@ def plan_from_json(text: str) -> PrivacyPlan:
     return PrivacyPlan(**json.loads(text))
 
 
+@dataclass(frozen=True)
+class _Schedule:
+    """Who is drawn how often, and the delta of the promise; no noise yet."""
+
+    num_users: int
+    target_epsilon: float
+    delta: float
+    num_rounds: int
+    num_charges: int
+    cohort: float
+    dimension: int
+
+    @property
+    def probability(self) -> float:
+        return self.cohort / self.num_users
+
+    @property
+    def accounting_delta(self) -> float:
+        return ACCOUNTING_SHARE * self.delta
+
+
 def make_plan(
     *,
     num_users: int,
@@ -118,73 +145,44 @@ def make_plan(
     **Guarantee:** epsilon(num_charges rounds, accounting_delta) <= target_epsilon by the PLD
     accountant, and accounting_delta + bridge_delta <= delta.
 
+    **Edge cases:**
+
+    | argument | rule for None |
+    |---|---|
+    | target_delta | min(1e-5, N^-1.1) |
+    | num_rounds | 50 |
+    | spare_attempts | a tenth of the rounds, at least 3 |
+    | expected_cohort_size | N/10, between 20 and 1000, at most N |
+    | noise_multiplier | the smallest that keeps the target |
+
     Raises:
-      ConfigError: delta is not below 1/N, or the target cannot be reached with this cohort and
-        number of rounds; the message says what would reach it.
+      ConfigError: delta is not below 1/N or too small to account for, the cohort is larger than N,
+        or the target cannot be reached with this cohort and number of rounds; the message says
+        what would reach it.
     """
-    reasons = {"clipping_norm": "a public constant"}
-    delta, reasons["delta"] = _choose(
-        target_delta, min(1e-5, num_users**-1.1), "the smaller of 1e-5 and N^-1.1"
-    )
-    if delta >= 1 / num_users:
-        raise ConfigError(
-            [
-                f"privacy.target-delta = {delta:g}: must be below 1/N = {1 / num_users:.3g}; at or "
-                "above it, publishing the data of a random user would pass for private."
-            ]
-        )
-    rounds, reasons["num_rounds"] = _choose(num_rounds, 50, "the default")
-    spare, _ = _choose(spare_attempts, max(3, math.ceil(rounds / 10)), "")
-    charges = rounds + spare
-    reasons["num_charges"] = f"{rounds} rounds and {spare} spare attempts for crashes"
-    cohort, reasons["expected_cohort_size"] = _choose(
-        expected_cohort_size,
-        float(min(num_users, max(20, min(1000, num_users / 10)))),
-        "N/10, between 20 and 1000",
-    )
-    probability = cohort / num_users
-    reasons["sampling_probability"] = f"cohort of {cohort:g} out of {num_users}"
-    multiplier, reasons["noise_multiplier"] = _choose(
-        noise_multiplier,
-        lambda: _calibrate(num_users, cohort, charges, target_epsilon, ACCOUNTING_SHARE * delta),
-        f"smallest with epsilon <= {target_epsilon:g} over {charges} charges",
-    )
-    spent = epsilon(
-        sampling_probability=probability,
-        noise_multiplier=multiplier,
-        num_charges=charges,
-        delta=ACCOUNTING_SHARE * delta,
-    )
-    reasons["epsilon"] = f"PLD bound over {charges} charges at delta {ACCOUNTING_SHARE * delta:.3g}"
-    if spent > target_epsilon:
-        raise ConfigError(
-            [
-                f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over {charges} "
-                f"charges, above privacy.target-epsilon = {target_epsilon:g}. Raise either, or "
-                'leave it "auto".'
-            ]
-        )
-    steps = choose_grid_steps(
-        noise_multiplier=multiplier,
-        num_charges=charges,
+    schedule, reasons = _make_schedule(
+        num_users=num_users,
+        target_epsilon=float(target_epsilon),
+        target_delta=target_delta,
+        num_rounds=num_rounds,
+        expected_cohort_size=expected_cohort_size,
+        spare_attempts=spare_attempts,
         dimension=dimension,
-        epsilon=target_epsilon,
-        delta=delta,
     )
-    reasons["grid_steps"] = "smallest whose discrete noise takes at most delta/100"
+    multiplier, spent, steps = _choose_noise(schedule, noise_multiplier, reasons)
     plan = PrivacyPlan(
         num_users=num_users,
-        target_epsilon=target_epsilon,
+        target_epsilon=schedule.target_epsilon,
         epsilon=spent,
-        delta=delta,
-        accounting_delta=ACCOUNTING_SHARE * delta,
+        delta=schedule.delta,
+        accounting_delta=schedule.accounting_delta,
         bridge_delta=0.0,
-        num_rounds=rounds,
-        num_charges=charges,
-        expected_cohort_size=cohort,
-        sampling_probability=probability,
+        num_rounds=schedule.num_rounds,
+        num_charges=schedule.num_charges,
+        expected_cohort_size=schedule.cohort,
+        sampling_probability=schedule.probability,
         noise_multiplier=multiplier,
-        clipping_norm=clipping_norm,
+        clipping_norm=float(clipping_norm),
         grid_steps=steps,
         dimension=dimension,
         trust=trust,
@@ -193,7 +191,7 @@ def make_plan(
         reasons=reasons,
     )
     bridge = bridge_delta(
-        num_charges=charges,
+        num_charges=plan.num_charges,
         dimension=dimension,
         noise_scale=plan.mechanism.noise_scale,
         epsilon=spent,
@@ -201,46 +199,173 @@ def make_plan(
     return replace(plan, bridge_delta=bridge)
 
 
-def _choose(given: Any, derived: Any, rule: str) -> tuple[Any, str]:
-    """(value, reason): what was given, else what the rule derives."""
-    if given is not None:
-        return given, "given"
-    return (derived() if callable(derived) else derived), rule
+def _make_schedule(
+    *,
+    num_users: int,
+    target_epsilon: float,
+    target_delta: float | None,
+    num_rounds: int | None,
+    expected_cohort_size: float | None,
+    spare_attempts: int | None,
+    dimension: int,
+) -> tuple[_Schedule, dict[str, str]]:
+    """The schedule by rule or as given, and the reasons; all problems with it at once."""
+    delta, delta_reason = _choose(
+        target_delta, min(1e-5, num_users**-1.1), "the smaller of 1e-5 and N^-1.1"
+    )
+    rounds, rounds_reason = _choose(num_rounds, 50, "the default")
+    spare, _ = _choose(spare_attempts, max(3, math.ceil(rounds / 10)), "")
+    cohort, cohort_reason = _choose(
+        expected_cohort_size,
+        min(num_users, max(20, min(1000, num_users / 10))),
+        "N/10, between 20 and 1000",
+    )
+    problems = []
+    if delta >= 1 / num_users:
+        problems.append(
+            f"privacy.target-delta = {delta:g}: must be below 1/N = {1 / num_users:.3g}; at or "
+            "above it, publishing the data of a random user would pass for private."
+        )
+    if delta < MIN_DELTA:
+        problems.append(
+            f"privacy.target-delta = {delta:g}: must be at least {MIN_DELTA:g}, the least that "
+            "the accountant resolves."
+        )
+    if cohort > num_users:
+        problems.append(
+            f"sampling.expected-cohort-size = {cohort:g}: must be at most N = {num_users}."
+        )
+    if problems:
+        raise ConfigError(problems)
+    schedule = _Schedule(
+        num_users=num_users,
+        target_epsilon=target_epsilon,
+        delta=float(delta),
+        num_rounds=rounds,
+        num_charges=rounds + spare,
+        cohort=float(cohort),
+        dimension=dimension,
+    )
+    reasons = {
+        "clipping_norm": "a public constant",
+        "delta": delta_reason,
+        "accounting_delta": f"{ACCOUNTING_SHARE:g} of delta, at which epsilon is read",
+        "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
+        "num_rounds": rounds_reason,
+        "num_charges": f"{rounds} rounds and {spare} spare attempts for crashes",
+        "expected_cohort_size": cohort_reason,
+        "sampling_probability": f"cohort of {cohort:g} out of {num_users}",
+    }
+    return schedule, reasons
 
 
-def _calibrate(
-    num_users: int, cohort: float, charges: int, target_epsilon: float, delta: float
-) -> float:
+def _choose_noise(
+    schedule: _Schedule, noise_multiplier: float | None, reasons: dict[str, str]
+) -> tuple[float, float, int]:
+    """(noise multiplier, epsilon, grid steps); adds their reasons to `reasons`."""
+
+    def grid_steps(multiplier: float) -> int:
+        return choose_grid_steps(
+            noise_multiplier=multiplier,
+            num_charges=schedule.num_charges,
+            dimension=schedule.dimension,
+            epsilon=schedule.target_epsilon,
+            delta=schedule.delta,
+        )
+
+    if noise_multiplier is None:
+        # A target that no grid serves is refused here, before a calibration that would take long.
+        grid_steps(MAX_SCALE / MAX_GRID_STEPS)
+        multiplier = _calibrate(schedule)
+        reason = (
+            f"smallest with epsilon <= {schedule.target_epsilon:g} over {schedule.num_charges} "
+            "charges"
+        )
+    else:
+        multiplier, reason = float(noise_multiplier), "given"
+        _check_noise(schedule, multiplier)
+    reasons["noise_multiplier"] = reason
+    steps = grid_steps(multiplier)
+    reasons["grid_steps"] = "smallest whose discrete noise takes at most delta/100"
+    spent = _spent(schedule, multiplier)
+    reasons["epsilon"] = (
+        f"PLD bound over {schedule.num_charges} charges at delta {schedule.accounting_delta:.3g}"
+    )
+    return multiplier, spent, steps
+
+
+def _check_noise(schedule: _Schedule, multiplier: float) -> None:
+    """Refuses a given noise multiplier that is out of range or misses the target."""
+    if not MIN_NOISE_MULTIPLIER <= multiplier <= MAX_NOISE_MULTIPLIER:
+        raise ConfigError(
+            [
+                f"privacy.noise-multiplier = {multiplier:g}: must be from {MIN_NOISE_MULTIPLIER:g} "
+                f'to {MAX_NOISE_MULTIPLIER:g}. Leave it "auto" to have it calibrated.'
+            ]
+        )
+    # Far above the target the coarse bound decides: the fine one could need gigabytes there.
+    spent = _spent(schedule, multiplier, interval=COARSE)
+    if spent <= 2 * schedule.target_epsilon + 1:
+        spent = _spent(schedule, multiplier)
+    if spent > schedule.target_epsilon:
+        raise ConfigError(
+            [
+                f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
+                f"{schedule.num_charges} charges, above privacy.target-epsilon = "
+                f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
+            ]
+        )
+
+
+def _calibrate(schedule: _Schedule) -> float:
     """The smallest noise multiplier that keeps the target, or a ConfigError that gives advice."""
-
-    def least_epsilon(expected_cohort_size: float) -> float:
-        return epsilon(
-            sampling_probability=expected_cohort_size / num_users,
-            noise_multiplier=MAX_NOISE_MULTIPLIER,
-            num_charges=charges,
-            delta=delta,
-        )
-
-    if (least := least_epsilon(cohort)) <= target_epsilon:
+    target, cohort, num_users = schedule.target_epsilon, schedule.cohort, schedule.num_users
+    if (least := _spent(schedule, MAX_NOISE_MULTIPLIER)) <= target:
         return calibrate_noise_multiplier(
-            sampling_probability=cohort / num_users,
-            num_charges=charges,
-            target_epsilon=target_epsilon,
-            delta=delta,
+            sampling_probability=schedule.probability,
+            num_charges=schedule.num_charges,
+            target_epsilon=target,
+            delta=schedule.accounting_delta,
         )
-    smaller = cohort
-    while smaller > 1 and least_epsilon(smaller) > target_epsilon:
-        smaller /= 2
+    smaller = _round_down(cohort / 2)
+    while smaller > 1 and _spent(replace(schedule, cohort=smaller), MAX_NOISE_MULTIPLIER) > target:
+        smaller = _round_down(smaller / 2)
     advice = (
-        f"sampling.expected-cohort-size = {smaller:.3g} would reach it, under very much noise"
+        f"A cohort of {smaller:g} (sampling.expected-cohort-size) reaches it, under very much noise"
         if smaller > 1
-        else "no cohort of these users reaches it"
+        else "No cohort of these users reaches it"
     )
     raise ConfigError(
         [
-            f"privacy.target-epsilon = {target_epsilon:g}: out of reach for a cohort of {cohort:g} of "
-            f"{num_users} users over {charges} charges; the most noise that feddp adds "
-            f"({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. {advice[0].upper()}{advice[1:]}; fewer "
-            "rounds, more users or a larger target help."
+            f"privacy.target-epsilon = {target:g}: out of reach for a cohort of {cohort:g} of "
+            f"{num_users} users over {schedule.num_charges} charges; the most noise that feddp "
+            f"adds ({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. {advice}; fewer rounds, more "
+            "users or a larger target help."
         ]
     )
+
+
+def _spent(schedule: _Schedule, multiplier: float, *, interval: float = FINE) -> float:
+    """Epsilon of the whole schedule under this noise."""
+    return epsilon(
+        sampling_probability=schedule.probability,
+        noise_multiplier=multiplier,
+        num_charges=schedule.num_charges,
+        delta=schedule.accounting_delta,
+        interval=interval,
+    )
+
+
+def _choose(given: Any, derived: Any, rule: str) -> tuple[Any, str]:
+    """(value, reason): what was given, else what the rule derives."""
+    return (derived, rule) if given is None else (given, "given")
+
+
+def _round_down(value: float) -> float:
+    """To three digits, so that a printed number is the one that was tried.
+
+    >>> _round_down(15.678)
+    15.6
+    """
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.floor(value / step) * step:.3g}")

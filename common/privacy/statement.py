@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
 
 from common.privacy.plan import PrivacyPlan
 
@@ -18,11 +20,29 @@ def accountant_version() -> str:
     return f"dp-accounting {importlib.metadata.version('dp-accounting')}"
 
 
+def epsilon_text(value: float) -> str:
+    """An epsilon with three decimals, never below the value.
+
+    >>> epsilon_text(7.9962), epsilon_text(2.1241), epsilon_text(2.0)
+    ('7.997', '2.125', '2.000')
+    """
+    return _up(value, Decimal("0.001"))
+
+
+def delta_text(value: float) -> str:
+    """A delta with three digits, never below the value.
+
+    >>> delta_text(1e-05), delta_text(3.98107e-06)
+    ('1e-05', '3.99e-06')
+    """
+    return f"{float(_up(value, Decimal(1).scaleb(Decimal(repr(float(value))).adjusted() - 2))):g}"
+
+
 def guarantee_line(plan: PrivacyPlan) -> str:
-    """One line: an epsilon with everything that gives it a meaning."""
+    """One line: an epsilon with everything that gives it a meaning; rounded up, as delta is."""
     line = (
-        f"epsilon <= {plan.epsilon:.3f} (upper bound; delta {plan.delta:g}, unit {UNIT}, {RELATION}, "
-        f"trust {plan.trust}, PLD accountant of {accountant_version()})"
+        f"epsilon <= {epsilon_text(plan.epsilon)} (upper bound; delta {delta_text(plan.delta)}, "
+        f"unit {UNIT}, {RELATION}, trust {plan.trust}, PLD accountant of {accountant_version()})"
     )
     return line if plan.seed is None else f"{line} [{NOT_PRIVATE}]"
 
@@ -68,17 +88,6 @@ def record_to_json(record: Mapping[str, object]) -> str:
 
 def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
     """The promise in Markdown: what holds, for whom, against whom, and what is outside."""
-    if plan.trust == "simulation":
-        trust = (
-            "This run was a simulation: everything happened on one machine, so the promise describes "
-            "the mathematics of what was released, not the security of a deployment."
-        )
-    else:
-        trust = (
-            "The server app adds the noise and is trusted with the sums of each node before that; "
-            "each node is trusted to sample and clip its own users. Relays, the network and other "
-            "nodes are not trusted."
-        )
     seeded = (
         ""
         if plan.seed is None
@@ -88,22 +97,51 @@ def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
     outside = "\n".join(f"- {item}" for item in not_covered)
     return (
         f"{seeded}"
-        f"Whether or not any one {UNIT} took part with all of their data changes the distribution of "
-        f"everything released by this run (each round's adapter, this adapter, the ledger) by at most "
-        f"**epsilon = {plan.epsilon:.3f} at delta = {plan.delta:g}** (an upper bound; "
-        f"neighbouring data sets differ by adding or removing one {UNIT}).\n\n"
-        f"{trust}\n\n"
-        f"How: in each of {plan.num_rounds} rounds every one of N = {plan.num_users} declared users "
-        f"is drawn with probability {plan.sampling_probability:.6g}; a user's whole update is clipped "
-        f"to L2 norm {plan.clipping_norm:g}; the exact integer sum gets discrete Gaussian noise of "
-        f"{plan.noise_multiplier:.4f} times that norm from a cryptographic stream, and is divided by "
-        f"the constant {plan.expected_cohort_size:g}. The bound is the privacy loss distribution "
-        f"({accountant_version()}) composed over {plan.num_charges} charges: the rounds and "
-        f"{plan.num_charges - plan.num_rounds} spare attempts for crashes. It is the planned value, "
-        f"also after an early stop, and speaks of this run only: other runs on the same users add to "
-        f"it.\n\n"
+        f"Whether or not any one {UNIT} took part with all of their data changes the distribution "
+        "of everything released by this run (each round's adapter, this adapter, the ledger) by at "
+        f"most **epsilon = {epsilon_text(plan.epsilon)} at delta = {delta_text(plan.delta)}** (an "
+        f"upper bound; {RELATION}: neighbouring data sets differ by one {UNIT}; trust "
+        f"{plan.trust}; PLD accountant of {accountant_version()}).\n\n"
+        f"{_trust_text(plan.trust)}\n\n"
+        f"{_how_text(plan)}\n\n"
         f"Not covered:\n\n{outside}\n"
     )
+
+
+def _trust_text(trust: str) -> str:
+    if trust == "simulation":
+        return (
+            "This run was a simulation: everything happened on one machine, so the promise "
+            "describes the mathematics of what was released (semantics only), not the security of "
+            "a deployment."
+        )
+    return (
+        "The server app adds the noise and is trusted with the sums of each node before that, and "
+        "so is the Flower SuperLink that passes them on; each node is trusted to sample and clip "
+        "its own users. Other nodes see releases only. The network is not trusted where the "
+        "connections use TLS, and is trusted where they do not."
+    )
+
+
+def _how_text(plan: PrivacyPlan) -> str:
+    return (
+        f"How: in each of {plan.num_rounds} rounds every one of N = {plan.num_users} declared "
+        f"users is drawn with probability {plan.sampling_probability:.10g}; a user's whole update "
+        f"is clipped to L2 norm {plan.clipping_norm:.10g}; the exact integer sum gets discrete "
+        f"Gaussian noise of {plan.noise_multiplier:.10g} times that norm from a cryptographic "
+        f"stream, and is divided by the constant {plan.expected_cohort_size:.10g}. The bound is "
+        "the privacy loss distribution composed over "
+        f"{plan.num_charges} charges: the rounds and {plan.num_charges - plan.num_rounds} spare "
+        "attempts for crashes. It is the planned value, also after an early stop, and speaks of "
+        "this run only: other runs on the same users add to it."
+    )
+
+
+def _up(value: float, step: Decimal) -> str:
+    """The smallest multiple of a power of ten that is not below the float's shortest decimal."""
+    if not math.isfinite(value):
+        return str(value)
+    return str(Decimal(repr(float(value))).quantize(step, rounding=ROUND_CEILING))
 
 
 def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:

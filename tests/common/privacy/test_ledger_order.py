@@ -1,7 +1,7 @@
 """Any order of calls, restarts and crashes of the ledger, against an exact model."""
 
-import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,8 +48,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(num_charges=st.integers(0, 4))
     def create(self, num_charges: int) -> None:
-        self.folder = Path(os.environ["FEDDP_TEST_FOLDER"]) / os.urandom(8).hex()
-        self.folder.mkdir()
+        self.folder = Path(tempfile.mkdtemp())
         self.plan = {**PLAN, "num_charges": num_charges}
         self.path = new_ledger(self.folder, self.plan)
         self.rows: list[tuple[str, Body]] = [("PLAN", self.plan)]
@@ -147,10 +146,5 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.next_round == self.next_charge().round
 
 
-@pytest.fixture(autouse=True)
-def _folder_of_the_machine(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["FEDDP_TEST_FOLDER"] = str(tmp_path_factory.getbasetemp())
-
-
-LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25)
+LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 TestAnyOrderOfCallsAndCrashes = LedgerMachine.TestCase

@@ -1,0 +1,240 @@
+"""Broken versions of the protocol; each is put in place inside a forked process alone."""
+
+import hashlib
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import small_run
+from crash_disk import OutsideLog
+
+import server.checkpoint
+import server.rounds
+from common.messages import EvaluateRequest
+from common.privacy.disk import Disk
+from common.privacy.ledger import NO_DELETE, Ledger
+from common.privacy.noise import BitStream, fresh_key, seeded_key
+from common.privacy.rows import Charge, History, charge_body
+from common.privacy.summation import UpdateSum
+from server.checkpoint import Checkpoint, write_checkpoint
+from server.optimizer import Moments
+from server.rounds import RoundState, Training
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """How to break the code, and the rule that must notice.
+
+    Attributes:
+      mutate: called in the forked process.
+      breaks: part of the broken rule's text.
+      is_seeded: whether the run is seeded.
+      spare: spare attempts of its plan.
+    """
+
+    mutate: Callable[[OutsideLog], None]
+    breaks: str
+    is_seeded: bool = False
+    spare: int = 2
+
+
+def draw(
+    training: Training, state: RoundState, total: UpdateSum, charge: Charge
+) -> tuple[Checkpoint, RoundState]:
+    """Noise and step of a round, without any bookkeeping."""
+    plan = training.plan
+    context = f"{charge.round}/{charge.attempt}".encode()
+    seed = plan.seed
+    key = fresh_key(context, total) if seed is None else seeded_key(seed, charge.round)
+    released = plan.mechanism.release(total, bits=BitStream(key))
+    adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
+    checkpoint = Checkpoint(charge.round, charge.attempt, plan.sha256, adapter, moments)
+    return checkpoint, RoundState(charge.round, adapter, moments)
+
+
+def publish(training: Training, state: RoundState) -> None:
+    training.nodes.evaluate(EvaluateRequest(state.adapter, training.layout_sha256))
+
+
+def use_release(release: Callable[[Training, RoundState, UpdateSum], RoundState]) -> None:
+    server.rounds.release = release
+
+
+def no_mutation(log: OutsideLog) -> None:
+    """The control: the same steps, put together by hand, in the right order."""
+
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        charge = training.ledger.charge(training.ledger.next_round)
+        checkpoint, state = draw(training, state, total, charge)
+        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        training.ledger.release(charge, digest)
+        publish(training, state)
+        return state
+
+    use_release(release)
+
+
+def release_before_checkpoint(log: OutsideLog) -> None:
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        charge = training.ledger.charge(training.ledger.next_round)
+        checkpoint, state = draw(training, state, total, charge)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            digest = write_checkpoint(Path(elsewhere), checkpoint, Disk())
+        training.ledger.release(charge, digest)
+        write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        return state
+
+    use_release(release)
+
+
+def publish_before_charge(log: OutsideLog) -> None:
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        charge = training.ledger._history.next_charge
+        checkpoint, state = draw(training, state, total, charge)
+        publish(training, state)
+        training.ledger.charge(charge.round)
+        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        training.ledger.release(charge, digest)
+        return state
+
+    use_release(release)
+
+
+def publish_before_checkpoint(log: OutsideLog) -> None:
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        charge = training.ledger.charge(training.ledger.next_round)
+        checkpoint, state = draw(training, state, total, charge)
+        publish(training, state)
+        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        training.ledger.release(charge, digest)
+        return state
+
+    use_release(release)
+
+
+def draw_before_charge(log: OutsideLog) -> None:
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        charge = training.ledger._history.next_charge
+        checkpoint, state = draw(training, state, total, charge)
+        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        training.ledger.release(training.ledger.charge(charge.round), digest)
+        return state
+
+    use_release(release)
+
+
+def reuse_open_charge(log: OutsideLog) -> None:
+    def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+        ledger = training.ledger
+        charge = ledger.open_charge or ledger.charge(ledger.next_round)
+        checkpoint, state = draw(training, state, total, charge)
+        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        ledger.release(charge, digest)
+        return state
+
+    use_release(release)
+    small_run.recover = lambda *parts: None
+
+
+def refund_open_charge(log: OutsideLog) -> None:
+    """On recovery, the charge without an answer is taken out of the ledger."""
+
+    def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
+        if ledger.open_charge is None:
+            return
+        connection: sqlite3.Connection = ledger._connection
+        connection.execute("DROP TRIGGER no_delete")
+        connection.execute("DELETE FROM event WHERE seq >= (SELECT max(seq) - 1 FROM event)")
+        connection.execute(NO_DELETE)
+        ledger._history = server_history(connection)
+        ledger.open_run("small")
+
+    small_run.recover = recover
+
+
+def server_history(connection: sqlite3.Connection) -> History:
+    """The history of the rows that are left."""
+    from common.privacy.ledger import _check_row
+
+    history = History()
+    for row in connection.execute("SELECT seq, kind, body, prev, hash FROM event ORDER BY seq"):
+        _check_row(history, row)
+    return history
+
+
+def allow_one_charge_more(log: OutsideLog) -> None:
+    """`>` for `>=`, in both places that look at the budget."""
+
+    def charge(ledger: Ledger, round: int) -> Charge:
+        history = ledger._history
+        planned = int(history.plan["num_charges"])
+        if len(history.charges) > planned:
+            raise AssertionError("far beyond the plan")
+        next_charge = history.next_charge
+        honest, history.plan = history.plan, {**history.plan, "num_charges": planned + 1}
+        try:
+            ledger._append("CHARGE", charge_body(honest, next_charge))
+        finally:
+            history.plan = honest
+        return next_charge
+
+    Ledger.charge = charge  # type: ignore[method-assign]
+
+
+def forget_moments(log: OutsideLog) -> None:
+    """A checkpoint that lacks the state of the server optimizer."""
+    honest = server.rounds.read_released
+
+    def read_released(*parts: object) -> Checkpoint:
+        checkpoint = honest(*parts)  # type: ignore[arg-type]
+        zeros: Moments = {name: value * 0 for name, value in checkpoint.moments.items()}
+        return replace(checkpoint, moments=zeros)
+
+    server.rounds.read_released = read_released  # type: ignore[assignment]
+
+
+def redraw_a_release(log: OutsideLog) -> None:
+    """A released file is written again on every start, with fresh noise."""
+    honest = server.rounds.read_released
+
+    def read_released(folder: Path, release: object) -> Checkpoint:
+        checkpoint = honest(folder, release)  # type: ignore[arg-type]
+        other = replace(checkpoint, adapter=checkpoint.adapter + 1)
+        write_checkpoint(folder, other, Disk())
+        return other
+
+    server.rounds.read_released = read_released  # type: ignore[assignment]
+
+
+def adopt_any_file(log: OutsideLog) -> None:
+    """Recovery adopts the temporary file, whole or torn."""
+
+    def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
+        charge = ledger.open_charge
+        if charge is None:
+            return
+        path = server.checkpoint.checkpoint_path(folder, charge.round, charge.attempt)
+        if path.with_suffix(".tmp").exists():
+            path.with_suffix(".tmp").rename(path)
+        if path.exists():
+            ledger.release(charge, hashlib.sha256(path.read_bytes()).hexdigest())
+        else:
+            ledger.burn(charge, "crash")
+
+    small_run.recover = recover
+
+
+MUTANTS = {
+    "release row before checkpoint": Mutant(release_before_checkpoint, "missing"),
+    "publish before charge": Mutant(publish_before_charge, "unrecorded adapter"),
+    "publish before checkpoint": Mutant(publish_before_checkpoint, "unrecorded adapter"),
+    "draw before charge": Mutant(draw_before_charge, "without a charge"),
+    "open charge answered again": Mutant(reuse_open_charge, "two answers"),
+    "refund": Mutant(refund_open_charge, "two answers"),
+    "one charge too many": Mutant(allow_one_charge_more, "does not verify", spare=0),
+    "moments forgotten": Mutant(forget_moments, "another final adapter", is_seeded=True),
+    "release drawn again": Mutant(redraw_a_release, "another file"),
+    "torn file adopted": Mutant(adopt_any_file, "ended with 3"),
+}

@@ -1,0 +1,156 @@
+"""A run of three rounds over integers: the real plan, ledger, checkpoints and loop, no model."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.plan import PrivacyPlan, make_plan
+from common.privacy.rows import SCHEMA, Body
+from common.privacy.summation import UpdateSum
+from server.checkpoint import recover
+from server.optimizer import ServerOptimizer
+from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
+
+DIMENSION = 16
+NUM_USERS = 40
+LAYOUT_SHA256 = "1" * 64
+INITIAL = np.linspace(-1, 1, DIMENSION, dtype=np.float32)
+Log = Callable[..., None]
+
+
+@functools.cache
+def small_plan(
+    *, seed: int | None = None, spare_attempts: int = 2, num_rounds: int = 3
+) -> PrivacyPlan:
+    """A real plan; every spare attempt more allows one more crash."""
+    return make_plan(
+        num_users=NUM_USERS,
+        target_epsilon=20.0,
+        target_delta=1e-3,
+        noise_multiplier=1.0,
+        clipping_norm=0.5,
+        num_rounds=num_rounds,
+        expected_cohort_size=10.0,
+        spare_attempts=spare_attempts,
+        dimension=DIMENSION,
+        trust="simulation",
+        seed=seed,
+        details={"layout_sha256": LAYOUT_SHA256},
+    )
+
+
+def plan_body(plan: PrivacyPlan) -> Body:
+    """The PLAN row of a plan."""
+    return {
+        "schema": SCHEMA,
+        "unit": "user",
+        "relation": "add or remove one user",
+        "trust": plan.trust,
+        "mode": "fixed-schedule",
+        "seeded": "no" if plan.seed is None else "yes",
+        "accountant": "none",
+        "target_epsilon": repr(plan.target_epsilon),
+        "accounting_delta": repr(plan.accounting_delta),
+        "num_users": plan.num_users,
+        "sampling_probability": repr(plan.sampling_probability),
+        "noise_multiplier": repr(plan.noise_multiplier),
+        "clipping_norm": repr(plan.clipping_norm),
+        "grid_steps": plan.grid_steps,
+        "dimension": plan.dimension,
+        "num_rounds": plan.num_rounds,
+        "num_charges": plan.num_charges,
+        "plan_sha256": plan.sha256,
+    }
+
+
+def no_log(*words: object) -> None:
+    """For runs whose output nobody compares."""
+
+
+def array_sha256(values: NDArray[np.generic]) -> str:
+    """SHA-256 of an array's bytes, hex."""
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+@dataclass
+class IntegerNodes:
+    """Nodes whose sums depend on round and adapter alone; they log every adapter that they see.
+
+    Attributes:
+      log: told ("request", round, digest) and ("evaluated", digest).
+      change: what becomes of the honest replies of a round before they are returned.
+    """
+
+    log: Log = no_log
+    change: Callable[[TrainRequest, list[TrainReply]], Sequence[TrainReply]] = field(
+        default=lambda request, replies: replies
+    )
+
+    def train(self, request: TrainRequest) -> Sequence[TrainReply]:
+        """Two nodes, whose update sums stay within N K together."""
+        self.log("request", request.round, array_sha256(request.adapter))
+        replies = []
+        for node in (0, 1):
+            digest = hashlib.sha256(f"{node}/{request.round}".encode() + request.adapter.tobytes())
+            rng = np.random.default_rng(int.from_bytes(digest.digest()[:8], "big"))
+            total = UpdateSum.zeros(DIMENSION)
+            total.add(rng.integers(-request.grid_steps, request.grid_steps, DIMENSION))
+            replies.append(TrainReply(request.round, request.layout_sha256, total))
+        return self.change(request, replies)
+
+    def evaluate(self, request: EvaluateRequest) -> Sequence[EvaluateReply]:
+        """One evaluation user, whose loss is the sum of squares."""
+        self.log("evaluated", array_sha256(request.adapter))
+        return [EvaluateReply(float((request.adapter.astype(np.float64) ** 2).sum()), 1, 0)]
+
+
+def create(folder: Path, plan: PrivacyPlan) -> Path:
+    """An empty run folder."""
+    (folder / "checkpoints").mkdir(parents=True)
+    Ledger.create(folder / "ledger.sqlite", plan_body(plan))
+    return folder
+
+
+def training_of(
+    folder: Path, plan: PrivacyPlan, ledger: Ledger, nodes: IntegerNodes, disk: Disk
+) -> Training:
+    """The parts of a run."""
+    return Training(
+        plan=plan,
+        layout_sha256=LAYOUT_SHA256,
+        ledger=ledger,
+        nodes=nodes,
+        optimizer=ServerOptimizer("fedadam", 0.1, 0.9, 0.99, 1e-5),
+        checkpoints_path=folder / "checkpoints",
+        evaluate_every=1,
+        disk=disk,
+    )
+
+
+def live(
+    folder: Path,
+    plan: PrivacyPlan,
+    *,
+    nodes: IntegerNodes | None = None,
+    disk: Disk | None = None,
+    on_round: Callable[[RoundReport], None] = lambda report: None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> RoundState:
+    """One life of the server process: opens, recovers, resumes, publishes, runs to the end."""
+    disk, nodes = disk or Disk(), nodes or IntegerNodes()
+    path = folder / "ledger.sqlite"
+    with Ledger.open(path, plan_sha256=plan.sha256, disk=disk) as ledger:
+        ledger.open_run("small")
+        recover(ledger, folder / "checkpoints", plan.sha256, disk)
+        training = training_of(folder, plan, ledger, nodes, disk)
+        state = resume_state(training, INITIAL)
+        on_round(RoundReport(state.round, 0.0, evaluate(training, state)))
+        return run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)

@@ -1,0 +1,100 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from common.config import RunConfig, from_flat
+from common.errors import ConfigError, DiskError, PlanDiffersError
+from common.privacy.ledger import Ledger
+from common.privacy.plan import PrivacyPlan, make_plan
+from server.run import _config_sha256, create_run, epsilon_curve_of, load_run, measured
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return from_flat({"run.name": "a", "run.output-dir": str(tmp_path)})
+
+
+@pytest.fixture
+def plan(config: RunConfig) -> PrivacyPlan:
+    return make_plan(
+        num_users=1000,
+        target_epsilon=8.0,
+        target_delta=None,
+        noise_multiplier=2.0,
+        clipping_norm=1.0,
+        num_rounds=4,
+        expected_cohort_size=None,
+        spare_attempts=1,
+        dimension=10,
+        trust="simulation",
+        seed=None,
+        details={"config_sha256": _config_sha256(config), "base_sha256": "b", "layout_sha256": "l"},
+    )
+
+
+def test_a_run_folder_reads_back_what_it_was_made_with(
+    config: RunConfig, plan: PrivacyPlan
+) -> None:
+    made = create_run(config, plan)
+    found = load_run(made.path)
+    assert found.plan == plan
+    assert found.plan.sha256 == plan.sha256
+    assert Ledger.read(made.path / "ledger.sqlite").plan["plan_sha256"] == plan.sha256
+
+
+def test_a_moved_run_folder_still_loads(
+    config: RunConfig, plan: PrivacyPlan, tmp_path: Path
+) -> None:
+    made = create_run(config, plan)
+    moved = made.path.rename(tmp_path / "b")
+    assert load_run(moved).plan == plan
+
+
+def test_automatic_names_never_collide(config: RunConfig, plan: PrivacyPlan) -> None:
+    nameless = dataclasses.replace(config, run=dataclasses.replace(config.run, name=None))
+    paths = {create_run(nameless, plan).path for _ in range(5)}
+    assert len(paths) == 5
+
+
+def test_an_existing_folder_is_refused_and_kept(
+    config: RunConfig, plan: PrivacyPlan, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ConfigError, match="never overwrites"):
+        create_run(config, plan)
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_leaves_nothing(
+    config: RunConfig, plan: PrivacyPlan, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    section = dataclasses.replace(config.run, output_dir=str(tmp_path / "file"))
+    with pytest.raises(DiskError, match="Nothing was spent"):
+        create_run(dataclasses.replace(config, run=section), plan)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run here"):
+        load_run(tmp_path)
+
+
+def test_a_damaged_plan_is_refused(config: RunConfig, plan: PrivacyPlan) -> None:
+    made = create_run(config, plan)
+    (made.path / "plan.json").write_text("{")
+    with pytest.raises(PlanDiffersError, match="missing or damaged"):
+        load_run(made.path)
+
+
+def test_the_curve_ends_at_the_promise(plan: PrivacyPlan) -> None:
+    curve = epsilon_curve_of(plan)
+    assert len(curve) == plan.num_charges
+    assert curve[-1] == plan.epsilon
+
+
+def test_results_are_the_first_and_the_last_round(tmp_path: Path) -> None:
+    lines = ['{"round": 0, "epsilon": 0, "evaluation_loss": 3.0}', '{"round": 2, "epsilon": 1}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert measured(tmp_path, 2) == {"base": {"loss": 3.0}, "private": None, "non_private": None}
