@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("run", type=Path, metavar="RUN")
     chat.add_argument("--prompt", help="answer this and exit; default: ask")
     chat.add_argument("--max-new-tokens", type=int, default=60)
-    chat.add_argument("--temperature", type=float, default=0.0, help="0: the most likely text")
+    chat.add_argument("--temperature", type=float, default=0.7, help="0: the most likely text")
     chat.set_defaults(command=_chat)
     return parser
 

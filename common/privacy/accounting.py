@@ -1,4 +1,4 @@
-"""Rounds as DpEvents; epsilon, its curve over the charges, calibration, and the choice of grid.
+"""Rounds as DpEvents; epsilon, calibration, and the curve of epsilon over the charges.
 
 The certificate is the privacy loss distribution (PLD) of dp-accounting, composed over a fixed
 schedule. A round's PLD is built once and composed with itself, which costs the same for ten rounds
@@ -19,33 +19,26 @@ from common.errors import ConfigError
 from common.privacy.noise import MAX_SCALE
 
 FINE, COARSE = 1e-4, 1e-3  # discretisation of the privacy loss; coarser is larger, never smaller
-MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 0.01, 60
+# Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the
+# largest, the noise of 2^20 grid steps passes the sampler's largest scale.
+MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 0.1, 60
+_STEPS_PER_UNIT = 10_000
+_MIN_STEPS, _MAX_STEPS = 1_000, 600_000  # the same two on the grid of 1e-4
+_ROUND_UP = 1 + 1e-6  # far above the round-off of the Fourier transforms for any delta >= 1e-12
+_MAX_EXPONENT = 700.0  # exp of it is a float64
 MIN_GRID_STEPS, MAX_GRID_STEPS = 1 << 20, 1 << 24
 BRIDGE_SHARE = 0.01
-
 _RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-_STEPS_PER_UNIT = 10_000
-_ROUND_UP = 1 + 1e-6  # far above the round-off of the Fourier transforms at any allowed delta
-# That round-off is 1e-15 of mass per composition: nothing against 1e-12, too much much below it.
-# A promise at 1e-12 is accounted at 0.99 of that.
-_MIN_DELTA = 0.9e-12
-_MAX_POINTS = 1 << 20  # of one round's PLD: with little noise the loss is wide, and memory finite
 _MAX_CURVE_POINTS = 256
-
-
-def round_event(
-    *, sampling_probability: float, noise_multiplier: float
-) -> dp_accounting.PoissonSampledDpEvent:
-    """The DpEvent of one round of a Poisson-sampled Gaussian."""
-    gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-    return dp_accounting.PoissonSampledDpEvent(sampling_probability, gaussian)
 
 
 def schedule_event(
     *, sampling_probability: float, noise_multiplier: float, num_charges: int
-) -> dp_accounting.SelfComposedDpEvent:
+) -> dp_accounting.DpEvent:
     """The DpEvent of `num_charges` equal rounds of a Poisson-sampled Gaussian."""
-    one = round_event(sampling_probability=sampling_probability, noise_multiplier=noise_multiplier)
+    one = dp_accounting.PoissonSampledDpEvent(
+        sampling_probability, dp_accounting.GaussianDpEvent(noise_multiplier)
+    )
     return dp_accounting.SelfComposedDpEvent(one, num_charges)
 
 
@@ -59,44 +52,35 @@ def epsilon(
 ) -> float:
     """Upper bound of epsilon for a fixed schedule of equal rounds, add-or-remove-one.
 
-    **Guarantee:** the schedule is (epsilon, delta)-private, for a user added and for a user
-    removed. The discretisation is pessimistic, and the result is rounded up by a relative 1e-6.
+    **Guarantee:** the schedule is (epsilon, delta)-private; both directions (a user added, a user
+    removed) are covered. Rounded up by a relative 1e-6.
 
     **Edge cases:**
 
     | arguments | result |
     |---|---|
     | num_charges = 0 | 0 |
-    | sampling_probability = 1 | the Gaussian mechanism without amplification |
-    | delta below 1e-12 | refused: the accountant's round-off would show |
-    | noise_multiplier below 0.12 | a coarser interval: larger, still an upper bound |
-    | noise_multiplier below 0.01 | refused |
+    | delta below about 1e-15 | infinity |
 
     Args:
       sampling_probability: q, in (0, 1].
-      noise_multiplier: z, noise standard deviation over clipping norm.
+      noise_multiplier: z > 0, noise standard deviation over clipping norm.
       num_charges: rounds.
-      delta: in [1e-12, 1).
+      delta: in (0, 1).
       interval: discretisation of the privacy loss.
 
-    Raises:
-      ConfigError: delta or noise multiplier are outside what can be accounted for.
-      ValueError: any other argument is out of range.
+    Reference: Koskela et al. 2020; Doroshenko et al. 2022 (connect-the-dots, arXiv 2207.04380).
 
-    Reference: Koskela, Jalko & Honkela 2020 (PLD by Fourier transform, arXiv 1906.03049);
-    Doroshenko et al. 2022 (connect-the-dots, arXiv 2207.04380).
-
-    >>> ten_rounds = epsilon(
+    >>> bound = epsilon(
     ...     sampling_probability=0.01, noise_multiplier=1.0, num_charges=1000, delta=1e-6
     ... )
-    >>> f"{ten_rounds:.4f}"
-    '2.1245'
+    >>> round(bound, 4)
+    2.1245
     """
-    _check(sampling_probability, noise_multiplier, num_charges, delta)
     if num_charges == 0:
         return 0.0
-    composed = _round_pld(sampling_probability, noise_multiplier, interval)
-    return _read(composed.self_compose(num_charges), delta)
+    one = _round_pld(sampling_probability, noise_multiplier, interval)
+    return _read(one.self_compose(num_charges), delta)
 
 
 def epsilon_curve(
@@ -104,17 +88,16 @@ def epsilon_curve(
 ) -> NDArray[np.float64]:
     """Epsilon after 1, 2, ..., num_charges charges, in one pass.
 
-    **Guarantee:** every value is an upper bound at its number of charges, no value is below its
-    predecessor, and the last one is `epsilon`. A meter: the promise of a fixed schedule is its last
+    **Guarantee:** every value is an upper bound at its number of charges, none is below the one
+    before it, and the last one is `epsilon`. A meter: the promise of a fixed schedule is its last
     value, also after an early stop.
 
-    **Edge cases:** the inner values use a coarser interval, so they are slightly larger bounds;
-    beyond 256 charges they rise in up to 256 equal strides, each at the bound of its end.
+    **Edge cases:** the inner values use a coarser grid, so they are slightly larger; beyond 256
+    charges they rise in at most 256 equal strides, each at the bound of its end.
 
     Returns:
       float64, shape (num_charges,), non-decreasing.
     """
-    _check(sampling_probability, noise_multiplier, num_charges, delta)
     if num_charges == 0:
         return np.zeros(0)
     stride = math.ceil(num_charges / _MAX_CURVE_POINTS)
@@ -123,14 +106,14 @@ def epsilon_curve(
     while len(values) * stride < num_charges:
         composed = composed.compose(one)
         values.append(_read(composed, delta))
-    curve = np.repeat(np.maximum.accumulate(values), stride)[:num_charges]
     last = epsilon(
         sampling_probability=sampling_probability,
         noise_multiplier=noise_multiplier,
         num_charges=num_charges,
         delta=delta,
     )
-    curve = np.minimum(curve, last)  # fewer charges never cost more, so `last` bounds all of them
+    inner = np.repeat(np.maximum.accumulate(values), stride)[:num_charges]
+    curve = np.minimum(inner, last)  # fewer charges never cost more, so the last bounds them all
     curve[-1] = last
     return curve
 
@@ -138,13 +121,7 @@ def epsilon_curve(
 def epsilon_rdp(
     *, sampling_probability: float, noise_multiplier: float, num_charges: int, delta: float
 ) -> float:
-    """The same bound by Renyi differential privacy: a looser cross-check.
-
-    Reference: Mironov, Talwar & Zhang 2019 (arXiv 1908.10530).
-    """
-    _check(sampling_probability, noise_multiplier, num_charges, delta)
-    if num_charges == 0:
-        return 0.0
+    """The same bound by Renyi differential privacy: a looser cross-check."""
     accountant = RdpAccountant(neighboring_relation=_RELATION)
     accountant.compose(
         schedule_event(
@@ -162,62 +139,61 @@ def calibrate_noise_multiplier(
     """The smallest noise multiplier on a grid of 1e-4 that keeps the target.
 
     **Guarantee:** epsilon(result) <= target_epsilon, and the next smaller grid value exceeds it
-    unless the result is the smallest that feddp allows, 0.01.
+    unless the result is the smallest allowed.
 
     Raises:
-      ConfigError: the largest noise multiplier that feddp adds does not keep the target.
+      ValueError: the largest noise multiplier exceeds the target.
 
     >>> calibrate_noise_multiplier(
     ...     sampling_probability=0.05, num_charges=500, target_epsilon=1.0, delta=1e-5
     ... )
     4.3
     """
-    if not target_epsilon > 0:
-        raise ValueError(f"target epsilon {target_epsilon}: must be > 0")
 
-    def spent(steps: int, interval: float) -> float:
-        return epsilon(
+    def keeps(steps: int, interval: float) -> bool:
+        spent = epsilon(
             sampling_probability=sampling_probability,
             noise_multiplier=steps / _STEPS_PER_UNIT,
             num_charges=num_charges,
             delta=delta,
             interval=interval,
         )
+        return spent <= target_epsilon
 
-    rough = _smallest_steps(lambda steps: spent(steps, COARSE), target_epsilon, _STEPS_PER_UNIT)
-    steps = _smallest_steps(lambda steps: spent(steps, FINE), target_epsilon, rough)
-    if (least := spent(steps, FINE)) > target_epsilon:
-        raise ConfigError(
-            [
-                f"privacy.target-epsilon = {target_epsilon:g}: out of reach; the most noise that "
-                f"feddp adds ({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. Use fewer rounds, a "
-                "smaller cohort, more users or a larger target."
-            ]
+    if not keeps(_MAX_STEPS, FINE):
+        raise ValueError(
+            f"epsilon {target_epsilon:g} is out of reach with noise {MAX_NOISE_MULTIPLIER}"
         )
-    return steps / _STEPS_PER_UNIT
+    # The coarse answer is cheap and too large by a little, or by much where its floor is reached:
+    # from there down in growing strides on the fine grid.
+    high = _smallest(lambda steps: keeps(steps, COARSE), _MIN_STEPS, _MAX_STEPS)
+    low, stride = _MIN_STEPS, 1
+    while high > low:
+        lower = max(high - stride, _MIN_STEPS)
+        if not keeps(lower, FINE):
+            low = lower + 1
+            break
+        high, stride = lower, 2 * stride
+    return _smallest(lambda steps: keeps(steps, FINE), low, high) / _STEPS_PER_UNIT
 
 
 def bridge_delta(*, num_charges: int, dimension: int, noise_scale: int, epsilon: float) -> float:
     """What discrete noise adds to delta when the continuous Gaussian's PLD is used for it.
 
-    **Guarantee:** if the continuous mechanism is (epsilon, delta)-private, the one with discrete
-    noise is (epsilon, delta + bridge_delta)-private. Rounding a continuous Gaussian to integers is
-    post-processing; its KL divergence from the discrete Gaussian of scale s is below 1 / (576 s^4)
-    per coordinate and round, whatever the input; the chain rule adds these up, Pinsker's inequality
-    turns the sum into a total variation, and that enters delta once and e^epsilon times.
+    Rounding a continuous Gaussian to integers is post-processing, and its KL divergence to the
+    discrete Gaussian of scale s is below 1 / (576 s^4) per coordinate and round; Pinsker's
+    inequality bounds the total variation, which enters delta (1 + e^epsilon) times.
 
     Args:
       num_charges: rounds.
       dimension: P.
-      noise_scale: s >= 2, in grid steps.
-      epsilon: of the promise.
-
-    >>> bound = bridge_delta(num_charges=1000, dimension=10**6, noise_scale=2**20, epsilon=8.0)
-    >>> f"{bound:.2g}"
-    '2.5e-06'
+      noise_scale: s, in grid steps.
+      epsilon: of the promise; infinity is the answer where e^epsilon is beyond float64.
     """
+    if epsilon > _MAX_EXPONENT:
+        return math.inf
     variation = math.sqrt(num_charges * dimension / 1152) / noise_scale**2
-    return (1 + math.exp(min(epsilon, 700.0))) * variation * _ROUND_UP  # e^710 overflows
+    return (1 + math.exp(epsilon)) * variation * _ROUND_UP
 
 
 def choose_grid_steps(
@@ -225,93 +201,51 @@ def choose_grid_steps(
 ) -> int:
     """The smallest K in 2^20 .. 2^24 whose bridge term is at most delta / 100.
 
-    **Guarantee:** the noise scale ceil(z K) fits the sampler, and the bridge term its share.
-
     Raises:
-      ConfigError: no grid does both; the message says what would help.
+      ConfigError: no grid fits; the message says what would help.
     """
-    if math.ceil(noise_multiplier * MIN_GRID_STEPS) > MAX_SCALE:
-        raise ConfigError(
-            [
-                f"privacy.noise-multiplier = {noise_multiplier:g}: must be at most "
-                f"{MAX_SCALE // MIN_GRID_STEPS}. Use a smaller one, or fewer rounds."
-            ]
-        )
     steps = MIN_GRID_STEPS
     while steps <= MAX_GRID_STEPS:
-        scale = math.ceil(noise_multiplier * steps)  # exact: K is a power of two
+        scale = math.ceil(noise_multiplier * steps)  # exact: a product by a power of two
+        if scale > MAX_SCALE:
+            break
         bridge = bridge_delta(
             num_charges=num_charges, dimension=dimension, noise_scale=scale, epsilon=epsilon
         )
-        if bridge <= BRIDGE_SHARE * delta and scale <= MAX_SCALE:
+        if bridge <= BRIDGE_SHARE * delta:
             return steps
         steps *= 2
+    largest = _largest_epsilon(num_charges, dimension, delta, noise_multiplier)
     raise ConfigError(
         [
             f"privacy.target-epsilon = {epsilon:g}: the discrete noise of {num_charges} charges of "
-            f"{dimension} numbers does not fit into delta = {delta:g}. Use a smaller epsilon, a "
-            "larger delta, fewer rounds or fewer trained numbers (adapter.rank)."
+            f"{dimension} numbers does not fit into delta = {delta:g}. Use an epsilon up to about "
+            f"{largest:.1f}, a larger delta or fewer trained numbers (adapter.rank)."
         ]
     )
 
 
-def _smallest_steps(spent: Callable[[int], float], target: float, start: int) -> int:
-    """The smallest multiplier, in grid steps, whose epsilon is at most the target.
-
-    Epsilon falls with the multiplier at least as fast as its inverse, and in logarithms almost on
-    a line: a bracket takes one or two evaluations, regula falsi a few more. Returns the largest
-    multiplier allowed where none keeps the target.
-    """
-    spent = functools.cache(spent)
-    least, most = (
-        round(limit * _STEPS_PER_UNIT) for limit in (MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER)
+def _largest_epsilon(
+    num_charges: int, dimension: int, delta: float, noise_multiplier: float
+) -> float:
+    """Where the bridge term of the finest grid for this noise meets delta / 100, rounded down."""
+    steps = MAX_GRID_STEPS
+    while steps > MIN_GRID_STEPS and noise_multiplier * steps > MAX_SCALE:
+        steps //= 2
+    scale = math.ceil(noise_multiplier * steps)
+    variation = bridge_delta(
+        num_charges=num_charges, dimension=dimension, noise_scale=scale, epsilon=-math.inf
     )
-    low = high = start
-    while spent(high) > target and high < most:
-        low, high = high, min(most, max(high + 1, math.ceil(high * min(spent(high) / target, 8))))
-    while spent(low) <= target and low > least:
-        low, high = max(least, min(low - 1, int(low * max(spent(low) / target, 0.5)))), low
-    if spent(low) <= target:
-        return low
-    is_slow = False
-    while high - low > 1:
-        width = high - low
-        middle = (low + high) // 2 if is_slow else _line_crossing(spent, target, low, high)
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
-        is_slow = 2 * (high - low) > width
+    room = max(BRIDGE_SHARE * delta / variation - 1, 1.0)  # for e^epsilon
+    return math.floor(10 * math.log(room)) / 10
+
+
+def _smallest(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest number in low .. high for which a monotone claim holds; it holds for high."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
     return high
-
-
-def _line_crossing(spent: Callable[[int], float], target: float, low: int, high: int) -> int:
-    """Where the line through both ends crosses the target, in logarithms; strictly between them."""
-    above = math.log(spent(low) / target)
-    below = math.log(target / max(spent(high), 1e-300))
-    guess = math.ceil(low * (high / low) ** (above / (above + below)))
-    return min(max(guess, low + 1), high - 1)
-
-
-def _check(
-    sampling_probability: float, noise_multiplier: float, num_charges: int, delta: float
-) -> None:
-    if not 0 < sampling_probability <= 1:
-        raise ValueError(f"sampling probability {sampling_probability}: must be in (0, 1]")
-    if num_charges < 0:
-        raise ValueError(f"number of charges {num_charges}: must be >= 0")
-    if not MIN_NOISE_MULTIPLIER <= noise_multiplier < math.inf:
-        raise ConfigError(
-            [
-                f"privacy.noise-multiplier = {noise_multiplier:g}: must be at least "
-                f"{MIN_NOISE_MULTIPLIER:g}; so little noise hides nobody. Leave it "
-                '"auto" to reach privacy.target-epsilon.'
-            ]
-        )
-    if not _MIN_DELTA <= delta < 1:
-        raise ConfigError(
-            [
-                f"privacy.target-delta (here {delta:.3g}): must be in [1e-12, 1); the accountant's "
-                "round-off is not bounded below. The default suits the number of users."
-            ]
-        )
 
 
 def _read(composed: pld.PrivacyLossDistribution, delta: float) -> float:
@@ -319,15 +253,13 @@ def _read(composed: pld.PrivacyLossDistribution, delta: float) -> float:
     return float(composed.get_epsilon_for_delta(delta)) * _ROUND_UP
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _round_pld(
     sampling_probability: float, noise_multiplier: float, interval: float
 ) -> pld.PrivacyLossDistribution:
-    # The loss of one round stays below this but for a mass of e^-50, which PLDs count as infinite.
-    widest_loss = 0.5 / noise_multiplier**2 + 10 / noise_multiplier
     return pld.from_gaussian_mechanism(
         noise_multiplier,
         sampling_prob=sampling_probability,
-        value_discretization_interval=max(interval, widest_loss / _MAX_POINTS),
+        value_discretization_interval=interval,
         neighboring_relation=_RELATION,
     )

@@ -157,5 +157,6 @@ def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:
         "choices made after looking at results on the same users: every look is a run of its own",
         "the number N of training users, which is declared and public",
         "several users who act or are alike: a group of k is protected by a weaker bound",
+        "a user whose data lies on several nodes: each node draws and clips them on its own",
     )
     return (*items, "the users themselves: they are generated") if is_generated else items

@@ -1,6 +1,8 @@
 """Accounting: golden values, a second accountant, exact formulas, and rounding toward privacy."""
 
+import itertools
 import math
+import re
 from fractions import Fraction
 
 import dp_accounting
@@ -122,7 +124,7 @@ def test_the_accountant_of_dp_accounting_alone_agrees(q, z, rounds, delta):
     accountant.compose(
         schedule_event(sampling_probability=q, noise_multiplier=z, num_charges=rounds)
     )
-    assert bound(q, z, rounds, delta) == pytest.approx(accountant.get_epsilon(delta), rel=1e-6)
+    assert bound(q, z, rounds, delta) == pytest.approx(accountant.get_epsilon(delta), rel=2e-6)
     assert bound(q, z, rounds, delta) >= accountant.get_epsilon(delta)
 
 
@@ -145,11 +147,13 @@ def test_epsilon_is_monotone(direction):
         "delta": [(0.02, 1.0, 100, delta) for delta in (1e-3, 1e-5, 1e-6, 1e-9, 1e-12)],
     }[direction]
     values = [bound(*arguments) for arguments in grid]
-    assert all(left < right for left, right in zip(values, values[1:], strict=False))
+    assert all(left < right for left, right in itertools.pairwise(values))
 
 
 def test_no_charge_costs_nothing():
     assert bound(0.1, 1.0, 0, 1e-5) == 0.0
+    curve = epsilon_curve(sampling_probability=0.1, noise_multiplier=1.0, num_charges=0, delta=1e-5)
+    assert curve.shape == (0,)
 
 
 def test_delta_beyond_the_accountants_reach_is_infinity_and_never_a_number_too_small():
@@ -162,7 +166,12 @@ def test_event_is_the_documented_one():
     assert event == dp_accounting.SelfComposedDpEvent(one, 7)
 
 
-CURVES = [(0.1, 1.0, 40, 1e-5), (0.001, 2.0, 200, 1e-6), (1.0, 5.0, 12, 1e-6)]
+CURVES = [
+    (0.1, 1.0, 40, 1e-5),
+    (0.001, 2.0, 200, 1e-6),
+    (1.0, 5.0, 12, 1e-6),
+    (0.01, 2.0, 700, 1e-6),  # in strides of three
+]
 
 
 @pytest.mark.parametrize(("q", "z", "rounds", "delta"), CURVES)
@@ -181,12 +190,12 @@ def test_curve_rises_to_epsilon_and_never_above_it(q, z, rounds, delta):
 # (q, rounds, target, delta): z, bisected on a grid of 1e-4.
 CALIBRATED = [
     (0.01, 1000, 2, 1e-6, 1.0291),
-    (0.01, 1000, 8, 1e-6, 0.6168),
-    (0.02, 500, 8, 1e-5, 0.6552),
+    pytest.param(0.01, 1000, 8, 1e-6, 0.6168, marks=pytest.mark.slow),
+    pytest.param(0.02, 500, 8, 1e-5, 0.6552, marks=pytest.mark.slow),
     (0.05, 500, 1, 1e-5, 4.3000),
     (0.05, 200, 8, 1e-6, 0.8374),
     (0.1, 2000, 4, 1e-5, 4.9151),
-    (0.01, 100, 8, 1e-5, 0.4646),
+    pytest.param(0.01, 100, 8, 1e-5, 0.4646, marks=pytest.mark.slow),
 ]
 
 
@@ -206,6 +215,7 @@ def test_target_below_the_floor_of_the_coarse_grid_is_reached():
     assert bound(0.001, z, 10_000, 1e-6) <= 0.25 < bound(0.001, z - 1e-4, 10_000, 1e-6)
 
 
+@pytest.mark.slow
 def test_calibration_stays_at_the_smallest_allowed_noise():
     assert calibrated(1e-6, 1, 8.0, 1e-5) == MIN_NOISE_MULTIPLIER
 
@@ -296,9 +306,13 @@ def test_grid_is_the_smallest_that_fits(z, num_charges, dimension, target, delta
         choose_grid_steps(**arguments)
 
 
-def test_grid_advice_names_an_epsilon_that_fits():
-    arguments = {"noise_multiplier": 1.0, "num_charges": 55, "dimension": 100_000, "delta": 1e-6}
-    with pytest.raises(ConfigError, match="Use an epsilon up to about 10,") as refused:
+@pytest.mark.parametrize("z", [0.5, 1.0, 4.0, 5.0, 60.0])
+def test_grid_advice_names_an_epsilon_that_fits(z):
+    arguments = {"noise_multiplier": z, "num_charges": 55, "dimension": 100_000, "delta": 1e-6}
+    with pytest.raises(ConfigError, match="does not fit") as refused:
         choose_grid_steps(epsilon=1000.0, **arguments)
-    assert "1000" in str(refused.value)
-    assert choose_grid_steps(epsilon=9.5, **arguments) == MAX_GRID_STEPS
+    advised = re.search(r"an epsilon up to about ([0-9.]+),", str(refused.value))
+    assert advised is not None
+    choose_grid_steps(epsilon=float(advised[1]), **arguments)
+    with pytest.raises(ConfigError, match="does not fit"):
+        choose_grid_steps(epsilon=float(advised[1]) + 0.1, **arguments)

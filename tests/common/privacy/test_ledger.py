@@ -1,6 +1,7 @@
 """The ledger: its rows survive, and one process writes them."""
 
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -308,6 +309,24 @@ def test_a_charge_that_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
         granted = count_until_full(lambda: ledger.burn(ledger.charge(1), "crash"))
     assert granted < 5
     assert len(Ledger.read(path).charges) == granted
+
+
+def test_a_commit_that_the_system_refuses_leaves_the_old_rows(tmp_path: Path) -> None:
+    path = three_charges(tmp_path)
+    before = stored_rows(path)
+    with open_ledger(path) as ledger:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))  # too small for a journal
+        try:
+            with pytest.raises(DiskError):
+                ledger.burn(Charge(2, 2), "crash")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(DiskError, match="failed before"):
+            ledger.open_run("r")
+    with open_ledger(path) as ledger:
+        assert ledger.open_charge == Charge(2, 2)
+    assert stored_rows(path) == before
 
 
 def test_a_folder_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:

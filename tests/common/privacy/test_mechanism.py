@@ -136,7 +136,7 @@ def test_noise_scale_just_above_an_integer_is_the_next_integer():
         {"noise_multiplier": math.nan},
         {"noise_multiplier": math.inf},
         {"noise_multiplier": 64.1},
-        {"noise_multiplier": 1e-6},
+        {"noise_multiplier": 1e-7},
         {"grid_steps": 0},
         {"grid_steps": -(1 << 20)},
         {"grid_steps": 1000},

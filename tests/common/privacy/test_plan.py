@@ -1,0 +1,334 @@
+"""The plan: rules, reasons, hash, and refusals that say what would help."""
+
+import dataclasses
+import json
+import math
+import re
+from typing import Any
+
+import dp_accounting
+import pytest
+from dp_accounting.pld import PLDAccountant
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import ConfigError
+from common.privacy.accounting import bridge_delta
+from common.privacy.noise import MAX_SCALE
+from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+
+QUICK: dict[str, Any] = {
+    "num_users": 1000,
+    "target_epsilon": 8.0,
+    "target_delta": None,
+    "noise_multiplier": 1.0,
+    "clipping_norm": 0.5,
+    "num_rounds": 20,
+    "expected_cohort_size": 50.0,
+    "spare_attempts": 3,
+    "dimension": 5000,
+    "trust": "simulation",
+    "seed": None,
+    "details": {"base_sha256": "ab", "layout_sha256": "cd"},
+}
+AUTO = QUICK | {
+    "noise_multiplier": None,
+    "num_rounds": None,
+    "expected_cohort_size": None,
+    "spare_attempts": None,
+}
+PLAN = make_plan(**QUICK)
+AUTO_PLAN = make_plan(**AUTO)
+
+
+def problems_of(**changes: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        make_plan(**(QUICK | changes))
+    return str(refused.value)
+
+
+def recomputed_epsilon(plan: PrivacyPlan) -> float:
+    """By dp_accounting alone."""
+    accountant = PLDAccountant(
+        dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=1e-4
+    )
+    event = dp_accounting.PoissonSampledDpEvent(
+        plan.sampling_probability, dp_accounting.GaussianDpEvent(plan.noise_multiplier)
+    )
+    accountant.compose(dp_accounting.SelfComposedDpEvent(event, plan.num_charges))
+    return float(accountant.get_epsilon(plan.accounting_delta))
+
+
+@pytest.mark.parametrize("plan", [PLAN, AUTO_PLAN], ids=["given", "auto"])
+def test_promise_holds_for_a_second_accountant(plan):
+    spent = recomputed_epsilon(plan)
+    assert spent <= plan.epsilon <= plan.target_epsilon
+    assert plan.epsilon == pytest.approx(spent, rel=2e-6)
+
+
+@pytest.mark.parametrize("plan", [PLAN, AUTO_PLAN], ids=["given", "auto"])
+def test_the_parts_of_delta_fit_into_delta(plan):
+    assert plan.accounting_delta + plan.bridge_delta <= plan.delta
+    assert 0 < plan.bridge_delta <= 0.01 * plan.delta
+    assert plan.accounting_delta == 0.99 * plan.delta
+    assert plan.bridge_delta == bridge_delta(
+        num_charges=plan.num_charges,
+        dimension=plan.dimension,
+        noise_scale=plan.mechanism.noise_scale,
+        epsilon=plan.epsilon,
+    )
+
+
+def test_calibrated_plan_uses_up_its_target():
+    assert 8.0 * 0.998 < AUTO_PLAN.epsilon <= 8.0
+    less = dataclasses.replace(AUTO_PLAN, noise_multiplier=AUTO_PLAN.noise_multiplier - 1e-4)
+    assert recomputed_epsilon(less) > 8.0
+
+
+def test_everything_is_accounted_over_rounds_and_spare_attempts():
+    assert PLAN.num_charges == 23
+    assert AUTO_PLAN.num_rounds == 50
+    assert AUTO_PLAN.num_charges == 55
+    fewer = dataclasses.replace(PLAN, num_charges=20)
+    assert recomputed_epsilon(fewer) < PLAN.epsilon
+
+
+@pytest.mark.parametrize(("rounds", "spare"), [(1, 3), (30, 3), (31, 4), (100, 10), (101, 11)])
+def test_a_tenth_of_the_rounds_is_spare_and_at_least_three(rounds, spare):
+    plan = make_plan(
+        **(QUICK | {"num_rounds": rounds, "spare_attempts": None, "noise_multiplier": 4.0})
+    )
+    assert plan.num_charges == rounds + spare
+
+
+def test_no_spare_attempts_are_a_choice():
+    assert make_plan(**(QUICK | {"spare_attempts": 0})).num_charges == 20
+
+
+@pytest.mark.parametrize(
+    ("num_users", "delta"),
+    [(2, 1e-5), (1000, 1e-5), (35_000, 1e-5), (36_000, 36_000**-1.1), (10**7, (10**7) ** -1.1)],
+)
+def test_delta_is_the_smaller_of_two_rules(num_users, delta):
+    cohort = num_users * 0.01
+    plan = make_plan(**(QUICK | {"num_users": num_users, "expected_cohort_size": cohort}))
+    assert plan.delta == delta
+    assert plan.delta < 1 / num_users
+
+
+@pytest.mark.parametrize(
+    ("num_users", "cohort"),
+    [
+        (2, 2),
+        (20, 20),
+        (50, 20),
+        (200, 20),
+        (201, 20.1),
+        (5000, 500),
+        (10_000, 1000),
+        (10**6, 1000),
+    ],
+)
+def test_cohort_is_a_tenth_of_the_users_within_bounds(num_users, cohort):
+    changes = {"num_users": num_users, "expected_cohort_size": None, "noise_multiplier": 20.0}
+    plan = make_plan(**(QUICK | changes))
+    assert plan.expected_cohort_size == pytest.approx(cohort)
+    assert plan.sampling_probability == plan.expected_cohort_size / num_users <= 1
+
+
+DERIVED = (
+    "epsilon",
+    "delta",
+    "accounting_delta",
+    "bridge_delta",
+    "num_rounds",
+    "num_charges",
+    "expected_cohort_size",
+    "sampling_probability",
+    "noise_multiplier",
+    "clipping_norm",
+    "grid_steps",
+)
+
+
+@pytest.mark.parametrize("plan", [PLAN, AUTO_PLAN], ids=["given", "auto"])
+@pytest.mark.parametrize("name", DERIVED)
+def test_every_derived_number_has_its_reason(plan, name):
+    assert name in {field.name for field in dataclasses.fields(plan)}
+    assert plan.reasons[name]
+
+
+def test_reasons_tell_a_given_number_from_a_derived_one():
+    for name in ("num_rounds", "expected_cohort_size", "noise_multiplier"):
+        assert PLAN.reasons[name] == "given"
+        assert AUTO_PLAN.reasons[name] != "given"
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "num_users": 1001,
+    "target_epsilon": 7.0,
+    "epsilon": 1.0,
+    "delta": 2e-6,
+    "accounting_delta": 3e-6,
+    "bridge_delta": 4e-9,
+    "num_rounds": 21,
+    "num_charges": 24,
+    "expected_cohort_size": 51.0,
+    "sampling_probability": math.nextafter(0.05, 1),
+    "noise_multiplier": math.nextafter(1.0, 2),
+    "clipping_norm": 0.6,
+    "grid_steps": 1 << 24,
+    "dimension": 5001,
+    "trust": "server",
+    "seed": 7,
+    "details": {"base_sha256": "ab", "layout_sha256": "ce"},
+}
+
+
+def test_every_promised_number_is_known_to_this_test():
+    names = {field.name for field in dataclasses.fields(PLAN)}
+    assert set(OTHER_VALUES) | {"reasons"} == names
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_hash_changes_with_every_promised_number(name):
+    assert getattr(PLAN, name) != OTHER_VALUES[name]
+    assert dataclasses.replace(PLAN, **{name: OTHER_VALUES[name]}).sha256 != PLAN.sha256
+
+
+def test_hash_does_not_change_with_the_reasons():
+    other = dataclasses.replace(PLAN, reasons={"delta": "because"})
+    assert other.sha256 == PLAN.sha256
+    assert other == PLAN
+
+
+def test_equal_arguments_make_equal_plans_whole_numbers_included():
+    whole = QUICK | {"expected_cohort_size": 50, "target_epsilon": 8, "noise_multiplier": 1}
+    assert make_plan(**whole).sha256 == make_plan(**QUICK).sha256 == PLAN.sha256
+
+
+@pytest.mark.parametrize("plan", [PLAN, AUTO_PLAN], ids=["given", "auto"])
+def test_plan_survives_json(plan):
+    again = plan_from_json(plan.to_json())
+    assert again == plan
+    assert again.reasons == plan.reasons
+    assert again.sha256 == plan.sha256
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1e-12, 1e-3), st.integers(0, 1 << 62))
+def test_floats_survive_json_exactly(clipping_norm, delta, seed):
+    plan = dataclasses.replace(PLAN, clipping_norm=clipping_norm, delta=delta, seed=seed)
+    assert plan_from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"num_users": 3}', "null"])
+def test_text_that_is_not_a_plan_is_refused(text):
+    with pytest.raises((ValueError, TypeError)):
+        plan_from_json(text)
+
+
+def test_plan_with_an_unknown_number_is_refused():
+    content = json.loads(PLAN.to_json()) | {"noise": 1}
+    with pytest.raises(TypeError, match="noise"):
+        plan_from_json(json.dumps(content))
+
+
+def test_mechanism_is_made_of_the_promised_numbers():
+    mechanism = PLAN.mechanism
+    for field in dataclasses.fields(mechanism):
+        assert getattr(mechanism, field.name) == getattr(PLAN, field.name)
+
+
+@pytest.mark.parametrize("delta", [1 / 1000, 0.0011, 0.5])
+def test_delta_of_one_over_n_or_more_is_refused(delta):
+    assert "must be below 1/N = 0.001" in problems_of(target_delta=delta)
+
+
+def test_delta_just_below_one_over_n_is_accepted():
+    assert make_plan(**(QUICK | {"target_delta": 0.000999})).delta == 0.000999
+
+
+def test_delta_below_the_accountants_reach_is_refused():
+    assert "at least 1e-12" in problems_of(target_delta=9e-13)
+
+
+def test_cohort_larger_than_the_population_is_refused():
+    assert "must be at most N = 1000" in problems_of(expected_cohort_size=1000.5)
+
+
+def test_all_problems_of_a_schedule_are_told_at_once():
+    text = problems_of(expected_cohort_size=2000.0, target_delta=0.1)
+    assert "sampling.expected-cohort-size" in text
+    assert "privacy.target-delta" in text
+
+
+def test_given_noise_that_misses_the_target_is_refused():
+    text = problems_of(noise_multiplier=0.5)
+    assert "privacy.noise-multiplier = 0.5: gives epsilon" in text
+    assert "above privacy.target-epsilon = 8" in text
+
+
+def test_given_noise_just_below_the_calibrated_one_is_refused():
+    z = AUTO_PLAN.noise_multiplier
+    assert make_plan(**(AUTO | {"noise_multiplier": z})).epsilon <= 8.0
+    with pytest.raises(ConfigError, match=r"above privacy\.target-epsilon"):
+        make_plan(**(AUTO | {"noise_multiplier": z - 1e-4}))
+
+
+@pytest.mark.parametrize("noise_multiplier", [1e-9, 0.0999, 60.1, 1e9])
+def test_given_noise_out_of_range_is_refused(noise_multiplier):
+    assert "must be from 0.1 to 60" in problems_of(noise_multiplier=noise_multiplier)
+
+
+def test_given_noise_far_below_the_target_is_refused_without_a_fine_computation():
+    # At this noise the fine privacy loss distribution of all charges has 5e8 cells.
+    changes = {"noise_multiplier": 0.1, "expected_cohort_size": 10.0, "num_rounds": 100}
+    assert "gives epsilon" in problems_of(**changes)
+
+
+UNREACHABLE = {"target_epsilon": 0.2, "num_rounds": 2000, "spare_attempts": 200}
+
+
+def test_target_out_of_reach_names_a_cohort_that_reaches_it():
+    text = problems_of(**UNREACHABLE, noise_multiplier=None, expected_cohort_size=1000.0)
+    assert "privacy.target-epsilon = 0.2: out of reach for a cohort of 1000 of 1000 users" in text
+    advised = re.search(r"A cohort of ([0-9.]+) \(sampling.expected-cohort-size\) reaches it", text)
+    assert advised is not None
+    plan = make_plan(
+        **(
+            QUICK
+            | UNREACHABLE
+            | {"noise_multiplier": None, "expected_cohort_size": float(advised[1])}
+        )
+    )
+    assert plan.epsilon <= 0.2
+
+
+def test_target_that_no_cohort_reaches_says_so():
+    text = problems_of(
+        target_epsilon=0.01,
+        noise_multiplier=None,
+        num_users=10,
+        expected_cohort_size=5.0,
+        num_rounds=2000,
+    )
+    assert "No cohort of these users reaches it" in text
+
+
+@pytest.mark.parametrize("noise_multiplier", [None, 1.0])
+def test_target_too_large_for_the_discrete_noise_is_refused_at_once(noise_multiplier):
+    text = problems_of(target_epsilon=1e6, noise_multiplier=noise_multiplier)
+    assert "does not fit into delta" in text
+
+
+@pytest.mark.parametrize("dimension", [1, 10**4, 10**6])
+def test_grid_fits_the_noise_sampler(dimension):
+    plan = make_plan(**(QUICK | {"dimension": dimension}))
+    assert 2 <= plan.mechanism.noise_scale <= MAX_SCALE
+    assert plan.bridge_delta <= plan.delta / 100
+
+
+def test_seed_and_trust_and_details_are_kept():
+    plan = make_plan(**(QUICK | {"seed": 5, "trust": "server"}))
+    assert (plan.seed, plan.trust) == (5, "server")
+    assert plan.details == QUICK["details"]

@@ -1,0 +1,115 @@
+"""The real command, killed at random moments and resumed, ends with the bytes of a straight run."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from common.privacy.ledger import Ledger
+from common.privacy.rows import History
+
+NUM_SPARE = 40
+SMALL = {
+    "run.seed": 7,
+    "run.name": "k",
+    "privacy.spare-attempts": NUM_SPARE,
+    "sampling.expected-cohort-size": 20,
+    "model.max-tokens": 32,
+    "data.max-examples-per-user": 1,
+    "evaluation.every": 100,
+    "evaluation.max-users": 20,
+}
+POLL_SECONDS = 0.01
+STARTUP_SECONDS = 12.0
+
+
+def start(folder: Path, num_rounds: int) -> subprocess.Popen[str]:
+    """The command that begins the run in `folder`, or continues it once its folder exists."""
+    run_path = folder / "k"
+    if run_path.exists():
+        options = ["--resume", str(run_path)]
+    else:
+        settings = {**SMALL, "run.rounds": num_rounds}
+        overrides = [word for key in settings for word in ("--set", f"{key}={settings[key]}")]
+        options = [*overrides, "--output-dir", str(folder)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "simulations.cli", "simulate", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(folder: Path, num_rounds: int) -> bytes:
+    """Runs to the end and returns the exported adapter."""
+    output, _ = (process := start(folder, num_rounds)).communicate()
+    assert process.returncode == 0, output
+    return (folder / "k" / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def kill_at_random(folder: Path, num_rounds: int, rng: random.Random) -> bool:
+    """One life that ends in SIGKILL, unless it ends by itself first: whether it was killed.
+
+    One life in three dies at any moment of its start; the others at, or shortly after, a change of
+    the ledger or of the checkpoints, where most of the protocol happens.
+    """
+    watched = [folder / "k" / "ledger.sqlite", folder / "k" / "checkpoints"]
+    process = start(folder, num_rounds)
+    num_changes = rng.choice([0, 2, 4])
+    end = time.monotonic() + (rng.uniform(0, STARTUP_SECONDS) if num_changes == 0 else 600)
+    last = modified(watched)
+    while process.poll() is None and time.monotonic() < end:
+        if num_changes and (now := modified(watched)) != last:
+            last, num_changes = now, num_changes - 1
+            if num_changes == 0:
+                end = time.monotonic() + rng.choice([0.0, 0.0, rng.uniform(0, 2)])
+        try:
+            process.wait(POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), output
+    return process.returncode != 0
+
+
+def modified(paths: list[Path]) -> list[int]:
+    return [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
+
+
+def check(folder: Path, num_rounds: int) -> History | None:
+    """Whatever the moment of death: the ledger verifies, and counts enough."""
+    path = folder / "k" / "ledger.sqlite"
+    if not path.exists():
+        return None
+    history = Ledger.read(path)
+    assert len(history.releases) <= len(history.charges) <= num_rounds + NUM_SPARE
+    return history
+
+
+def kill_and_resume(folder: Path, *, num_rounds: int, num_kills: int, seed: int) -> None:
+    straight = finish(folder / "straight", num_rounds)
+    killed, rng, num_killed = folder / "killed", random.Random(seed), 0
+    for _ in range(num_kills):
+        num_killed += kill_at_random(killed, num_rounds, rng)
+        check(killed, num_rounds)
+    assert finish(killed, num_rounds) == straight
+    history = check(killed, num_rounds)
+    assert history is not None
+    assert len(history.releases) == num_rounds
+    assert len(history.charges) <= num_rounds + num_killed
+
+
+def test_a_command_killed_three_times_ends_like_the_straight_run(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, num_rounds=3, num_kills=3, seed=3)
+
+
+@pytest.mark.slow
+def test_a_command_killed_twenty_times_ends_like_the_straight_run(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, num_rounds=6, num_kills=20, seed=20)

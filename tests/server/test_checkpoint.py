@@ -1,0 +1,326 @@
+"""Checkpoints: whole or absent, adopted or burned, never another file than the released one."""
+
+import errno
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from crash_disk import FailingDisk
+from crash_rules import quick_folder
+from safetensors.numpy import save
+from small_run import create, live, plan_body, small_plan
+
+from common.errors import DiskError, LedgerDamagedError
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.rows import Charge, Release
+from server.checkpoint import (
+    Checkpoint,
+    check_free_space,
+    checkpoint_path,
+    parse_checkpoint,
+    prune,
+    read_released,
+    recover,
+    write_checkpoint,
+)
+
+PLAN = small_plan()
+CHECKPOINT = Checkpoint(
+    round=1,
+    attempt=1,
+    plan_sha256=PLAN.sha256,
+    adapter=np.array([0.5, -0.0, 1e-45, 3e38], dtype=np.float32),
+    moments={"first": np.array([1e-310, 1.0, -2.0, 0.1]), "second": np.arange(4.0)},
+)
+PATH = "round-000001-attempt-1.safetensors"
+
+
+def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
+    assert found is not None
+    key = (found.round, found.attempt, found.plan_sha256)
+    assert key == (expected.round, expected.attempt, expected.plan_sha256)
+    assert found.adapter.dtype == np.float32
+    assert found.adapter.tobytes() == expected.adapter.tobytes()
+    assert set(found.moments) == set(expected.moments)
+    for name, values in expected.moments.items():
+        assert found.moments[name].dtype == np.float64
+        assert found.moments[name].tobytes() == values.tobytes()
+
+
+# The file
+
+
+def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path: Path) -> None:
+    digest = write_checkpoint(tmp_path, CHECKPOINT, Disk())
+    assert [path.name for path in tmp_path.iterdir()] == [PATH]
+    assert hashlib.sha256((tmp_path / PATH).read_bytes()).hexdigest() == digest
+    assert_same(read_released(tmp_path, Release(1, 1, digest)), CHECKPOINT)
+
+
+def test_equal_checkpoints_have_equal_bytes(tmp_path: Path) -> None:
+    digests = {write_checkpoint(tmp_path, CHECKPOINT, Disk()) for _ in range(20)}
+    assert len(digests) == 1
+
+
+def test_an_optimizer_without_moments_has_checkpoints_too(tmp_path: Path) -> None:
+    bare = replace(CHECKPOINT, moments={})
+    digest = write_checkpoint(tmp_path, bare, Disk())
+    assert_same(read_released(tmp_path, Release(1, 1, digest)), bare)
+
+
+def test_any_flipped_bit_makes_a_checkpoint_unreadable(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, CHECKPOINT, Disk())
+    content = (tmp_path / PATH).read_bytes()
+    for index in range(len(content)):
+        for bit in (index % 8, (index + 3) % 8):
+            changed = bytearray(content)
+            changed[index] ^= 1 << bit
+            found = parse_checkpoint(bytes(changed))
+            if found is not None:  # a bit of white space, or of a key that nothing reads
+                assert_same(found, CHECKPOINT)
+                assert index < len(content) - CHECKPOINT.adapter.nbytes - 64
+
+
+def test_a_torn_checkpoint_is_unreadable(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, CHECKPOINT, Disk())
+    content = (tmp_path / PATH).read_bytes()
+    for size in range(len(content)):
+        assert parse_checkpoint(content[:size]) is None
+        assert parse_checkpoint(content[:size] + bytes(len(content) - size)) is None or not any(
+            content[size:]
+        )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 64,
+        save({"adapter": CHECKPOINT.adapter}),
+        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "{}"}),
+        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "[]"}),
+        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "x"}),
+        save({"other": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": '{"round": 1}'}),
+    ],
+)
+def test_a_file_of_somebody_else_is_no_checkpoint(content: bytes) -> None:
+    assert parse_checkpoint(content) is None
+
+
+def test_only_the_released_bytes_are_accepted(tmp_path: Path) -> None:
+    digest = write_checkpoint(tmp_path, CHECKPOINT, Disk())
+    other = replace(CHECKPOINT, adapter=CHECKPOINT.adapter + 1)
+    write_checkpoint(tmp_path, other, Disk())  # sound, and not what was released
+    with pytest.raises(LedgerDamagedError, match="restore the file"):
+        read_released(tmp_path, Release(1, 1, digest))
+
+
+def test_a_missing_release_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LedgerDamagedError, match="missing"):
+        read_released(tmp_path, Release(1, 1, "0" * 64))
+
+
+def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_end(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    write_checkpoint(tmp_path, CHECKPOINT, disk)
+    assert disk.names == ["write", "rename", "fsync_folder"]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_pruning_keeps_the_newest_rounds_and_what_is_not_ours(tmp_path: Path, keep: int) -> None:
+    names = [checkpoint_path(tmp_path, round, 1).name for round in range(1, 8)]
+    others = ["round-000001-attempt-1.tmp", "notes.txt", "around-000001-attempt-1.safetensors"]
+    for name in (*names, *others):
+        (tmp_path / name).touch()
+    prune(tmp_path, Disk(), last_round=7, keep=keep)
+    assert {path.name for path in tmp_path.iterdir()} == {*names[-keep:], *others}
+
+
+@pytest.mark.parametrize(("missing", "is_enough"), [(0, True), (1, False)])
+def test_a_round_needs_room_for_two_checkpoints(
+    tmp_path: Path, missing: int, is_enough: bool
+) -> None:
+    class Nearly(Disk):
+        def free_bytes(self, path: Path) -> int:
+            return 1000 - missing
+
+    if is_enough:
+        check_free_space(tmp_path, 1000, Nearly())
+    else:
+        with pytest.raises(DiskError, match="999 bytes free, 1,000 needed"):
+            check_free_space(tmp_path, 1000, Nearly())
+
+
+def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
+    check_free_space(tmp_path, 1, Disk())
+    with pytest.raises(DiskError):
+        check_free_space(tmp_path, 1 << 80, Disk())
+
+
+# Recovery
+
+
+@pytest.fixture
+def charged(tmp_path: Path) -> Iterator[tuple[Ledger, Path]]:
+    """A ledger with an open charge, and the folder of its checkpoints."""
+    path = tmp_path / "ledger.sqlite"
+    Ledger.create(path, plan_body(PLAN))
+    with Ledger.open(path, plan_sha256=PLAN.sha256) as ledger:
+        ledger.open_run("r")
+        ledger.charge(1)
+        (tmp_path / "checkpoints").mkdir()
+        yield ledger, tmp_path / "checkpoints"
+
+
+def test_a_finished_checkpoint_is_adopted_byte_for_byte(charged: tuple[Ledger, Path]) -> None:
+    ledger, folder = charged
+    digest = write_checkpoint(folder, CHECKPOINT, Disk())
+    before = (folder / PATH).read_bytes()
+    recover(ledger, folder, PLAN.sha256, Disk())
+    assert ledger.last_release == Release(1, 1, digest)
+    assert ledger.num_charges == 1
+    assert (folder / PATH).read_bytes() == before
+
+
+def test_an_adopted_file_is_synced_again_before_its_release(
+    charged: tuple[Ledger, Path],
+) -> None:
+    ledger, folder = charged
+    write_checkpoint(folder, CHECKPOINT, Disk())
+    seen: list[object] = []
+
+    class Watching(FailingDisk):
+        def fsync(self, path: Path) -> None:
+            seen.append((path.name, ledger.last_release))
+            super().fsync(path)
+
+        def fsync_folder(self, path: Path) -> None:
+            seen.append((path.name, ledger.last_release))
+            super().fsync_folder(path)
+
+    recover(ledger, folder, PLAN.sha256, Watching())
+    assert seen == [(PATH, None), ("checkpoints", None)]
+    assert ledger.last_release is not None
+
+
+def _nothing(folder: Path) -> None:
+    """No file at all."""
+
+
+def _whole_temporary(folder: Path) -> None:
+    write_checkpoint(folder, CHECKPOINT, Disk())
+    (folder / PATH).rename(folder / "round-000001-attempt-1.tmp")
+
+
+def _torn(folder: Path) -> None:
+    write_checkpoint(folder, CHECKPOINT, Disk())
+    (folder / PATH).write_bytes((folder / PATH).read_bytes()[:-1])
+
+
+def _of_another(**change: object) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        write_checkpoint(folder, replace(CHECKPOINT, **change), Disk())  # type: ignore[arg-type]
+        (found,) = folder.iterdir()
+        found.rename(folder / PATH)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        _nothing,
+        _whole_temporary,
+        _torn,
+        _of_another(plan_sha256="0" * 64),
+        _of_another(attempt=2),
+        _of_another(round=2),
+    ],
+)
+def test_without_its_own_whole_file_a_charge_is_burned(
+    charged: tuple[Ledger, Path], leave: Callable[[Path], None]
+) -> None:
+    ledger, folder = charged
+    leave(folder)
+    recover(ledger, folder, PLAN.sha256, Disk())
+    assert ledger.last_release is None
+    assert ledger.open_charge is None
+    assert ledger.num_charges == 1
+    assert ledger.charge(1) == Charge(1, 2)
+    assert list(folder.glob("*.tmp")) == []
+
+
+def test_recovery_without_an_open_charge_writes_nothing(charged: tuple[Ledger, Path]) -> None:
+    ledger, folder = charged
+    recover(ledger, folder, PLAN.sha256, Disk())
+    head = ledger.head
+    recover(ledger, folder, PLAN.sha256, Disk())
+    assert ledger.head == head
+
+
+# Disks that fail
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_failed_write_is_a_disk_error_and_leaves_no_torn_file(
+    tmp_path: Path, fails_at: int, error: int
+) -> None:
+    with pytest.raises(DiskError):
+        write_checkpoint(tmp_path, CHECKPOINT, FailingDisk(fails_at, error))
+    path = tmp_path / PATH
+    assert path.exists() == (fails_at == 3)  # its name was there already
+    if path.exists():
+        assert_same(parse_checkpoint(path.read_bytes()), CHECKPOINT)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_a_failed_sync_keeps_recovery_from_releasing(
+    charged: tuple[Ledger, Path], fails_at: int, error: int
+) -> None:
+    ledger, folder = charged
+    digest = write_checkpoint(folder, CHECKPOINT, Disk())
+    with pytest.raises(DiskError):
+        recover(ledger, folder, PLAN.sha256, FailingDisk(fails_at, error))
+    assert ledger.open_charge == Charge(1, 1)
+    recover(ledger, folder, PLAN.sha256, Disk())
+    assert ledger.last_release == Release(1, 1, digest)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_neither_adopted_nor_burned(
+    charged: tuple[Ledger, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, folder = charged
+    write_checkpoint(folder, CHECKPOINT, Disk())
+
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(DiskError):
+        recover(ledger, folder, PLAN.sha256, Disk())
+    assert ledger.open_charge == Charge(1, 1)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_run_on_a_failing_disk_stops_and_ends_like_the_straight_run(error: int) -> None:
+    plan = small_plan(seed=7, num_rounds=5)
+    counter = FailingDisk()
+    with quick_folder() as folder:
+        expected = live(create(folder / "run", plan), plan, disk=counter)
+    assert counter.names.count("remove") == 2
+    for fails_at in range(1, len(counter.names) + 1):
+        with quick_folder() as folder:
+            run_path = create(folder / "run", plan)
+            with pytest.raises(DiskError):
+                live(run_path, plan, disk=FailingDisk(fails_at, error))
+            state = live(run_path, plan)
+            assert state.adapter.tobytes() == expected.adapter.tobytes()
+            num_charges = len(Ledger.read(run_path / "ledger.sqlite").charges)
+            is_burned = counter.names[fails_at - 1] in ("write", "rename")
+            assert num_charges == plan.num_rounds + is_burned
