@@ -1,10 +1,10 @@
 """The cohort engine: local training of many users in shared passes over one frozen base.
 
-`slots` users are resident, each with its own delta from the adapter that all were sent. One tick is
-one local step of every resident user: the rows of their minibatches are grouped by padded length
-and cut into passes; every row carries a copy of its user's adapter, and its gradient is added to its
-user alone. A finished user is handed out and replaced at once, so memory is bounded by the slots and
-by the tokens of a pass, never by the cohort.
+`slots` users are resident, each with its own delta from the adapter that all were sent. One tick
+is one local step of every resident user: the rows of their minibatches are grouped by padded length
+and cut into passes; every row carries a copy of its user's adapter, and its gradient is added to
+its user alone. A finished user is handed out and replaced at once, so memory is bounded by the
+slots and by the tokens of a pass, never by the cohort.
 
 A user's minibatches, padded lengths and order of additions depend on that user alone, and matrix
 products give each row the same bits whatever the other rows are (asserted by tests on the CPU), so
@@ -12,14 +12,15 @@ an update is bit-identical whoever shares its passes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.loss import LinearCrossEntropy, score_positions, select_positions
+from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions
 from client.stacked import StackedLinear, StackedLoRA
 from common.adapter import AdapterLayout
 from common.model import BaseModel
@@ -89,14 +90,14 @@ class CohortEngine:
         pass_tokens: int = 4096,
     ):
         self._device = torch.device(device)
-        self._model = base.model.to(self._device)
+        model: Any = base.model
+        self._model = model.to(self._device)
         self._layout, self._slots, self._pass_tokens = layout, slots, pass_tokens
         self._is_causal = base.task == "causal-lm"
         self._pad = int(base.tokenizer.pad_token_id or 0)
         self._modules = install(self._model, layout)
         self._sizes = [entry.size for entry in layout.entries]
-        embeddings = self._model.get_input_embeddings() if self._is_causal else None
-        self._num_ids = len(embeddings.weight) if embeddings is not None else None
+        self._num_ids = len(self._model.get_input_embeddings().weight)
 
     def train(
         self,
@@ -122,7 +123,7 @@ class CohortEngine:
         residents: dict[int, _Resident] = {}
         dimension = self._layout.dimension
         first = torch.from_numpy(start).to(self._device)
-        delta = torch.zeros(self._slots, dimension, device=self._device)
+        delta = first.new_zeros(self._slots, dimension)
         moments = torch.zeros(2 * (training.optimizer == "adamw"), *delta.shape).to(delta)
         while self._fill(residents, queue, sink):
             gradient = self._tick(first, delta, residents)
@@ -182,7 +183,7 @@ class CohortEngine:
         except Exception:
             return []
         ids = [row.input_ids for step in steps for row in step]
-        if self._num_ids and any(i.min() < 0 or i.max() >= self._num_ids for i in ids):
+        if any(i.min() < 0 or i.max() >= self._num_ids for i in ids):
             return []
         return steps
 
@@ -216,10 +217,13 @@ class CohortEngine:
         self, part: Sequence[_Row], first: Tensor, delta: Tensor, gradient: Tensor
     ) -> None:
         """One pass: adds every row's gradient to its user, in the order of the rows."""
+        if not self._is_causal:
+            # A head sees one position per row, so here the rows have to come in full multiples.
+            part = [*part, *[replace(part[-1], weight=0.0)] * (-len(part) % ROW_MULTIPLE)]
         owners = torch.tensor([item.slot for item in part], device=self._device)
         live = (first + delta.index_select(0, owners)).requires_grad_()
         self._bind(live)
-        weights = torch.tensor([item.weight for item in part], device=self._device)
+        weights = live.new_tensor([item.weight for item in part])
         with torch.enable_grad():
             loss = self._loss([item.row for item in part], weights)
             (slope,) = torch.autograd.grad(loss, live)
@@ -254,7 +258,7 @@ class CohortEngine:
     def _hidden(self, inputs: Tensor) -> Tensor:
         """Last hidden states (rows, tokens, hidden). Right padding needs no mask: attention is
         causal, so no real position ever looks at padding."""
-        output = self._model.base_model(input_ids=inputs, use_cache=False)  # type: ignore[operator]
+        output = self._model.base_model(input_ids=inputs, use_cache=False)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
@@ -264,7 +268,7 @@ class CohortEngine:
 
     def _output(self) -> tuple[Tensor, Tensor | None, float | None]:
         """Weight, bias and soft cap of the output layer."""
-        layer = self._model.get_output_embeddings()  # type: ignore[operator]
+        layer = self._model.get_output_embeddings()
         softcap = getattr(self._model.config, "final_logit_softcapping", None)
         return layer.weight, getattr(layer, "bias", None), softcap
 
@@ -296,7 +300,9 @@ class CohortEngine:
     def _bind(self, live: Tensor) -> None:
         """Hands each module its part of the stack `live` (copies, P)."""
         parts: dict[str, dict[str, Tensor]] = {}
-        for entry, part in zip(self._layout.entries, live.split(self._sizes, dim=1), strict=True):
+        for entry, part in zip(
+            self._layout.entries, torch.split(live, self._sizes, dim=1), strict=True
+        ):
             stacked = part.view(len(live), *entry.shape)
             parts.setdefault(entry.module, {})[entry.role] = stacked
         for path, tensors in parts.items():
@@ -308,13 +314,13 @@ def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | 
     modules: dict[str, StackedLoRA | StackedLinear] = {}
     device = next(model.parameters()).device
     for path in dict.fromkeys(entry.module for entry in layout.entries):
-        old = model.get_submodule(path)
+        old: Any = model.get_submodule(path)
         if path in layout.adapted:
             a = layout.frozen.get(path)
             frozen_a = None if a is None else torch.from_numpy(a).to(device)
-            modules[path] = StackedLoRA(old, layout.scale, frozen_a)  # type: ignore[arg-type]
+            modules[path] = StackedLoRA(old, layout.scale, frozen_a)
         else:
-            modules[path] = StackedLinear(old)  # type: ignore[arg-type]
+            modules[path] = StackedLinear(old)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, modules[path])
     return modules

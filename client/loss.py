@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHUNK_POSITIONS = 256
-# Matrix products of a multiple of this many rows give each row the same bits whatever the others are.
+# In products of a multiple of this many rows, a row has the same bits whatever the others are.
 ROW_MULTIPLE = 16
 
 
@@ -17,7 +17,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         context: torch.autograd.function.FunctionCtx,
         hidden: Tensor,  # (positions, hidden)
         weight: Tensor,  # (vocabulary, hidden)
@@ -44,7 +44,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         context: torch.autograd.function.FunctionCtx, scale: Tensor
     ) -> tuple[Tensor | None, ...]:
         (gradient,) = context.saved_tensors  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Stacked adapters: many users' trained weights through one shared frozen base.
 
-A pass holds rows of many users, in the order of its stack: with `copies` adapters in the stack, each
-owns an equal number of adjacent rows. No term crosses rows of different adapters.
+A pass holds rows of many users, in the order of its stack: with `copies` adapters in the stack,
+each owns an equal number of adjacent rows. No term crosses rows of different adapters.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,8 @@ class StackedLoRA(nn.Module):
       b: (copies, out, rank).
     """
 
+    frozen_a: Tensor | None
+
     def __init__(self, base: nn.Linear | Conv1D, scale: float, frozen_a: Tensor | None):
         super().__init__()
         self.base, self.scale = base, scale
@@ -34,10 +36,11 @@ class StackedLoRA(nn.Module):
         y: Tensor = self.base(x)
         assert self.b is not None
         copies = len(self.b)
-        if self.a is None:
-            low = nn.functional.linear(x, self.frozen_a.to(x.dtype))  # type: ignore[operator]
+        if self.frozen_a is not None:
+            low = nn.functional.linear(x, self.frozen_a.to(x.dtype))
             low = low.reshape(copies, -1, low.shape[-1])
         else:
+            assert self.a is not None
             low = torch.bmm(x.reshape(copies, -1, x.shape[-1]), self.a.mT.to(x.dtype))
         stacked = y.reshape(copies, -1, y.shape[-1])
         return torch.baddbmm(stacked, low, self.b.mT.to(x.dtype), alpha=self.scale).view(y.shape)

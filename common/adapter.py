@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,8 +150,8 @@ def lay_out(
         asked = ",".join(unmatched)
         raise ModelError(
             [
-                f'adapter.target-modules = "{asked}": the base model has no such module. Its linear '
-                f"modules are: {found}."
+                f'adapter.target-modules = "{asked}": the base model has no such module. Its '
+                f"linear modules are: {found}."
             ]
         )
     entries, frozen, start = [], {}, []
@@ -212,7 +213,7 @@ def save_adapter(
         tensors[f"{PEFT_PREFIX}{module}.lora_A.weight"] = a
     config = LoraConfig(
         r=layout.rank,
-        lora_alpha=layout.alpha,  # type: ignore[arg-type]
+        lora_alpha=layout.alpha,
         lora_dropout=0.0,
         target_modules=list(layout.adapted),
         modules_to_save=list(layout.heads) or None,
@@ -235,12 +236,16 @@ def merge_adapter(model: nn.Module, vector: NDArray[np.float32], layout: Adapter
     """Adds an adapter to the weights of a plain model, in place: the reference for every export."""
     tensors = layout.unflatten(vector)
     for entry in layout.entries:
-        module, value = model.get_submodule(entry.module), tensors[entry.name]
+        module: Any = model.get_submodule(entry.module)
+        value = tensors[entry.name]
         if entry.role == "lora_B":
-            a = tensors.get(entry.name.replace("lora_B", "lora_A"), layout.frozen.get(entry.module))
+            is_frozen = entry.module in layout.frozen
+            name = entry.name.replace("lora_B", "lora_A")
+            a = layout.frozen[entry.module] if is_frozen else tensors[name]
             product = torch.from_numpy(layout.scale * (value @ a))
-            update = product.T if isinstance(module, Conv1D) else product
-            module.weight += update.to(module.weight)
+            module.weight += (product.T if isinstance(module, Conv1D) else product).to(
+                module.weight
+            )
         elif entry.role in ("weight", "bias"):
             getattr(module, entry.role).copy_(torch.from_numpy(value))
 

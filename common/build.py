@@ -70,8 +70,8 @@ def describe_evaluation(config: RunConfig) -> str:
     if config.data.evaluation_users == 0:
         return "evaluation users: none"
     return (
-        f"evaluation users: one in {config.data.evaluation_users} (SHA-256 of the id is 0 modulo it), "
-        "declared consenting"
+        f"evaluation users: one in {config.data.evaluation_users} (SHA-256 of the id is 0 modulo "
+        "it), declared consenting"
     )
 
 

@@ -58,11 +58,16 @@ class MeanPooledClassifier(nn.Module):
 
     SCALE = 4.0
 
-    def __init__(self, encoder: nn.Module, num_labels: int):
+    def __init__(self, encoder: Any, num_labels: int):
         super().__init__()
         self.config: Any = encoder.config
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.classifier = nn.Linear(self.config.hidden_size, num_labels)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's, as models of transformers have it."""
+        embeddings: nn.Module = self.encoder.get_input_embeddings()
+        return embeddings
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Any:
         """Logits (rows, labels) for right- or left-padded rows."""
@@ -143,11 +148,17 @@ def _load_classifier(
                 output_loading_info=True,
             )
             missing = [*about["missing_keys"], *(key for key, *_ in about["mismatched_keys"])]
-    head = next(name for name in ("classifier", "score") if hasattr(model, name))
+    body = getattr(model, "base_model_prefix", "encoder")
+    layers = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not path.startswith(f"{body}.")
+    }
+    path, output = list(layers.items())[-1]
     new_modules = {name.rsplit(".", 1)[0] for name in missing}
-    heads = {head} | {name for name in new_modules if not name.startswith(head)}
-    output = [m for m in model.get_submodule(head).modules() if isinstance(m, nn.Linear)][-1]
-    if any(name.startswith(head) for name in missing):
+    heads = {name.split(".")[0] for name in layers}
+    heads |= {name for name in new_modules if name.startswith(f"{body}.")}
+    if path in new_modules:
         nn.init.zeros_(output.weight)  # starts at equal chances for all classes
         if output.bias is not None:
             nn.init.zeros_(output.bias)

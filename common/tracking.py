@@ -1,4 +1,4 @@
-"""Tracker protocol: metrics.jsonl always; TensorBoard, MLflow, Weights & Biases, trackio by name."""
+"""Trackers: metrics.jsonl always; TensorBoard, MLflow, Weights & Biases, trackio by name."""
 
 import importlib
 import importlib.util

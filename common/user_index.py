@@ -46,8 +46,8 @@ def open_users(
     """Opens a data set as users; the first time, groups it by user on disk.
 
     Args:
-      path: JSONL, CSV or Parquet file, a dataset folder (`save_to_disk`, or Parquet files), or a hub
-        id.
+      path: JSONL, CSV or Parquet file, a dataset folder (`save_to_disk`, or Parquet files), or a
+        hub id.
       columns: which columns are read.
       cache_path: where the grouped copy is kept: private data, in a folder that only its owner can
         enter. Default: feddp below the user's cache folder.

@@ -284,4 +284,5 @@ def is_zero_modulo(digests: NDArray[np.uint8], one_in: int) -> NDArray[np.bool_]
     rest = np.zeros(len(digests), dtype=np.uint64)
     for position in range(DIGEST_BYTES):  # Horner's rule: the remainder stays below one_in * 256
         rest = (rest * np.uint64(256) + digests[:, position]) % np.uint64(one_in)
-    return rest == 0
+    is_zero: NDArray[np.bool_] = rest == 0
+    return is_zero

@@ -19,6 +19,7 @@ from common.model import BaseModel
 from common.privacy.accounting import epsilon_curve
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
+from common.privacy.noise import check_entropy
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
 from common.privacy.rows import SCHEMA, Body
 from common.privacy.statement import ACCOUNTANT, RELATION, UNIT, accountant_version
@@ -196,6 +197,7 @@ def train(
     Raises:
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
     """
+    check_entropy()
     task, disk = run.config.model.task, Disk()
     trackers = open_trackers(
         run.config.tracking.report_to, folder=run.path, config=to_flat(run.config)

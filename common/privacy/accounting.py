@@ -113,7 +113,7 @@ def epsilon_curve(
         delta=delta,
     )
     inner = np.repeat(np.maximum.accumulate(values), stride)[:num_charges]
-    curve = np.minimum(inner, last)  # fewer charges never cost more, so the last bounds them all
+    curve: NDArray[np.float64] = np.minimum(inner, last)  # fewer charges never cost more, so the last bounds them all
     curve[-1] = last
     return curve
 

@@ -1,5 +1,7 @@
 """One update -> a point of the integer grid with norm <= C exactly, or zero."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,12 +43,17 @@ def clip_to_grid(
     >>> clip_to_grid(np.array([np.nan, 4.0]), clipping_norm=1.0, grid_steps=1024)
     array([0, 0])
     """
+    # A floating-point warning would tell the log that some user's update is odd.
+    with np.errstate(all="ignore"):
+        return _clip(update, clipping_norm, grid_steps)
+
+
+def _clip(update: NDArray[np.floating], clipping_norm: float, grid_steps: int) -> NDArray[np.int64]:
     zero = np.zeros(update.shape, dtype=np.int64)
     values = update.astype(np.float64)
-    if not np.isfinite(values).all():  # decided before any comparison with a NaN norm
-        return zero
-    norm = float(np.linalg.norm(values))
-    if not np.isfinite(norm):
+    # Not np.linalg.norm: the order in which BLAS adds depends on its number of threads.
+    norm = float(np.sqrt(np.sum(np.square(values))))
+    if not math.isfinite(norm):  # so it is with any NaN or infinity; decided before min() sees it
         return zero
     scale = min(1.0, clipping_norm / norm) if norm > 0 else 1.0
     for shrink in (1.0, _SHRINK):

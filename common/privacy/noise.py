@@ -29,7 +29,13 @@ class BitStream:
         self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
 
     def below(self, bound: int, size: int) -> NDArray[np.int64]:
-        """`size` exactly uniform integers in [0, bound), 2 <= bound <= 2^62; int64."""
+        """`size` exactly uniform integers in [0, bound), 2 <= bound <= 2^62; int64.
+
+        Raises:
+          ValueError: the bound is outside, where int64 would no longer be exact.
+        """
+        if not 2 <= bound <= 1 << 62:
+            raise ValueError(f"bound {bound}: must be in [2, 2^62]")
         num_bits = (bound - 1).bit_length()
         out = np.empty(size, dtype=np.int64)
         filled = 0

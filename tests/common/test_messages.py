@@ -119,8 +119,6 @@ def test_replies_outside_the_contract_are_refused(name: str) -> None:
     ],
 )
 def test_evaluations_outside_the_contract_are_refused(sums: dict[str, float]) -> None:
-    content = RecordDict(
-        {"evaluation": MetricRecord(sums), "config": ConfigRecord({"version": 1})}
-    )
+    content = RecordDict({"evaluation": MetricRecord(sums), "config": ConfigRecord({"version": 1})})
     with pytest.raises(MessageError):
         decode_evaluate_reply(content)

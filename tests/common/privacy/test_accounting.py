@@ -187,6 +187,32 @@ def test_curve_rises_to_epsilon_and_never_above_it(q, z, rounds, delta):
         assert curve[count - 1] >= bound(q, z, count, delta) - 1e-6
 
 
+def exact_subsampled(q: float, z: float, loss: float) -> tuple[float, float]:
+    """Hockey-stick divergences of one round in closed form: a user removed, a user added."""
+
+    def point_of(ratio: float) -> float:
+        """Where the density ratio of with to without the user equals `ratio`."""
+        return z * z * math.log((ratio - 1 + q) / q) + 0.5
+
+    def with_user(x: float, tail: object) -> float:
+        return (1 - q) * float(tail(x / z)) + q * float(tail((x - 1) / z))
+
+    x = point_of(math.exp(loss))
+    removed = with_user(x, norm.sf) - math.exp(loss) * float(norm.sf(x / z))
+    if math.exp(-loss) <= 1 - q:  # the ratio is never that small
+        return removed, 0.0
+    x = point_of(math.exp(-loss))
+    return removed, float(norm.cdf(x / z)) - math.exp(loss) * with_user(x, norm.cdf)
+
+
+@pytest.mark.parametrize(("q", "z"), [(0.01, 0.7), (0.05, 1.0), (0.3, 0.5), (0.9, 2.0)])
+@pytest.mark.parametrize("delta", [1e-5, 1e-8])
+def test_one_round_is_the_closed_form_of_the_worse_direction_and_not_below(q, z, delta):
+    value = bound(q, z, 1, delta)
+    assert max(exact_subsampled(q, z, value)) <= delta
+    assert max(exact_subsampled(q, z, value * (1 - 1e-3))) > delta
+
+
 # (q, rounds, target, delta): z, bisected on a grid of 1e-4.
 CALIBRATED = [
     (0.01, 1000, 2, 1e-6, 1.0291),

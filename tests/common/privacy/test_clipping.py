@@ -68,6 +68,32 @@ def test_norm_bound_is_exact_for_long_and_for_equal_entries(dimension, dtype):
         assert exact_squares(point) >= ((1 << 24) - math.isqrt(dimension) - 2) ** 2
 
 
+def just_outside(grid_steps: int) -> np.ndarray:
+    """Integers whose squares add up to K^2 + 1: so close that a float64 norm may say K or less."""
+    entry = 65537
+    repeats = grid_steps**2 // entry**2 - 1
+    rest = grid_steps**2 + 1 - repeats * entry**2
+    for first in range(math.isqrt(rest), 0, -1):  # the rest as four squares; Lagrange
+        left = rest - first**2
+        second = math.isqrt(left)
+        for third in range(math.isqrt(left - second**2), -1, -1):
+            fourth = math.isqrt(left - second**2 - third**2)
+            if first**2 + second**2 + third**2 + fourth**2 == rest:
+                return np.array([first, second, third, fourth] + [entry] * repeats)
+    raise AssertionError(f"{rest} is not a sum of four squares")
+
+
+def test_update_whose_float_norm_is_too_small_by_rounding_still_ends_within():
+    outside = just_outside(1 << 24)
+    assert exact_squares(outside) == (1 << 48) + 1
+    for j in range(1, 16):
+        clipping_norm = 1 + j * 2.0**-24  # times any entry exact in float64, unlike the squares
+        update = outside * clipping_norm / (1 << 24)
+        point = clip_to_grid(update, clipping_norm=clipping_norm, grid_steps=1 << 24)
+        assert exact_squares(point) <= 1 << 48
+        assert np.abs(outside - point).max() <= 1  # shrunk by a step, not dropped
+
+
 @given(tame_updates, st.floats(0.01, 100.0), grids)
 def test_unclipped_update_is_off_by_less_than_one_step_toward_zero(update, clipping_norm, grid):
     norm = float(np.linalg.norm(update.astype(np.float64)))
@@ -108,7 +134,11 @@ def test_entries_are_truncated_and_not_rounded():
 def test_non_finite_update_contributes_nothing(bad, position, dtype):
     update = np.ones(10, dtype)
     update[position] = bad
-    assert not clip_to_grid(update, clipping_norm=1.0, grid_steps=1 << 20).any()
+    # Decided before any arithmetic with it: infinity times a scale of 0 would be invalid.
+    with np.errstate(invalid="raise"):
+        point = clip_to_grid(update, clipping_norm=1.0, grid_steps=1 << 20)
+    assert point.shape == (10,)
+    assert not point.any()
 
 
 def test_zero_and_negative_zero_give_zero():

@@ -188,6 +188,12 @@ def test_wide_integers_are_uniform(bound):
     assert stats.kstest(draws / bound, "uniform").pvalue > P_THRESHOLD
 
 
+@pytest.mark.parametrize("bound", [0, 1, (1 << 62) + 1, 1 << 64])
+def test_bound_outside_exact_integers_is_refused(bound):
+    with pytest.raises(ValueError, match="bound"):
+        stream(1).below(bound, 10)
+
+
 def test_bits_are_those_of_chacha20():
     # RFC 8439, appendix A.1, test vector 1: key, counter and nonce zero; first 16 bytes.
     golden = bytes.fromhex("76b8e0ada0f13d90405d6ae55386bd28")

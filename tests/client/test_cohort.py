@@ -1,0 +1,369 @@
+"""The engine against a plain loop over users with PEFT's own modules, and its isolation claims."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
+
+from client.cohort import CohortEngine, LocalTraining, LocalWork
+from common.adapter import AdapterLayout, lay_out
+from common.model import BaseModel
+from common.privacy.clipping import clip_to_grid
+from common.tokens import IGNORE, TokenRow
+
+User = list[list[TokenRow]]
+CASES = [
+    ("llama", "causal-lm", "auto"),
+    ("gpt2", "causal-lm", "auto"),
+    ("qwen2", "causal-lm", "auto"),
+    ("bert", "classification", "auto"),
+    ("bert", "classification", "mean"),
+    ("roberta", "classification", "auto"),
+    ("distilbert", "classification", "auto"),
+    ("llama", "classification", "auto"),
+    ("gpt2", "classification", "auto"),
+]
+
+
+@pytest.fixture(scope="session")
+def models_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models")
+    for name, task in {(name, task) for name, task, _ in CASES}:
+        tiny.save(name, path, task=task)
+    return path
+
+
+def make_row(rng: np.random.Generator, task: str, length: int) -> TokenRow:
+    ids = rng.integers(3, tiny.VOCABULARY, size=length)
+    if task == "classification":
+        return TokenRow(ids, rng.integers(0, len(tiny.LABELS), size=1))
+    labels = np.append(ids[1:], 2)
+    labels[: length // 3] = IGNORE
+    return TokenRow(ids, labels)
+
+
+def make_users(task: str, seed: int = 0) -> list[User]:
+    """Ragged: 1 to 4 steps, 1 to 4 rows each, 2 to 50 tokens; one user without rows, one whose row
+    predicts nothing."""
+    rng = np.random.default_rng(seed)
+    users = [
+        [
+            [make_row(rng, task, int(rng.integers(2, 50))) for _ in range(rng.integers(1, 5))]
+            for _ in range(rng.integers(1, 5))
+        ]
+        for _ in range(7)
+    ]
+    users.append([])
+    if task == "causal-lm":
+        row = make_row(rng, task, 9)
+        users.append([[replace(row, labels=np.full(9, IGNORE))]])
+    return users
+
+
+def layout_of(base: BaseModel, kind: str) -> AdapterLayout:
+    return lay_out(base, kind=kind, rank=3, alpha=6.0, target_modules=None)
+
+
+def nonzero_start(layout: AdapterLayout, dtype: type = np.float32) -> NDArray[np.floating]:
+    """B = 0 would hide the gradient of A; heads start as loaded."""
+    noise = np.random.default_rng(5).normal(size=layout.dimension) * 0.05
+    return (layout.start + noise).astype(dtype)
+
+
+def engine_updates(
+    engine: CohortEngine,
+    start: NDArray[np.floating],
+    users: Sequence[User],
+    training: LocalTraining,
+) -> NDArray[np.floating]:
+    """Updates by user; one that is never handed out stays NaN."""
+    found = np.full((len(users), len(start)), np.nan, dtype=start.dtype)
+
+    def sink(key: int, update: NDArray[np.floating]) -> None:
+        assert np.isnan(found[key]).all()
+        found[key] = update
+
+    work = [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)]
+    engine.train(start, work, training=training, sink=sink)
+    return found
+
+
+def loop_updates(
+    base: BaseModel,
+    layout: AdapterLayout,
+    start: NDArray[np.floating],
+    users: Sequence[User],
+    training: LocalTraining,
+) -> NDArray[np.floating]:
+    """The oracle: one user at a time, PEFT's modules, the library's forward, full logits."""
+    config = LoraConfig(
+        r=layout.rank,
+        lora_alpha=int(layout.alpha),
+        target_modules=list(layout.adapted),
+        modules_to_save=list(layout.heads) or None,
+        fan_in_fan_out=layout.is_transposed,
+    )
+    peft_model = get_peft_model(copy.deepcopy(base.model), config).eval()
+    dtype = torch.float64 if start.dtype == np.float64 else torch.float32
+    peft_model.to(dtype)
+    parameters = dict(peft_model.named_parameters())
+
+    def find(name: str) -> torch.nn.Parameter:
+        plain = name.removesuffix(".weight")
+        candidates = [name, f"{plain}.default.weight"]
+        head = name.rpartition(".")
+        for module in layout.heads:
+            prefix = f"base_model.model.{module}"
+            if name.startswith(prefix):
+                rest = name[len(prefix) :]
+                candidates.append(f"{prefix}.modules_to_save.default{rest}")
+        assert head
+        return next(parameters[c] for c in candidates if c in parameters)
+
+    for module, a in layout.frozen.items():
+        find(f"base_model.model.{module}.lora_A.weight").data = torch.from_numpy(a).to(dtype)
+    trained = [find(entry.name) for entry in layout.entries]
+    peft_model.requires_grad_(False)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    updates = []
+    for user in users:
+        offset = 0
+        for parameter, entry in zip(trained, layout.entries, strict=True):
+            part = torch.from_numpy(start[offset : offset + entry.size].copy())
+            parameter.data = part.reshape(entry.shape).to(dtype)
+            offset += entry.size
+        optimizer = (
+            torch.optim.SGD(trained, lr=training.learning_rate)
+            if training.optimizer == "sgd"
+            else torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+        )
+        for step in user:
+            optimizer.zero_grad(set_to_none=False)
+            loop_loss(peft_model, base.task, step).backward()
+            optimizer.step()
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in trained]).numpy()
+        updates.append(flat - start)
+    return np.stack(updates)
+
+
+def loop_loss(model: torch.nn.Module, task: str, step: Sequence[TokenRow]) -> torch.Tensor:
+    """Mean over what the step predicts, row by row, without padding."""
+    total, count = torch.zeros((), dtype=next(model.parameters()).dtype), 0
+    for row in step:
+        ids = torch.from_numpy(row.input_ids)[None]
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        labels = torch.from_numpy(row.labels)
+        scores = logits[0] if task == "causal-lm" else logits
+        total = total + functional.cross_entropy(
+            scores, labels, ignore_index=IGNORE, reduction="sum"
+        )
+        count += int((labels != IGNORE).sum())
+    return total / max(count, 1) + 0 * sum(p.sum() for p in model.parameters() if p.requires_grad)
+
+
+def relative(left: NDArray[np.floating], right: NDArray[np.floating]) -> float:
+    assert np.isfinite(left).all()
+    return float(np.linalg.norm(left - right) / np.linalg.norm(right))
+
+
+@pytest.mark.parametrize(("name", "task", "pooling"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [("ffa-lora", LocalTraining("sgd", 0.3)), ("lora", LocalTraining("adamw", 0.01))],
+    ids=["ffa-lora-sgd", "lora-adamw"],
+)
+def test_engine_equals_the_plain_loop(
+    models_path: Path, name: str, task: str, pooling: str, kind: str, training: LocalTraining
+) -> None:
+    users = make_users(task)
+    base = tiny.load(models_path / f"{name}-{task}", task=task, pooling=pooling)
+    layout = layout_of(base, kind)
+    start = nonzero_start(layout)
+    expected = loop_updates(base, layout, start, users, training)
+    engine = CohortEngine(base, layout, slots=3, pass_tokens=96)
+    found = engine_updates(engine, start, users, training)
+    # Adam divides by the root of tiny second moments, which magnifies float32 rounding.
+    tolerance = 1e-5 if training.optimizer == "sgd" else 2e-3
+    for user in range(len(users)):
+        if not users[user] or not np.abs(expected[user]).max() > 0:
+            assert not found[user].any()
+            continue
+        assert relative(found[user], expected[user]) < tolerance
+    rolled = np.roll(found, 1, axis=0)
+    assert relative(rolled[:7], expected[:7]) > 0.1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_engine_equals_the_loop_to_rounding_in_float64(models_path: Path, optimizer: str) -> None:
+    training = LocalTraining(optimizer, 0.05)
+    users = make_users("causal-lm")
+    base = tiny.load(models_path / "gpt2-causal-lm")  # its norms keep float64, unlike Llama's
+    base.model.double()
+    layout = layout_of(base, "lora")
+    start = nonzero_start(layout, np.float64)
+    expected = loop_updates(base, layout, start, users, training)
+    engine = CohortEngine(base, layout, slots=3, pass_tokens=96)
+    found = engine_updates(engine, start, users, training)
+    assert relative(found, expected) < 1e-10
+    other = engine_updates(engine, start, users, replace(training, learning_rate=0.05005))
+    assert relative(other, expected) > 5e-4
+
+
+@pytest.fixture(scope="module", params=[("llama", "causal-lm"), ("bert", "classification")])
+def ready(
+    request: pytest.FixtureRequest, models_path: Path
+) -> tuple[str, Callable[..., CohortEngine], NDArray[np.floating]]:
+    name, task = request.param
+    place = models_path / f"{name}-{task}"
+    layout = layout_of(tiny.load(place, task=task), "ffa-lora")
+
+    def make(**options: int) -> CohortEngine:
+        return CohortEngine(tiny.load(place, task=task), layout, **options)
+
+    return task, make, nonzero_start(layout)
+
+
+def test_a_users_point_has_the_same_bits_whoever_shares_its_passes(
+    ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
+) -> None:
+    task, make, start = ready
+    training = LocalTraining("sgd", 0.3)
+    users = make_users(task, seed=1)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = [engine_updates(make(), start, [user], training)[0] for user in users]
+        for others, num_threads, options in [
+            (users, 1, {"slots": 16}),
+            (users, 2, {"slots": 2, "pass_tokens": 64}),
+            (users[::-1], 1, {"slots": 5, "pass_tokens": 4096}),
+            (users + make_users(task, seed=2), 2, {"slots": 64, "pass_tokens": 512}),
+        ]:
+            torch.set_num_threads(num_threads)
+            found = engine_updates(make(**options), start, others, training)
+            place = {id(user): index for index, user in enumerate(others)}
+            for user, update in zip(users, alone, strict=True):
+                assert found[place[id(user)]].tobytes() == update.tobytes()
+    finally:
+        torch.set_num_threads(threads)
+    points = [clip_to_grid(u, clipping_norm=0.5, grid_steps=1 << 20) for u in alone]
+    assert any(point.any() for point in points)
+
+
+def broken_steps() -> User:
+    raise RuntimeError("the file is gone")
+
+
+@pytest.mark.parametrize("fault", ["exception", "unknown id", "negative id", "bad label"])
+def test_one_users_fault_zeroes_that_user_alone(
+    ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]], fault: str
+) -> None:
+    task, make, start = ready
+    training = LocalTraining("sgd", 0.3)
+    users = make_users(task, seed=3)[:7]
+    good = engine_updates(make(), start, users, training)
+    rng = np.random.default_rng(0)
+    row = make_row(rng, task, 12)
+    bad: User = {
+        "exception": [],
+        "unknown id": [[replace(row, input_ids=np.full(12, tiny.VOCABULARY))]],
+        "negative id": [[replace(row, input_ids=np.full(12, -1))]],
+        "bad label": [[replace(row, labels=np.full_like(row.labels, 10**6))]],
+    }[fault]
+    updates: dict[int, NDArray[np.floating]] = {}
+    work = [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)]
+    steps = broken_steps if fault == "exception" else lambda: bad
+    work.insert(3, LocalWork(99, steps))
+    make(slots=4).train(start, work, training=training, sink=lambda k, u: updates.__setitem__(k, u))
+    assert not updates.pop(99).any()
+    for key, expected in enumerate(good):
+        assert updates[key].tobytes() == expected.tobytes()
+
+
+def test_a_user_who_diverges_is_not_finite_alone_and_clips_to_zero(
+    ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
+) -> None:
+    task, make, start = ready
+    users = make_users(task, seed=4)[:4]
+    training = LocalTraining("sgd", 0.3)
+    good = engine_updates(make(), start, users, training)
+
+    class Exploding(CohortEngine):
+        """Multiplies the gradient of the user in slot 0 until it is not finite."""
+
+        def _accumulate(self, part, first, delta, gradient):  # type: ignore[no-untyped-def]
+            super()._accumulate(part, first, delta, gradient)
+            gradient[0] *= float("inf")
+
+    engine = make()
+    engine.__class__ = Exploding
+    found = engine_updates(engine, start, users, training)
+    assert not np.isfinite(found[0]).all()
+    assert not clip_to_grid(found[0], clipping_norm=0.5, grid_steps=1 << 20).any()
+    assert found[1:].tobytes() == good[1:].tobytes()
+
+
+def test_interrupts_are_not_swallowed(
+    ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
+) -> None:
+    _, make, start = ready
+
+    def interrupted() -> User:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make().train(
+            start,
+            [LocalWork(0, interrupted)],
+            training=LocalTraining("sgd", 0.1),
+            sink=lambda _key, _update: None,
+        )
+
+
+@pytest.mark.parametrize(("name", "task", "pooling"), CASES[:5])
+def test_evaluation_equals_the_librarys_own_forward(
+    models_path: Path, name: str, task: str, pooling: str
+) -> None:
+    base = tiny.load(models_path / f"{name}-{task}", task=task, pooling=pooling)
+    layout = layout_of(base, "ffa-lora")
+    plain = copy.deepcopy(base.model)
+    rows = [row for user in make_users(task) for step in user for row in step]
+    engine = CohortEngine(base, layout, pass_tokens=128)
+    found = engine.evaluate(layout.initial(), rows)
+    with torch.no_grad():
+        expected = sum(
+            float(loop_loss(plain, task, [row])) * int((row.labels != IGNORE).sum()) for row in rows
+        )
+    assert found.num_targets == sum(int((row.labels != IGNORE).sum()) for row in rows)
+    assert found.loss_sum == pytest.approx(expected, rel=1e-5)
+    assert 0 <= found.num_correct <= found.num_targets
+
+
+def test_memory_is_bounded_by_slots_and_not_by_users(models_path: Path) -> None:
+    base = tiny.load(models_path / "llama-causal-lm")
+    layout = layout_of(base, "ffa-lora")
+    engine = CohortEngine(base, layout, slots=4)
+    waiting = 0
+
+    def steps() -> User:
+        nonlocal waiting
+        waiting += 1
+        assert waiting <= 4
+        return [[make_row(np.random.default_rng(0), "causal-lm", 5)]]
+
+    def sink(_key: int, _update: NDArray[np.floating]) -> None:
+        nonlocal waiting
+        waiting -= 1
+
+    work = (LocalWork(key, steps) for key in range(50))
+    engine.train(layout.start, work, training=LocalTraining("sgd", 0.1), sink=sink)
+    assert waiting == 0
