@@ -113,7 +113,8 @@ def epsilon_curve(
         delta=delta,
     )
     inner = np.repeat(np.maximum.accumulate(values), stride)[:num_charges]
-    curve: NDArray[np.float64] = np.minimum(inner, last)  # fewer charges never cost more, so the last bounds them all
+    # Fewer charges never cost more, so the last value bounds them all.
+    curve: NDArray[np.float64] = np.minimum(inner, last)
     curve[-1] = last
     return curve
 
