@@ -22,7 +22,7 @@ from common.model import BaseModel
 
 PEFT_PREFIX = "base_model.model."
 A_SEED = b"feddp-lora-A-1"
-PROBE = "The quick brown fox jumps over the lazy dog."
+PROBE_TOKENS = 16
 EXPORT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 
@@ -252,11 +252,10 @@ def merge_adapter(model: nn.Module, vector: NDArray[np.float32], layout: Adapter
 
 @torch.no_grad()
 def probe_logits(model: nn.Module, base: BaseModel) -> NDArray[np.float32]:
-    """Logits of a plain or PEFT model on a fixed public sentence."""
-    encoded = base.tokenizer(PROBE, return_tensors="pt", truncation=True, max_length=32)
-    output = model(
-        input_ids=encoded["input_ids"], attention_mask=torch.ones_like(encoded["input_ids"])
-    )
+    """Logits of a plain or PEFT model on fixed ids, spread over the vocabulary."""
+    vocabulary = len(base.tokenizer)
+    ids = torch.linspace(0, vocabulary - 1, PROBE_TOKENS).long()[None]
+    output = model(input_ids=ids, attention_mask=torch.ones_like(ids))
     logits: NDArray[np.float32] = output.logits.float().numpy()
     return logits
 

@@ -5,13 +5,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 DIGEST_BYTES = 32
+# The files of a table: flat arrays without a header, and the rows of all users in turn.
+DIGESTS_NAME, KEYS_NAME, USER_ENDS_NAME = "digests.u8", "keys.u64", "user_ends.i64"
+BATCH_ENDS_NAME, ROWS_NAME = "batch_ends.i64", "rows.arrow"
+
+Number = TypeVar("Number", np.uint8, np.int64, np.uint64)
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,19 @@ def user_digest(user_id: str) -> bytes:
 
 
 class InMemoryUsers:
-    """Users whose rows are in memory: the demo's, and those of tests."""
+    """Users whose rows are in memory: the demo's, and those of tests.
+
+    Args:
+      rows: (user id, rows); an id that is there twice is one user with both rows.
+    """
 
     def __init__(self, rows: Sequence[tuple[str, Sequence[Example]]]):
-        self._rows = sorted(((user_digest(user_id), list(found)) for user_id, found in rows))
-        self._digests = np.frombuffer(
-            b"".join(digest for digest, _ in self._rows), dtype=np.uint8
-        ).reshape(-1, DIGEST_BYTES)
+        by_digest: dict[bytes, list[Example]] = {}
+        for user_id, found in rows:
+            by_digest.setdefault(user_digest(user_id), []).extend(found)
+        digests = sorted(by_digest)
+        self._rows = [by_digest[digest] for digest in digests]
+        self._digests = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
 
     @property
     def num_users(self) -> int:
@@ -104,11 +115,11 @@ class InMemoryUsers:
 
     def num_examples(self, user: int) -> int:
         """Rows of one user."""
-        return len(self._rows[user][1])
+        return len(self._rows[user])
 
     def examples(self, user: int) -> list[Example]:
         """The rows of one user."""
-        return list(self._rows[user][1])
+        return list(self._rows[user])
 
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
@@ -128,12 +139,11 @@ class UserTable:
 
     def __init__(self, folder: Path, columns: Columns):
         self._columns = columns
-        self._digests = np.load(folder / "digests.npy", mmap_mode="r")
-        self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        self._keys = np.load(folder / "keys.npy", mmap_mode="r")
-        source = pa.memory_map(str(folder / "rows.arrow"))
-        self._table = pa.ipc.open_file(source)
-        self._batch_ends = np.load(folder / "batch_ends.npy", mmap_mode="r")
+        self._digests = _memory_map(folder / DIGESTS_NAME, np.uint8).reshape(-1, DIGEST_BYTES)
+        self._keys = _memory_map(folder / KEYS_NAME, np.uint64)
+        self._user_ends = _memory_map(folder / USER_ENDS_NAME, np.int64)
+        self._batch_ends = _memory_map(folder / BATCH_ENDS_NAME, np.int64)
+        self._rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS_NAME)))
 
     @property
     def num_users(self) -> int:
@@ -143,20 +153,21 @@ class UserTable:
     @property
     def keys(self) -> NDArray[np.uint64]:
         """uint64, shape (users,), a memory map."""
-        return self._keys  # type: ignore[no-any-return]
+        return self._keys
 
     def num_examples(self, user: int) -> int:
         """Rows of one user."""
-        return int(self._offsets[user + 1] - self._offsets[user])
+        start, stop = self._range(user)
+        return stop - start
 
     def examples(self, user: int) -> list[Example]:
         """The rows of one user, read from the batches that hold them."""
-        start, stop = int(self._offsets[user]), int(self._offsets[user + 1])
+        start, stop = self._range(user)
         found: list[Example] = []
         batch = int(np.searchsorted(self._batch_ends, start, side="right"))
         while start < stop:
             end = int(self._batch_ends[batch])
-            rows = self._table.get_batch(batch)
+            rows = self._rows.get_batch(batch)
             first = start - (end - rows.num_rows)
             part = rows.slice(first, min(stop, end) - start)
             found += [to_example(row, self._columns) for row in part.to_pylist()]
@@ -170,6 +181,10 @@ class UserTable:
     def take(self, users: NDArray[np.int64]) -> "UsersView":
         """These users only."""
         return UsersView(self, users)
+
+    def _range(self, user: int) -> tuple[int, int]:
+        """First row of a user, and the row after the last."""
+        return (int(self._user_ends[user - 1]) if user else 0), int(self._user_ends[user])
 
 
 class UsersView:
@@ -248,28 +263,33 @@ def to_example(row: dict[str, Any], columns: Columns) -> Example:
         return "" if value is None else str(value)
 
     turns = row.get(columns.messages) if columns.messages else None
-    if isinstance(turns, str):
-        turns = parse_messages(turns)
     label = row.get(columns.label) if columns.label else None
     return Example(
         text=text(columns.completion or columns.text),
         prompt=text(columns.prompt),
-        messages=tuple(
-            {"role": str(turn.get("role", "")), "content": str(turn.get("content") or "")}
-            for turn in turns or ()
-            if isinstance(turn, dict)
-        ),
+        messages=parse_messages(turns),
         label=None if label is None else str(label),
     )
 
 
-def parse_messages(text: str) -> list[Any]:
-    """Chat turns from their JSON text; broken text is no turns."""
-    try:
-        turns = json.loads(text)
-    except ValueError:
-        return []
-    return turns if isinstance(turns, list) else []
+def parse_messages(turns: object) -> tuple[dict[str, str], ...]:
+    """Chat turns from a list or its JSON text; what is not a list of texts with roles is no turns.
+
+    >>> parse_messages('[{"role": "user", "content": "Hi"}]')
+    ({'role': 'user', 'content': 'Hi'},)
+    """
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except (ValueError, RecursionError):
+            return ()
+    found = []
+    for turn in turns if isinstance(turns, list) else ():
+        content = turn.get("content") if isinstance(turn, dict) else None
+        if not isinstance(turn, dict) or not isinstance(content, str | None):
+            return ()
+        found.append({"role": str(turn.get("role") or ""), "content": content or ""})
+    return tuple(found)
 
 
 def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -278,7 +298,13 @@ def keys_of(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def is_zero_modulo(digests: NDArray[np.uint8], one_in: int) -> NDArray[np.bool_]:
-    """Whether each digest, as a big-endian integer of 256 bits, is 0 modulo `one_in` < 2^55."""
+    """Whether each digest, as a big-endian integer of 256 bits, is 0 modulo `one_in` < 2^55.
+
+    Raises:
+      ValueError: `one_in` is larger: a step of the division would not fit into 64 bits.
+    """
+    if one_in >= 1 << 55:
+        raise ValueError(f"one_in = {one_in}: must be below 2^55.")
     if one_in == 0:
         return np.zeros(len(digests), dtype=bool)
     rest = np.zeros(len(digests), dtype=np.uint64)
@@ -286,3 +312,8 @@ def is_zero_modulo(digests: NDArray[np.uint8], one_in: int) -> NDArray[np.bool_]
         rest = (rest * np.uint64(256) + digests[:, position]) % np.uint64(one_in)
     is_zero: NDArray[np.bool_] = rest == 0
     return is_zero
+
+
+def _memory_map(path: Path, dtype: type[Number]) -> NDArray[Number]:
+    numbers: NDArray[Number] = np.memmap(path, dtype=dtype, mode="r")
+    return numbers

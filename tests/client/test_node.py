@@ -1,0 +1,100 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from client.build import build_node
+from client.node import Node
+from common.adapter import AdapterLayout
+from common.build import Part, load_model, load_users
+from common.config import RunConfig, from_flat
+from common.messages import EvaluateRequest, TrainRequest
+from common.privacy.summation import UpdateSum
+from common.users import Example, InMemoryUsers, Users
+
+K = 1 << 20
+CONFIG = from_flat({"evaluation.max-users": 5})
+
+
+def make_node(
+    config: RunConfig = CONFIG, users: Users | None = None, part: Part | None = None
+) -> tuple[Node, AdapterLayout]:
+    base, layout = load_model(config)
+    training, evaluation = load_users(config, part or Part())
+    return build_node(config, base, layout, users or training, evaluation), layout
+
+
+def request(layout: AdapterLayout, probability: float = 0.01, seed: int | None = 4) -> TrainRequest:
+    return TrainRequest(1, layout.start, layout.sha256, probability, 0.5, K, seed)
+
+
+def some_users(texts: Sequence[Sequence[str]]) -> InMemoryUsers:
+    return InMemoryUsers(
+        [(f"u{i}", [Example(text=t) for t in found]) for i, found in enumerate(texts)]
+    )
+
+
+def test_the_sum_does_not_depend_on_how_users_are_spread_over_nodes() -> None:
+    whole, layout = make_node()
+    expected = whole.train(request(layout)).total
+    total = UpdateSum.zeros(layout.dimension)
+    for index in range(3):
+        node, _ = make_node(part=Part(index, 3))
+        total.merge(node.train(request(layout)).total)
+    assert expected.total.any()
+    assert total == expected
+
+
+def test_one_user_moves_the_sum_by_at_most_the_clipping_norm() -> None:
+    texts = [["hello there my order"], ["where is my parcel " * 3, "thanks"], ["a refund please"]]
+    sums = []
+    for users in (some_users(texts), some_users(texts[:2])):
+        node, layout = make_node(users=users)
+        sums.append(node.train(request(layout, probability=1.0)).total.total)
+    difference = sums[0] - sums[1]
+    assert difference.any()
+    squares = sum(int(entry) ** 2 for entry in difference)
+    assert 0.9 * K < squares**0.5 <= K
+
+
+def test_an_empty_cohort_sends_zeros_of_the_same_size() -> None:
+    node, layout = make_node(users=some_users([["hello"], ["there"]]))
+    reply = node.train(request(layout, probability=1e-12))
+    assert reply.total == UpdateSum.zeros(layout.dimension)
+
+
+def test_users_without_text_contribute_zero() -> None:
+    node, layout = make_node(users=some_users([[""], ["   "]]))
+    reply = node.train(request(layout, probability=1.0))
+    assert not reply.total.total.any()
+
+
+def test_without_a_seed_two_rounds_draw_other_users() -> None:
+    node, layout = make_node()
+    sums = [node.train(request(layout, seed=None)).total for _ in range(2)]
+    assert sums[0] != sums[1]
+
+
+def test_a_user_trains_on_a_bounded_number_of_rows() -> None:
+    texts = [[f"message number {i} about my order" for i in range(40)]]
+    node, layout = make_node(users=some_users(texts))
+    (work,) = [node._work(0, request(layout))]
+    assert sum(len(step) for step in work.steps()) == CONFIG.data.max_examples_per_user == 2
+
+
+def test_a_request_for_another_layout_is_refused() -> None:
+    node, layout = make_node(users=some_users([["hello"], ["there"]]))
+    other = TrainRequest(1, layout.start, "another", 0.5, 0.5, K, None)
+    with pytest.raises(ValueError, match="another layout"):
+        node.train(other)
+    with pytest.raises(ValueError, match="another layout"):
+        node.evaluate(EvaluateRequest(layout.start, "another"))
+
+
+def test_evaluation_reads_evaluation_users_alone() -> None:
+    node, layout = make_node(users=some_users([["hello"], ["there"]]))
+    reply = node.evaluate(EvaluateRequest(layout.start, layout.sha256))
+    _, evaluation = load_users(CONFIG)
+    assert reply.num_targets > 0
+    assert np.isfinite(reply.loss_sum)
+    assert evaluation.num_users == 320
