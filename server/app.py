@@ -24,7 +24,9 @@ def main(grid: Grid, context: Context) -> None:
     config = from_flat(context.run_config)
     base, layout = load_model(config)
     num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
-    plan = plan_from_config(config, num_users=num_users, base=base, layout=layout)
+    plan = plan_from_config(
+        config, num_users=num_users, trust=config.privacy.trust, base=base, layout=layout
+    )
     run = create_run(config, plan)
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
 

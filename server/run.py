@@ -53,13 +53,14 @@ class Run:
 
 
 def plan_from_config(
-    config: RunConfig, *, num_users: int, base: BaseModel, layout: AdapterLayout
+    config: RunConfig, *, num_users: int, trust: str, base: BaseModel, layout: AdapterLayout
 ) -> PrivacyPlan:
     """The plan of a configuration: numbers, and fingerprints of everything they rest on.
 
     Args:
       config: the run.
       num_users: N: declared in the configuration, or known of the generated users.
+      trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
       base: the frozen model.
       layout: of the trained numbers.
 
@@ -77,7 +78,7 @@ def plan_from_config(
         expected_cohort_size=config.sampling.expected_cohort_size,
         spare_attempts=privacy.spare_attempts,
         dimension=layout.dimension,
-        trust=privacy.trust,
+        trust=trust,
         seed=config.run.seed,
         details={
             "config_sha256": _config_sha256(config),

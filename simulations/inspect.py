@@ -26,7 +26,8 @@ def show_plan(config: RunConfig) -> int:
     """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
     base, layout = load_model(config)
     num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
-    plan = plan_from_config(config, num_users=num_users, base=base, layout=layout)
+    trust = config.privacy.trust
+    plan = plan_from_config(config, num_users=num_users, trust=trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(plan), "", "Epsilon over the charges"]))
     print("\n".join(curve_lines(epsilon_curve_of(plan).tolist(), plan)))
     return 0
@@ -40,7 +41,8 @@ def check(config: RunConfig, *, is_counting: bool) -> int:
     try:
         base, layout = load_model(config)
         num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
-        plan_from_config(config, num_users=num_users, base=base, layout=layout)
+        trust = config.privacy.trust
+        plan_from_config(config, num_users=num_users, trust=trust, base=base, layout=layout)
     except ProblemsError as error:
         problems += error.problems
     try:

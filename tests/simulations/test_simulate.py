@@ -93,6 +93,12 @@ def test_adapter_reloads_with_peft_and_is_the_last_release(run_path: Path) -> No
     assert any(bool(value.any()) for value in weights.values())
 
 
+def test_a_simulation_never_promises_more_than_semantics(tmp_path: Path) -> None:
+    asked = {"privacy__trust": "server", "run__rounds": 1, "evaluation__every": 9}
+    assert simulate(config(tmp_path, **asked), is_comparing=False, non_private_path=None) == 0
+    assert json.loads((tmp_path / "small" / "privacy.json").read_text())["trust"] == "simulation"
+
+
 def test_metrics_hold_public_values_alone(run_path: Path) -> None:
     lines = read_metrics(run_path / "metrics.jsonl")
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
