@@ -105,7 +105,9 @@ class PrivacySection:
     num_users: int | None = setting(
         None, "training users N, declared and public; auto only for the demo", int, at_least=2
     )
-    target_epsilon: float = setting(8.0, "upper bound over the whole run", float, above=0)
+    target_epsilon: float = setting(
+        8.0, "upper bound over the whole run", float, above=0, at_most=100
+    )
     target_delta: float | None = setting(
         None, "auto: the smaller of 1e-5 and N^-1.1", float, above=0, below=1
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -197,7 +198,7 @@ def _training_split(source: Path | str, found: Any) -> Any:
     if not isinstance(found, dict):
         return found
     if "train" in found or len(found) == 1:
-        return found.get("train") or next(iter(found.values()))
+        return found["train"] if "train" in found else next(iter(found.values()))
     raise DataError([f'{source}: no split "train". There are: {", ".join(found)}. Save one alone.'])
 
 

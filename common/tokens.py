@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from common.users import Example
 
 IGNORE = -100
+
+Turns = tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,13 @@ def tokenize_example(
 
     | example | rows |
     |---|---|
-    | empty text, or nothing left to predict | none |
+    | empty text, no words of an assistant, or nothing left to predict | none |
     | label not declared (classification) | none |
-    | text longer than a row (causal-lm) | consecutive rows |
+    | text longer than a row (causal-lm) | consecutive rows; every token is predicted once |
     | prompt and completion longer than a row | the prompt loses its beginning first |
+    | completion longer than a row | loses its end |
     | chat longer than a row | its last `max_tokens` tokens |
+    | chat that the tokenizer's template refuses | none |
 
     Args:
       example: of one user.
@@ -68,10 +73,12 @@ def tokenize_example(
 def _classification_row(
     example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int, labels: Sequence[str]
 ) -> list[TokenRow]:
-    if example.label not in labels or not example.text.strip():
+    if example.label is None or example.label not in labels or not example.text.strip():
         return []
     ids = tokenizer(_clean(example.text), truncation=True, max_length=max_tokens)["input_ids"]
-    index = labels.index(example.label) if example.label is not None else 0
+    if not ids:
+        return []
+    index = labels.index(example.label)
     return [TokenRow(np.asarray(ids, dtype=np.int64), np.asarray([index], dtype=np.int64))]
 
 
@@ -87,49 +94,66 @@ def _completion_ids(
 
 
 def _chat_ids(example: Example, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[bool]]:
-    """A chat with loss on the assistant's turns.
-
-    With a chat template, the text of each turn is what the template adds when the turn is appended;
-    a template that rewrites earlier turns cannot be split that way, and the chat gives no row.
-    Without a template, a turn is "role: content" on a line of its own.
-    """
-    ids, is_target = list(_begin(tokenizer)), [False] * len(_begin(tokenizer))
-    if tokenizer.chat_template:
-        ids, is_target = [], []
-    before = ""
-    for number, turn in enumerate(example.messages, start=1):
-        if tokenizer.chat_template:
-            turns = list(example.messages[:number])
-            after = str(tokenizer.apply_chat_template(turns, tokenize=False))
-            if not after.startswith(before):
-                return [], []
-            text, before = after[len(before) :], after
-            head = _assistant_head(tokenizer, turns, text) if turn["role"] == "assistant" else ""
-        else:
-            head = f"{turn['role']}:"
-            text = f"{head} {turn['content']}\n"
-        if turn["role"] == "assistant":
-            head_ids, body_ids = _encode(tokenizer, head), _encode(tokenizer, text[len(head) :])
-            body_ids += [] if tokenizer.chat_template else _end(tokenizer)
-            ids += [*head_ids, *body_ids]
-            is_target += [False] * len(head_ids) + [True] * len(body_ids)
-        else:
-            turn_ids = _encode(tokenizer, text)
-            ids += turn_ids
-            is_target += [False] * len(turn_ids)
+    """A chat with loss on the assistant's turns; what comes after the last of them is left out."""
+    split = _split_by_template if tokenizer.chat_template else _split_plainly
+    ids: list[int] = []
+    is_target: list[bool] = []
+    for given, answer in split(example.messages, tokenizer):
+        given_ids, answer_ids = _encode(tokenizer, given), _encode(tokenizer, answer)
+        if not tokenizer.chat_template:
+            given_ids = [*([] if ids else _begin(tokenizer)), *given_ids]
+            answer_ids += _end(tokenizer)
+        ids += [*given_ids, *answer_ids]
+        is_target += [False] * len(given_ids) + [True] * len(answer_ids)
     return ids, is_target
 
 
-def _assistant_head(
-    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], text: str
-) -> str:
-    """What the template writes before an assistant's words: it is given, not predicted."""
-    asked = str(
-        tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+def _split_plainly(turns: Turns, _: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """(given, answer) of each assistant's turn: a turn is "role: content" on a line of its own."""
+    pairs, given = [], ""
+    for turn in turns:
+        given += f"{turn['role']}:"
+        answer = f" {turn['content']}\n"
+        if turn["role"] != "assistant" or not turn["content"].strip():
+            given += answer
+            continue
+        pairs.append((given, answer))
+        given = ""
+    return pairs
+
+
+def _split_by_template(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
+    """(given, answer) of each assistant's turn, as the tokenizer's template writes them.
+
+    The answer is what the template adds to its own generation prompt. A chat's first words are
+    given when they are the assistant's: nobody asked for them. Where a template rewrites earlier
+    turns, their answers are given too, and the loss is on the later ones.
+    """
+    pairs: list[tuple[str, str]] = []
+    before = ""
+    try:
+        for number, turn in enumerate(turns):
+            if number == 0 or turn["role"] != "assistant" or not turn["content"].strip():
+                continue
+            asked = _render(tokenizer, turns[:number], is_asking=True)
+            after = _render(tokenizer, turns[: number + 1], is_asking=False)
+            if not after.startswith(asked):  # the generation prompt is not what answers begin with
+                asked = _render(tokenizer, turns[:number], is_asking=False)
+            if not after.startswith(asked):
+                continue
+            if not asked.startswith(before):
+                pairs, before = [], ""
+            pairs.append((asked[len(before) :], after[len(asked) :]))
+            before = after
+    except TemplateError:  # a template refuses what it was not made for, as roles out of turn
+        return []
+    return pairs
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, turns: Turns, *, is_asking: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=is_asking)
     )
-    plain = str(tokenizer.apply_chat_template(turns[:-1], tokenize=False)) if turns[:-1] else ""
-    head = asked[len(plain) :] if asked.startswith(plain) else ""
-    return head if text.startswith(head) else ""
 
 
 def _rows(
@@ -149,12 +173,13 @@ def _rows(
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    ids: list[int] = tokenizer(_clean(text), add_special_tokens=False)["input_ids"]
+    # verbose=False: texts may be longer than the model's context; they are cut afterwards.
+    ids: list[int] = tokenizer(_clean(text), add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
 def _clean(text: str) -> str:
-    """Text that encodes: a lone surrogate becomes a replacement character."""
+    """Text that encodes: a lone surrogate becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

@@ -88,6 +88,7 @@ def open_users(
                 try:
                     batches = read_batches(source, columns, batch_rows)
                     _build(batches, making, bucket_bytes, on_progress, path)
+                    _sync(making)
                     for outdated in cache.glob(f"{name}-*"):
                         shutil.rmtree(outdated, ignore_errors=True)
                     making.rename(folder)
@@ -98,6 +99,13 @@ def open_users(
         raise DataError(
             [f"{cache}: the index of the users cannot be written ({error.strerror or error})."]
         ) from error
+
+
+def _sync(folder: Path) -> None:
+    """Makes the files durable: after a power cut, an index that is there is whole."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -209,9 +217,9 @@ def _with_digest(batch: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def _digests(rows: pa.RecordBatch | pa.Array) -> NDArray[np.uint8]:
-    """uint8, shape (rows, 32)."""
-    column = rows.column(0) if isinstance(rows, pa.RecordBatch) else rows
+def _digests(rows: pa.RecordBatch) -> NDArray[np.uint8]:
+    """uint8, shape (rows, 32): a view of the first column."""
+    column = rows.column(0)
     flat = np.frombuffer(column.buffers()[1], dtype=np.uint8).reshape(-1, DIGEST_BYTES)
     return flat[column.offset : column.offset + len(column)]
 
@@ -227,6 +235,7 @@ def _key_range(batches: Iterable[pa.RecordBatch]) -> tuple[int, int]:
 
 def _sorted(table: pa.Table) -> pa.Table:
     """Rows by digest; those of one user keep their order."""
+    table = table.combine_chunks()
     order = pa.compute.sort_indices(
         table.append_column("__row__", pa.array(np.arange(table.num_rows))),
         sort_keys=[(DIGEST, "ascending"), ("__row__", "ascending")],
@@ -255,19 +264,19 @@ class _TableWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._end_user(self.num_rows)
+            self._user_ends.write(np.int64(self.num_rows).tobytes())
         self._stack.close()
 
     def write(self, table: pa.Table) -> None:
         """Appends rows whose users are the last one or come after all before."""
         for batch in table.combine_chunks().to_batches(max_chunksize=OUT_ROWS):
             digests = _digests(batch)
-            previous = np.frombuffer(self._last or bytes(DIGEST_BYTES), dtype=np.uint8)
-            before = np.vstack([previous, digests[:-1]])
-            is_first = (digests != before).any(axis=1)
-            is_first[0] |= self._last is None
+            is_first = np.ones(len(digests), dtype=bool)
+            is_first[1:] = (digests[1:] != digests[:-1]).any(axis=1)
+            is_first[0] = digests[0].tobytes() != self._last
             starts = np.flatnonzero(is_first)
-            ends = self.num_rows + starts[self._last is None :]
+            # Where a user begins, the one before ends; before the first there is nobody.
+            ends = self.num_rows + (starts if self._last is not None else starts[1:])
             self._user_ends.write(ends.astype(np.int64).tobytes())
             self._digests.write(digests[starts].tobytes())
             self._keys.write(keys_of(digests[starts]).tobytes())
@@ -275,9 +284,6 @@ class _TableWriter:
             self._rows.write_batch(batch.remove_column(0))
             self.num_rows += batch.num_rows
             self._batch_ends.write(np.int64(self.num_rows).tobytes())
-
-    def _end_user(self, num_rows: int) -> None:
-        self._user_ends.write(np.int64(num_rows).tobytes())
 
     def _open(self, name: str) -> BinaryIO:
         return self._stack.enter_context((self._folder / name).open("wb"))

@@ -31,7 +31,8 @@ def add_replies(
 
     **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
     how users are spread over nodes. A reply of another round or layout, or one that no set of
-    `num_users` clipped updates could make (L2 norm above num_users * K), contributes zero.
+    `num_users` clipped updates could make (L2 norm above num_users * K, alone or with those
+    before it, so that nothing overflows), contributes zero.
 
     Args:
       replies: at most one per node.
@@ -42,9 +43,12 @@ def add_replies(
       int64 sum of P entries; sensitive.
     """
     total = UpdateSum.zeros(len(request.adapter))
+    limit = num_users * request.grid_steps
     for reply in replies:
         is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
-        if is_ours and is_within(reply.total.total, num_users * request.grid_steps):
+        if not is_ours or not is_within(reply.total.total, limit):
+            continue
+        if is_within(total.total + reply.total.total, limit):
             total.merge(reply.total)
     return total
 

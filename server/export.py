@@ -15,7 +15,13 @@ from common.build import load_model
 from common.config import RunConfig
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
-from common.privacy.statement import guarantee_line, privacy_record, record_to_json, statement
+from common.privacy.statement import (
+    delta_text,
+    guarantee_line,
+    privacy_record,
+    record_to_json,
+    statement,
+)
 from common.tracking import read_metrics
 from server.run import LEDGER_NAME, Outcome, Run
 
@@ -142,7 +148,7 @@ def plot_curves(folder: Path, plan: PrivacyPlan) -> Path:
     epsilon_axis.axhline(plan.target_epsilon, color="tab:red", linestyle=":", linewidth=1)
     loss_axis.set_xlabel("round")
     loss_axis.set_ylabel("evaluation loss (nats)", color="tab:blue")
-    epsilon_axis.set_ylabel(f"epsilon at delta {plan.delta:g}, user", color="tab:red")
+    epsilon_axis.set_ylabel(f"epsilon at delta {delta_text(plan.delta)}, user", color="tab:red")
     epsilon_axis.set_ylim(0, 1.1 * plan.target_epsilon)
     loss_axis.set_title(f"Loss and privacy loss over {plan.num_rounds} rounds")
     path = folder / "curves.png"

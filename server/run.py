@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,7 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
       DiskError: it cannot be written.
     """
     parent = Path(config.run.output_dir)
+    disk = Disk()
     name = config.run.name or time.strftime("%Y%m%d-%H%M%S-") + os.urandom(2).hex()
     path = parent / name
     if path.exists():
@@ -109,12 +111,12 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
         parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
         try:
-            (making / CONFIG_NAME).write_text(to_toml(config), encoding="utf-8")
-            (making / PLAN_NAME).write_text(plan.to_json(), encoding="utf-8")
+            disk.write(making / CONFIG_NAME, to_toml(config).encode())
+            disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
-            Ledger.create(making / LEDGER_NAME, plan_row(plan))
-            Disk().fsync_folder(making)
-            making.rename(path)
+            Ledger.create(making / LEDGER_NAME, plan_row(plan))  # also syncs the folder
+            disk.rename(making, path)
+            disk.fsync_folder(parent)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
@@ -200,11 +202,15 @@ def train(
     """
     check_entropy()
     task, disk = run.config.model.task, Disk()
-    trackers = open_trackers(
-        run.config.tracking.report_to, folder=run.path, config=to_flat(run.config)
-    )
     curve = epsilon_curve_of(run.plan)
-    with Ledger.open(run.path / LEDGER_NAME, plan_sha256=run.plan.sha256) as ledger:
+    with ExitStack() as stack:
+        ledger = stack.enter_context(
+            Ledger.open(run.path / LEDGER_NAME, plan_sha256=run.plan.sha256)
+        )
+        report_to, flat = run.config.tracking.report_to, to_flat(run.config)
+        trackers = open_trackers(report_to, folder=run.path, config=flat)
+        for tracker in trackers:
+            stack.callback(tracker.close)
         ledger.open_run(run.path.name)
         checkpoints_path = run.path / CHECKPOINTS_NAME
         recover(ledger, checkpoints_path, run.plan.sha256, disk)
@@ -223,8 +229,6 @@ def train(
 
         _publish_missing(training, state, run.path, publish)
         state = run_rounds(training, state, on_round=publish, is_stopped=is_stopped)
-    for tracker in trackers:
-        tracker.close()
     return Outcome(
         is_complete=state.round == run.plan.num_rounds,
         state=state,

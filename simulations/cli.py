@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.config import RunConfig, load_config, parse_override, settings, to_flat
-from common.errors import FeddpError
+from common.errors import DiskError, FeddpError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FeddpError as error:
         print(f"feddp: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"feddp: {error}. Free or repair the disk, then resume.", file=sys.stderr)
+        return DiskError.exit_code
     except KeyboardInterrupt:
         print("feddp: interrupted; nothing uncharged was released.", file=sys.stderr)
         return 130

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from common.privacy.plan import PrivacyPlan
-from common.privacy.statement import guarantee_line
+from common.privacy.statement import delta_text, epsilon_text, guarantee_line
 from server.rounds import RoundReport
 
 
@@ -17,7 +17,7 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
     values: Sequence[tuple[str, str, str]] = [
         ("num users N", f"{plan.num_users}", "declared"),
         ("target epsilon", f"{plan.target_epsilon:g}", "given"),
-        ("delta", f"{plan.delta:.3g}", plan.reasons["delta"]),
+        ("delta", delta_text(plan.delta), plan.reasons["delta"]),
         ("rounds", f"{plan.num_rounds}", plan.reasons["num_rounds"]),
         ("charges", f"{plan.num_charges}", plan.reasons["num_charges"]),
         ("cohort q N", f"{plan.expected_cohort_size:g}", plan.reasons["expected_cohort_size"]),
@@ -32,7 +32,7 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
             f"{noise / plan.clipping_norm:.3g}",
             "per round, against updates that all reach C and agree",
         ),
-        ("epsilon", f"{plan.epsilon:.4f}", plan.reasons["epsilon"]),
+        ("epsilon", epsilon_text(plan.epsilon), plan.reasons["epsilon"]),
     ]
     return [f"  {name:<17} {value:>12}   {reason}" for name, value, reason in values]
 
@@ -94,7 +94,9 @@ def result_lines(results: Mapping[str, Mapping[str, float] | None], plan: Privac
     for name, values in rows:
         guarantee = {
             "base": "no private data used",
-            "private": f"epsilon <= {plan.epsilon:.2f}, delta {plan.delta:g}, user",
+            "private": (
+                f"epsilon <= {epsilon_text(plan.epsilon)}, delta {delta_text(plan.delta)}, user"
+            ),
         }.get(name, "none")
         cells = " ".join(f"{values[metric]:>11.4f}" for metric in names)
         lines.append(f"  {name:<12} {cells}   {guarantee}")

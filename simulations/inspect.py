@@ -8,18 +8,35 @@ from common.config import RunConfig
 from common.demo import num_demo_users
 from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError, ProblemsError
 from common.model import BaseModel
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import bridge_cost, epsilon
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rows import History
-from common.privacy.statement import guarantee_line
-from common.tokens import tokenize_example
+from common.privacy.statement import delta_text, epsilon_text, guarantee_line, privacy_record
 from common.tracking import tracker_problems
 from common.users import Users
-from server.run import LEDGER_NAME, epsilon_curve_of, load_run, plan_from_config
+from server.run import LEDGER_NAME, epsilon_curve_of, load_run, plan_from_config, plan_row
 from simulations.console import curve_lines, plan_lines
+from simulations.problems import data_problems
 
-SAMPLED_USERS = 200
+# What privacy.json has to repeat of the plan, exactly.
+PROMISED = (
+    "unit",
+    "neighboring_relation",
+    "trust",
+    "epsilon",
+    "delta",
+    "noise_multiplier",
+    "clipping_norm",
+    "sampling_probability",
+    "num_users",
+    "num_charges",
+    "accounting_delta",
+    "bridge_epsilon",
+    "bridge_delta",
+    "seeded",
+    "plan_sha256",
+)
 
 
 def show_plan(config: RunConfig) -> int:
@@ -62,62 +79,16 @@ def check(config: RunConfig, *, is_counting: bool) -> int:
     return 0
 
 
-def data_problems(
-    config: RunConfig, users: Users, evaluation_users: Users, base: BaseModel
-) -> list[str]:
-    """What keeps these users from being trained or evaluated on; no user's content, no count.
-
-    Looks at a bounded sample of the users.
-    """
-    problems = []
-    path = config.data.path
-    if users.num_users < 2:
-        problems.append(
-            f'data.path = "{path}": one user only, or none; there is nobody to hide among. '
-            "User-level privacy needs many users."
-        )
-    evaluates = config.data.evaluation_path or config.data.evaluation_users
-    if evaluates and evaluation_users.num_users == 0:
-        problems.append(
-            f"data.evaluation-users = {config.data.evaluation_users}: no user falls into it. Use a "
-            "smaller number, or 0 for a run without evaluation."
-        )
-    if users.num_users and not _has_rows(config, users, base):
-        wanted = (
-            f'a text and one of the labels "{config.data.labels}"'
-            if config.model.task == "classification"
-            else "text to learn from"
-        )
-        problems.append(f'data.path = "{path}": no row among the first users has {wanted}.')
-    return problems
-
-
-def _has_rows(config: RunConfig, users: Users, base: BaseModel) -> bool:
-    """Whether any row of a sample survives tokenisation."""
-    return any(
-        tokenize_example(
-            example,
-            base.tokenizer,
-            task=config.model.task,
-            max_tokens=config.model.max_tokens,
-            labels=config.labels,
-        )
-        for user in range(min(SAMPLED_USERS, users.num_users))
-        for example in users.examples(user)
-    )
-
-
 def show_ledger(path: Path, *, is_verifying: bool) -> int:
     """Prints what a run has spent; `is_verifying` recomputes epsilon from the recorded events.
 
     Raises:
-      LedgerDamagedError: the ledger does not verify, or privacy.json claims less than it.
+      LedgerDamagedError: the ledger does not verify, or privacy.json promises something else.
       PlanDiffersError: the folder's plan is not the ledger's.
     """
     run = load_run(path)
     history = Ledger.read(path / LEDGER_NAME)
-    if history.plan["plan_sha256"] != run.plan.sha256:
-        raise PlanDiffersError(f"{path}: plan.json is not the plan of the ledger.")
+    _check_plan(path, history, run.plan)
     num_released = len(history.releases)
     num_open = history.open_charge is not None
     print(f"{path / LEDGER_NAME}: {history.num_rows} rows, every hash in its place")
@@ -130,34 +101,81 @@ def show_ledger(path: Path, *, is_verifying: bool) -> int:
     print(f"  head      {history.head.hex()}")
     if is_verifying:
         _verify_epsilon(path, history, run.plan)
+        _verify_record(path, run.plan)
     return 0
 
 
+def _check_plan(path: Path, history: History, plan: PrivacyPlan) -> None:
+    """Refuses a plan that says anything else than the ledger's first row; versions may differ."""
+    expected = plan_row(plan)
+    for name, value in history.plan.items():
+        if name != "accountant" and value != expected[name]:
+            raise PlanDiffersError(
+                f"{path}: {name} of plan.json is not the ledger's ({expected[name]} against "
+                f"{value}). Restore the file."
+            )
+
+
 def _verify_epsilon(path: Path, history: History, plan: PrivacyPlan) -> None:
-    """Recomputes epsilon of the recorded charges and of the whole plan."""
-    row = history.plan
-    delta = float(row["accounting_delta"])
-    planned = epsilon(
-        sampling_probability=float(row["sampling_probability"]),
-        noise_multiplier=float(row["noise_multiplier"]),
-        num_charges=int(row["num_charges"]),
-        delta=delta,
-    )
-    spent = epsilon(
-        sampling_probability=float(row["sampling_probability"]),
-        noise_multiplier=float(row["noise_multiplier"]),
-        num_charges=len(history.charges),
-        delta=delta,
-    )
-    claims = [plan.epsilon]
-    if (path / "privacy.json").is_file():
-        claims.append(json.loads((path / "privacy.json").read_text(encoding="utf-8"))["epsilon"])
-    if any(claim < planned * (1 - 1e-9) for claim in claims) or planned > plan.target_epsilon:
+    """Recomputes epsilon of the recorded charges, and of all that the plan allows."""
+    events = {
+        (charge["event"], charge["sampling_probability"], charge["noise_multiplier"])
+        for charge in history.charges
+    }
+    planned = {("poisson-gaussian", repr(plan.sampling_probability), repr(plan.noise_multiplier))}
+    if not events <= planned:
+        raise LedgerDamagedError(f"{path}: charges that are not the plan's; not verified.")
+    so_far, whole = (_promise(plan, count) for count in (len(history.charges), plan.num_charges))
+    if whole > min(plan.epsilon * (1 + 1e-9), plan.target_epsilon):
         raise LedgerDamagedError(
-            f"{path}: claims epsilon {min(claims):.6f}, and its ledger's plan costs {planned:.6f}."
+            f"{path}: plan.json promises epsilon {epsilon_text(plan.epsilon)}, and its "
+            f"{plan.num_charges} charges cost {epsilon_text(whole)}. Do not publish this run."
         )
     print(
-        f"  verified  the {len(history.charges)} charges so far cost epsilon {spent:.4f}, all "
-        f"{plan.num_charges} planned ones {planned:.4f} <= {plan.target_epsilon:g} (at delta "
-        f"{plan.delta:g}); the promise is the planned value"
+        f"  verified  epsilon <= {epsilon_text(so_far)} for the {len(history.charges)} charges so "
+        f"far, <= {epsilon_text(whole)} for all {plan.num_charges} planned (upper bounds at delta "
+        f"{delta_text(plan.delta)}); the promise is the planned one"
     )
+
+
+def _promise(plan: PrivacyPlan, num_charges: int) -> float:
+    """Epsilon of so many charges, with what the discrete noise adds."""
+    spent = epsilon(
+        sampling_probability=plan.sampling_probability,
+        noise_multiplier=plan.noise_multiplier,
+        num_charges=num_charges,
+        delta=plan.accounting_delta,
+    )
+    added, _ = bridge_cost(
+        num_charges=num_charges,
+        dimension=plan.dimension,
+        noise_scale=plan.mechanism.noise_scale,
+        epsilon=spent,
+        delta=plan.delta,
+    )
+    return spent + added
+
+
+def _verify_record(path: Path, plan: PrivacyPlan) -> None:
+    """Refuses a privacy.json that promises anything else than the plan; without one, does nothing.
+
+    The file is there once all rounds are released.
+    """
+    record_path = path / "privacy.json"
+    if not record_path.is_file():
+        return
+    try:
+        found = json.loads(record_path.read_text(encoding="utf-8"))
+        head = str(found["ledger_head"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerDamagedError(
+            f"{record_path}: damaged. `feddp simulate --resume {path}` writes it anew."
+        ) from error
+    expected = privacy_record(plan, ledger_head=head, not_covered=())
+    for name in PROMISED:
+        if found.get(name) != expected[name]:
+            raise LedgerDamagedError(
+                f"{record_path}: {name} = {found.get(name)}, and the ledger's plan says "
+                f"{expected[name]}. `feddp simulate --resume {path}` writes it anew."
+            )
+    print("  verified  privacy.json promises what the plan does")

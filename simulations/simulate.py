@@ -14,7 +14,7 @@ from common.adapter import AdapterLayout
 from common.build import describe_evaluation, load_model, load_users, pin_threads
 from common.config import RunConfig
 from common.errors import ConfigError, DataError
-from common.privacy.statement import guarantee_line, not_covered
+from common.privacy.statement import epsilon_text, guarantee_line, not_covered
 from server.aggregation import metrics_of
 from server.export import finish_run
 from server.run import (
@@ -29,9 +29,9 @@ from server.run import (
     train,
 )
 from simulations.console import Progress, plan_lines, result_lines
-from simulations.inspect import data_problems
 from simulations.local import LocalNodes
 from simulations.non_private import train_without_privacy
+from simulations.problems import data_problems
 
 INTERRUPTED = 130
 
@@ -98,7 +98,7 @@ def _train(
             print(
                 f"Stopped after round {outcome.state.round} of {run.plan.num_rounds}. Continue "
                 f"with `feddp simulate --resume {run.path}`; the promise stays "
-                f"epsilon <= {run.plan.epsilon:.3f}."
+                f"epsilon <= {epsilon_text(run.plan.epsilon)}."
             )
             return INTERRUPTED
         if is_comparing:

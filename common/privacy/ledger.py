@@ -17,6 +17,7 @@ from types import TracebackType
 from common.errors import (
     BudgetSpentError,
     DiskError,
+    FeddpError,
     LedgerDamagedError,
     LedgerLockedError,
     PlanDiffersError,
@@ -38,6 +39,12 @@ NO_DELETE = """CREATE TRIGGER no_delete BEFORE DELETE ON event
 INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
 # EXTRA also syncs the folder after the journal is deleted; else a power cut can undo a commit.
 PRAGMAS = (("journal_mode", "DELETE", "delete"), ("synchronous", "EXTRA", 3))
+DISK_CODES = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
 CHECKS = (("trusted_schema", "OFF", 0), ("cell_size_check", "ON", 1))
 
 
@@ -92,6 +99,7 @@ class Ledger:
           LedgerLockedError: another process holds it.
           LedgerDamagedError: it does not verify.
           PlanDiffersError: it was made for another plan.
+          DiskError: it cannot be read, or a half commit in it cannot be undone.
         """
         disk, path = disk or Disk(), path.resolve()  # one lock, whatever name led here
         _check_present(path)
@@ -120,6 +128,7 @@ class Ledger:
         Raises:
           LedgerLockedError: another process is writing just now.
           LedgerDamagedError: it does not verify.
+          DiskError: it cannot be read, or a half commit in it cannot be undone.
         """
         _check_present(path)
         connection, history = _read(path, Disk())
@@ -240,13 +249,21 @@ def _read(path: Path, disk: Disk) -> tuple[sqlite3.Connection, History]:
             raise LedgerDamagedError(f"{path}: has no plan.")
     except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         connection.close()
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-            raise LedgerLockedError(f"{path}: being written just now; try again.") from error
-        raise LedgerDamagedError(f"{path}: damaged ({type(error).__name__}: {error}).") from error
+        raise _refusal(path, error) from error
     except BaseException:
         connection.close()
         raise
     return connection, history
+
+
+def _refusal(path: Path, error: Exception) -> FeddpError:
+    """Why a file cannot be opened: somebody writes it, its disk fails, or it is no sound ledger."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the detail
+    if code == sqlite3.SQLITE_BUSY:
+        return LedgerLockedError(f"{path}: being written just now; try again.")
+    if code in DISK_CODES:  # undoing a half commit writes
+        return _disk_error(path, str(error))
+    return LedgerDamagedError(f"{path}: damaged ({type(error).__name__}: {error}).")
 
 
 def _check_file(connection: sqlite3.Connection, path: Path) -> None:
@@ -303,7 +320,11 @@ def _disk_errors(path: Path) -> Iterator[None]:
         yield
     except (OSError, sqlite3.Error) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise DiskError(
-            f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk "
-            "and resume."
-        ) from error
+        raise _disk_error(path, reason) from error
+
+
+def _disk_error(path: Path, reason: str) -> DiskError:
+    return DiskError(
+        f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk and "
+        "resume."
+    )

@@ -14,10 +14,11 @@ from common.privacy.accounting import (
     MAX_GRID_STEPS,
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
-    bridge_delta,
+    bridge_cost,
     calibrate_noise_multiplier,
     choose_grid_steps,
     epsilon,
+    next_noise_multiplier,
 )
 from common.privacy.mechanism import PoissonGaussian
 from common.privacy.noise import MAX_SCALE
@@ -36,6 +37,7 @@ class PrivacyPlan:
       epsilon: upper bound over all `num_charges` charges, also after an early stop.
       delta: of the promise; `accounting_delta` + `bridge_delta` never exceeds it.
       accounting_delta: the share at which the PLD is read.
+      bridge_epsilon: what the discrete noise adds to epsilon; 0 but for a large epsilon.
       bridge_delta: the share that the discrete noise takes.
       num_rounds: T.
       num_charges: T plus the spare attempts that crashes may burn.
@@ -56,6 +58,7 @@ class PrivacyPlan:
     epsilon: float
     delta: float
     accounting_delta: float
+    bridge_epsilon: float
     bridge_delta: float
     num_rounds: int
     num_charges: int
@@ -176,6 +179,7 @@ def make_plan(
         epsilon=spent,
         delta=schedule.delta,
         accounting_delta=schedule.accounting_delta,
+        bridge_epsilon=0.0,
         bridge_delta=0.0,
         num_rounds=schedule.num_rounds,
         num_charges=schedule.num_charges,
@@ -190,13 +194,15 @@ def make_plan(
         details=details,
         reasons=reasons,
     )
-    bridge = bridge_delta(
-        num_charges=plan.num_charges,
-        dimension=dimension,
-        noise_scale=plan.mechanism.noise_scale,
-        epsilon=spent,
+    added_epsilon, added_delta = _bridge(schedule, spent, multiplier, steps)
+    if spent + added_epsilon > schedule.target_epsilon:
+        raise _misses_target(schedule, multiplier, spent + added_epsilon)
+    return replace(
+        plan,
+        epsilon=spent + added_epsilon,
+        bridge_epsilon=added_epsilon,
+        bridge_delta=added_delta,
     )
-    return replace(plan, bridge_delta=bridge)
 
 
 def _make_schedule(
@@ -250,6 +256,7 @@ def _make_schedule(
         "clipping_norm": "a public constant",
         "delta": delta_reason,
         "accounting_delta": f"{ACCOUNTING_SHARE:g} of delta, at which epsilon is read",
+        "bridge_epsilon": "what the discrete noise adds to epsilon; 0 but for a large target",
         "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
         "num_rounds": rounds_reason,
         "num_charges": f"{rounds} rounds and {spare} spare attempts for crashes",
@@ -277,6 +284,8 @@ def _choose_noise(
         # A target that no grid serves is refused here, before a calibration that would take long.
         grid_steps(MAX_SCALE / MAX_GRID_STEPS)
         multiplier = _calibrate(schedule)
+        while _total(schedule, multiplier, grid_steps(multiplier)) > schedule.target_epsilon:
+            multiplier = next_noise_multiplier(multiplier)
         reason = (
             f"smallest with epsilon <= {schedule.target_epsilon:g} over {schedule.num_charges} "
             "charges"
@@ -308,13 +317,17 @@ def _check_noise(schedule: _Schedule, multiplier: float) -> None:
     if spent <= 2 * schedule.target_epsilon + 1:
         spent = _spent(schedule, multiplier)
     if spent > schedule.target_epsilon:
-        raise ConfigError(
-            [
-                f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
-                f"{schedule.num_charges} charges, above privacy.target-epsilon = "
-                f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
-            ]
-        )
+        raise _misses_target(schedule, multiplier, spent)
+
+
+def _misses_target(schedule: _Schedule, multiplier: float, spent: float) -> ConfigError:
+    return ConfigError(
+        [
+            f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
+            f"{schedule.num_charges} charges, above privacy.target-epsilon = "
+            f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
+        ]
+    )
 
 
 def _calibrate(schedule: _Schedule) -> float:
@@ -354,6 +367,25 @@ def _spent(schedule: _Schedule, multiplier: float, *, interval: float = FINE) ->
         delta=schedule.accounting_delta,
         interval=interval,
     )
+
+
+def _bridge(
+    schedule: _Schedule, spent: float, multiplier: float, steps: int
+) -> tuple[float, float]:
+    """What the discrete noise adds to (epsilon, delta)."""
+    return bridge_cost(
+        num_charges=schedule.num_charges,
+        dimension=schedule.dimension,
+        noise_scale=math.ceil(multiplier * steps),
+        epsilon=spent,
+        delta=schedule.delta,
+    )
+
+
+def _total(schedule: _Schedule, multiplier: float, steps: int) -> float:
+    """Epsilon of the whole schedule with what the discrete noise adds."""
+    spent = _spent(schedule, multiplier)
+    return spent + _bridge(schedule, spent, multiplier, steps)[0]
 
 
 def _choose(given: Any, derived: Any, rule: str) -> tuple[Any, str]:

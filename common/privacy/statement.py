@@ -72,6 +72,7 @@ def privacy_record(
         "grid_steps": plan.grid_steps,
         "dimension": plan.dimension,
         "accounting_delta": plan.accounting_delta,
+        "bridge_epsilon": plan.bridge_epsilon,
         "bridge_delta": plan.bridge_delta,
         "seeded": plan.seed is not None,
         "plan_sha256": plan.sha256,

@@ -62,7 +62,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert problems == (
         'Unknown key "privacy.noise_multiplier". Did you mean "privacy.noise-multiplier"?',
         "privacy.clipping-norm = -1.0: must be a number > 0.",
-        "privacy.target-epsilon = inf: must be a number > 0.",
+        "privacy.target-epsilon = inf: must be a number > 0 and <= 100.",
         "local.learning-rate = nan: must be a number > 0.",
         'run.rounds = "many": must be a whole number >= 1, or "auto".',
         'run.seed = True: must be a whole number >= 0, or "auto".',

@@ -66,8 +66,7 @@ class Trial:
             try:
                 if self.mutate:
                     self.mutate(self.log)
-                nodes = IntegerNodes(self.log.add)
-                live(self.run_path, self.plan, nodes=nodes, disk=CrashDisk(self.log, dies_at))
+                self.run_life(dies_at)
                 status = 0
             except FeddpError as error:
                 self.log.add("error", type(error).__name__)
@@ -77,6 +76,11 @@ class Trial:
         _, ended = os.waitpid(child, 0)
         self.num_crashes += os.WIFSIGNALED(ended)
         return os.waitstatus_to_exitcode(ended)
+
+    def run_life(self, dies_at: int | None) -> None:
+        """The life itself, inside the forked process."""
+        nodes = IntegerNodes(self.log.add)
+        live(self.run_path, self.plan, nodes=nodes, disk=CrashDisk(self.log, dies_at))
 
     def check(self) -> History:
         """The rules, on a copy: looking at a run must not repair it.

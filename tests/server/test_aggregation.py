@@ -43,6 +43,13 @@ def test_invalid_reply_contributes_zero_and_others_count(bad: TrainReply) -> Non
     np.testing.assert_array_equal(total.total, [1, 2, 3])
 
 
+def test_replies_that_are_too_large_together_never_overflow() -> None:
+    num_users = (1 << 62) // K - 1
+    largest = reply([num_users * K, 0, 0])
+    total = add_replies([largest, largest, reply([-5, 0, 0])], REQUEST, num_users=num_users)
+    np.testing.assert_array_equal(total.total, [num_users * K - 5, 0, 0])
+
+
 def test_largest_possible_sum_is_accepted() -> None:
     total = add_replies([reply([6 * K, 8 * K, 0])], REQUEST, num_users=10)
     np.testing.assert_array_equal(total.total, [6 * K, 8 * K, 0])

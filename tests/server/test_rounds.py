@@ -9,6 +9,7 @@ import pytest
 from small_run import (
     DIMENSION,
     INITIAL,
+    LAYOUT_SHA256,
     NUM_USERS,
     IntegerNodes,
     create,
@@ -87,6 +88,24 @@ def test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published(
     for round in (1, 2, 3):
         expected += [*one_round, f"published {round}"]
     assert events == expected
+
+
+@pytest.mark.parametrize("plan", [SEEDED, small_plan()], ids=["seeded", "unseeded"])
+def test_nodes_are_asked_with_the_numbers_of_the_plan(tmp_path: Path, plan: PrivacyPlan) -> None:
+    requests: list[TrainRequest] = []
+
+    def keep(request: TrainRequest, replies: list[TrainReply]) -> list[TrainReply]:
+        requests.append(request)
+        return replies
+
+    final_bytes(tmp_path / "run", IntegerNodes(change=keep), plan)
+    assert [request.round for request in requests] == [1, 2, 3]
+    for request in requests:
+        assert request.layout_sha256 == LAYOUT_SHA256
+        assert request.seed == plan.seed  # None: the nodes' coins are fresh
+        assert request.sampling_probability == plan.sampling_probability
+        assert request.clipping_norm == plan.clipping_norm
+        assert request.grid_steps == plan.grid_steps
 
 
 def test_a_full_disk_stops_before_anything_is_charged(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 import itertools
 import math
-import re
 from fractions import Fraction
 
 import dp_accounting
+import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
@@ -22,15 +22,17 @@ from common.privacy.accounting import (
     MAX_NOISE_MULTIPLIER,
     MIN_GRID_STEPS,
     MIN_NOISE_MULTIPLIER,
+    bridge_cost,
     bridge_delta,
     calibrate_noise_multiplier,
     choose_grid_steps,
     epsilon,
     epsilon_curve,
     epsilon_rdp,
+    ratio_bridge,
     schedule_event,
 )
-from common.privacy.noise import MAX_SCALE
+from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
 
 
 def bound(q: float, z: float, rounds: int, delta: float, **interval: float) -> float:
@@ -318,27 +320,77 @@ def test_grid_is_the_smallest_that_fits(z, num_charges, dimension, target, delta
     allowed = [MIN_GRID_STEPS << i for i in range(5)]
     assert allowed[-1] == MAX_GRID_STEPS
     fitting = [steps for steps in allowed if z * steps <= MAX_SCALE and share(steps) <= 0.01]
-    arguments = {
-        "noise_multiplier": z,
-        "num_charges": num_charges,
-        "dimension": dimension,
-        "epsilon": target,
-        "delta": delta,
-    }
+    chosen = choose_grid_steps(
+        noise_multiplier=z,
+        num_charges=num_charges,
+        dimension=dimension,
+        epsilon=target,
+        delta=delta,
+    )
     if fitting:
-        assert choose_grid_steps(**arguments) == fitting[0]
-        return
-    with pytest.raises(ConfigError, match="does not fit"):
-        choose_grid_steps(**arguments)
+        assert chosen == fitting[0]
+    added_epsilon, added_delta = bridge_cost(
+        num_charges=num_charges,
+        dimension=dimension,
+        noise_scale=math.ceil(z * chosen),
+        epsilon=target,
+        delta=delta,
+    )
+    assert added_epsilon <= 1e-5 * target
+    assert added_delta <= 0.01 * delta
+    assert (added_epsilon == 0) == bool(fitting)
 
 
-@pytest.mark.parametrize("z", [0.5, 1.0, 4.0, 5.0, 60.0])
-def test_grid_advice_names_an_epsilon_that_fits(z):
-    arguments = {"noise_multiplier": z, "num_charges": 55, "dimension": 100_000, "delta": 1e-6}
-    with pytest.raises(ConfigError, match="does not fit") as refused:
-        choose_grid_steps(epsilon=1000.0, **arguments)
-    advised = re.search(r"an epsilon up to about ([0-9.]+),", str(refused.value))
-    assert advised is not None
-    choose_grid_steps(epsilon=float(advised[1]), **arguments)
-    with pytest.raises(ConfigError, match="does not fit"):
-        choose_grid_steps(epsilon=float(advised[1]) + 0.1, **arguments)
+@pytest.mark.parametrize("scale", [16, 17, 64])
+def test_the_ratio_of_discrete_and_rounded_noise_is_within_its_bound(scale):
+    """|log(p / r)| <= (1 + k^2 / s^2) / (8 s^2) at every integer, in high precision."""
+    with mpmath.workdps(60):
+        s = mpmath.mpf(scale)
+        total = mpmath.nsum(lambda j: mpmath.exp(-(j**2) / (2 * s**2)), [-mpmath.inf, mpmath.inf])
+        for k in [0, 1, scale // 2, scale, 3 * scale, 8 * scale, 20 * scale]:
+            discrete = mpmath.exp(-(mpmath.mpf(k) ** 2) / (2 * s**2)) / total
+            root = s * mpmath.sqrt(2)
+            half = mpmath.mpf(1) / 2
+            rounded = (mpmath.erfc((k - half) / root) - mpmath.erfc((k + half) / root)) / 2
+            ratio = abs(mpmath.log(discrete / rounded))
+            assert 0 < ratio <= (1 + (k / s) ** 2) / (8 * s**2)
+
+
+@pytest.mark.parametrize("scale", [16, 40])
+def test_the_norm_of_noise_exceeds_its_bound_as_rarely_as_claimed(scale):
+    """The tail that the ratio bridge gives away, for a tail that can be counted."""
+    numbers, tail, runs = 50, 3.0, 4000
+    noise = discrete_gaussian(BitStream(bytes(32)), scale, numbers * runs).reshape(runs, numbers)
+    squares = (noise.astype(float) ** 2).sum(axis=1) / scale**2
+    share = (squares > numbers + 2 * math.sqrt(numbers * tail) + 2 * tail).mean()
+    assert share <= math.exp(-tail)
+
+
+def test_ratio_bridge_grows_with_numbers_and_shrinks_with_the_scale():
+    arguments = {"epsilon": 32.0, "delta": 1e-5}
+    costs = [
+        ratio_bridge(num_charges=charges, dimension=10**4, noise_scale=scale, **arguments)
+        for charges, scale in [(10, 1 << 22), (10, 1 << 20), (1000, 1 << 20)]
+    ]
+    assert sorted(costs) == costs
+    numbers = 1000 * 10**4
+    assert costs[-1][0] == pytest.approx(numbers / 2**40, rel=0.01)
+    assert costs[-1][1] <= 1e-7
+
+
+def test_ratio_bridge_refuses_a_scale_that_its_proof_does_not_cover():
+    with pytest.raises(ValueError, match="at least 16"):
+        ratio_bridge(num_charges=1, dimension=1, noise_scale=15, epsilon=1.0, delta=1e-5)
+
+
+def test_numbers_that_no_grid_serves_are_refused():
+    arguments = {"num_charges": 10**6, "dimension": 10**10, "epsilon": 0.5, "delta": 1e-6}
+    with pytest.raises(ConfigError, match="Train fewer numbers"):
+        choose_grid_steps(noise_multiplier=1.0, **arguments)
+
+
+def test_noise_scale_never_passes_the_sampler():
+    arguments = {"num_charges": 55, "dimension": 100_000, "epsilon": 13.0, "delta": 1e-6}
+    assert choose_grid_steps(noise_multiplier=4.0, **arguments) == MAX_GRID_STEPS
+    above = math.nextafter(4.0, 5.0)
+    assert math.ceil(above * choose_grid_steps(noise_multiplier=above, **arguments)) <= MAX_SCALE

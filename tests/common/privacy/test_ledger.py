@@ -2,10 +2,12 @@
 
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -311,17 +313,50 @@ def test_a_charge_that_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
     assert len(Ledger.read(path).charges) == granted
 
 
+@contextmanager
+def no_room() -> Iterator[None]:
+    """The system refuses to write beyond a sector: too little for a page or a journal."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def half_committed(folder: Path) -> Path:
+    """A ledger of which a process died in the middle of a commit: pages and journal are there."""
+    path = three_charges(folder)
+    (folder / "died").mkdir()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
+    connection.execute("BEGIN")
+    rows = [(seq, "BURN", "x" * 300, b"", str(seq).encode()) for seq in range(100, 300)]
+    connection.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
+    for name in ("ledger.sqlite", "ledger.sqlite-journal"):
+        shutil.copy(folder / name, folder / "died")
+    connection.close()
+    return folder / "died" / "ledger.sqlite"
+
+
+@pytest.mark.parametrize("use", [open_ledger, Ledger.read])
+def test_a_disk_that_fails_at_opening_is_not_called_damage(
+    tmp_path: Path, use: Callable[[Path], object]
+) -> None:
+    path = half_committed(tmp_path)
+    with no_room(), pytest.raises(DiskError, match="mend the disk"):
+        use(path)
+    with open_ledger(path) as ledger:  # the refusal freed the lock
+        assert ledger.num_charges == 3
+    assert stored_rows(path) == stored_rows(tmp_path / "ledger.sqlite")
+
+
 def test_a_commit_that_the_system_refuses_leaves_the_old_rows(tmp_path: Path) -> None:
     path = three_charges(tmp_path)
     before = stored_rows(path)
     with open_ledger(path) as ledger:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))  # too small for a journal
-        try:
-            with pytest.raises(DiskError):
-                ledger.burn(Charge(2, 2), "crash")
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with no_room(), pytest.raises(DiskError):
+            ledger.burn(Charge(2, 2), "crash")
         with pytest.raises(DiskError, match="failed before"):
             ledger.open_run("r")
     with open_ledger(path) as ledger:

@@ -140,6 +140,7 @@ DERIVED = (
     "epsilon",
     "delta",
     "accounting_delta",
+    "bridge_epsilon",
     "bridge_delta",
     "num_rounds",
     "num_charges",
@@ -170,6 +171,7 @@ OTHER_VALUES: dict[str, Any] = {
     "epsilon": 1.0,
     "delta": 2e-6,
     "accounting_delta": 3e-6,
+    "bridge_epsilon": 2e-6,
     "bridge_delta": 4e-9,
     "num_rounds": 21,
     "num_charges": 24,
@@ -315,10 +317,12 @@ def test_target_that_no_cohort_reaches_says_so():
     assert "No cohort of these users reaches it" in text
 
 
-@pytest.mark.parametrize("noise_multiplier", [None, 1.0])
-def test_target_too_large_for_the_discrete_noise_is_refused_at_once(noise_multiplier):
-    text = problems_of(target_epsilon=1e6, noise_multiplier=noise_multiplier)
-    assert "does not fit into delta" in text
+@pytest.mark.parametrize("target", [20.0, 32.0])
+def test_a_large_target_pays_for_discrete_noise_in_epsilon_and_still_keeps_it(target):
+    plan = make_plan(**(QUICK | {"target_epsilon": target, "noise_multiplier": None}))
+    assert 0 < plan.bridge_epsilon <= 1e-5 * target
+    assert target - 0.2 < plan.epsilon <= target
+    assert plan.accounting_delta + plan.bridge_delta <= plan.delta
 
 
 @pytest.mark.parametrize("dimension", [1, 10**4, 10**6])

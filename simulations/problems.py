@@ -1,0 +1,101 @@
+"""What keeps a data set from being trained on, found before anything is spent."""
+
+from collections.abc import Iterator
+
+from common.config import RunConfig
+from common.model import BaseModel
+from common.tokens import tokenize_example
+from common.users import Example, Users
+
+SAMPLED_USERS = 200
+LABEL_USERS = 20_000
+
+
+def data_problems(
+    config: RunConfig, users: Users, evaluation_users: Users, base: BaseModel
+) -> list[str]:
+    """All problems of these users at once, one line each; no content, no id, no count.
+
+    Looks at a bounded sample. What it finds depends on private rows: it is for their owner's eyes,
+    on the machine that holds them.
+
+    Args:
+      config: of the run.
+      users: training users.
+      evaluation_users: of `data.evaluation-users` or `data.evaluation-path`.
+      base: the frozen model, for its tokenizer.
+    """
+    path, problems = config.data.path, []
+    if users.num_users < 2:
+        problems.append(
+            f'data.path = "{path}": one training user only, or none; nobody to hide among. '
+            "User-level privacy needs many users."
+        )
+    problems += _evaluation_problems(config, users, evaluation_users, base)
+    if users.num_users and not _has_rows(config, users, base):
+        problems.append(f'data.path = "{path}": {_what_is_missing(config)} in the first users.')
+    elif config.model.task == "classification" and users.num_users:
+        problems += _label_problems(config, users)
+    return problems
+
+
+def _evaluation_problems(
+    config: RunConfig, users: Users, evaluation_users: Users, base: BaseModel
+) -> list[str]:
+    data = config.data
+    if data.evaluation_path:
+        if _has_rows(config, evaluation_users, base):
+            return []
+        missing = _what_is_missing(config)
+        return [f'data.evaluation-path = "{data.evaluation_path}": {missing} in the first users.']
+    if data.evaluation_users == 1:
+        return ["data.evaluation-users = 1: holds out every user. Use a larger number, or 0."]
+    if data.evaluation_users == 0 or evaluation_users.num_users or users.num_users < 2:
+        return []
+    return [
+        f"data.evaluation-users = {data.evaluation_users}: no user falls into it. Use a smaller "
+        "number, or 0 for a run without evaluation."
+    ]
+
+
+def _label_problems(config: RunConfig, users: Users) -> list[str]:
+    """Declared classes that nobody has: misspelt, or too rare to be learned."""
+    unseen = dict.fromkeys(config.labels)
+    for example in _examples(users, LABEL_USERS):
+        unseen.pop(example.label or "", None)
+        if not unseen:
+            return []
+    return [
+        f'data.labels: no training row has the class "{label}". Correct its spelling, or leave it '
+        "out."
+        for label in unseen
+    ]
+
+
+def _what_is_missing(config: RunConfig) -> str:
+    if config.model.task == "classification":
+        return f'no row with a text and one of the declared classes "{config.data.labels}"'
+    if config.data.messages_column:
+        return 'no chat with "role" and "content" in each turn and words of the role "assistant"'
+    if config.data.completion_column:
+        return "no row with a completion to learn from"
+    return "no row with a text to learn from"
+
+
+def _has_rows(config: RunConfig, users: Users, base: BaseModel) -> bool:
+    """Whether any row of a sample survives tokenisation."""
+    return any(
+        tokenize_example(
+            example,
+            base.tokenizer,
+            task=config.model.task,
+            max_tokens=config.model.max_tokens,
+            labels=config.labels,
+        )
+        for example in _examples(users, SAMPLED_USERS)
+    )
+
+
+def _examples(users: Users, most: int) -> Iterator[Example]:
+    for user in range(min(most, users.num_users)):
+        yield from users.examples(user)
