@@ -157,8 +157,7 @@ def _build(
         raise DataError([f'data.path = "{source}": no rows.'])
     with _TableWriter(folder, schema) as out:
         for path in sorted(spilled.iterdir()):
-            _append_bucket(path, out, bucket_bytes)
-            on_progress("grouping", out.num_rows)
+            _append_bucket(path, out, bucket_bytes, on_progress)
     spilled.rmdir()
 
 
@@ -183,11 +182,14 @@ def _spill(batches: Iterable[pa.RecordBatch], folder: Path, low: int, high: int)
                 writers[number].write_batch(sorted_rows.slice(start, end - start))
 
 
-def _append_bucket(path: Path, out: "_TableWriter", bucket_bytes: int) -> None:
+def _append_bucket(
+    path: Path, out: "_TableWriter", bucket_bytes: int, on_progress: OnProgress
+) -> None:
     """Sorts and appends one bucket and deletes it; one that is too large is split first."""
     with pa.memory_map(str(path)) as source:
         if path.stat().st_size <= bucket_bytes:
             out.write(_sorted(pa.ipc.open_stream(source).read_all()))
+            on_progress("grouping", out.num_rows)
             path.unlink()
             return
         low, high = _key_range(pa.ipc.open_stream(source))
@@ -196,6 +198,7 @@ def _append_bucket(path: Path, out: "_TableWriter", bucket_bytes: int) -> None:
         if low == high:  # one user, however many rows: they are in order already
             for batch in rows:
                 out.write(pa.Table.from_batches([batch]))
+                on_progress("grouping", out.num_rows)
             path.unlink()
             return
         parts = path.with_suffix(".parts")
@@ -203,7 +206,7 @@ def _append_bucket(path: Path, out: "_TableWriter", bucket_bytes: int) -> None:
         _spill(rows, parts, low, high)
     path.unlink()
     for part in sorted(parts.iterdir()):
-        _append_bucket(part, out, bucket_bytes)
+        _append_bucket(part, out, bucket_bytes, on_progress)
     parts.rmdir()
 
 

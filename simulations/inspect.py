@@ -100,8 +100,8 @@ def show_ledger(path: Path, *, is_verifying: bool) -> int:
     )
     print(f"  head      {history.head.hex()}")
     if is_verifying:
-        _verify_epsilon(path, history, run.plan)
         _verify_record(path, run.plan)
+        _verify_epsilon(path, history, run.plan)
     return 0
 
 

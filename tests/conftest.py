@@ -8,6 +8,7 @@ for name, value in {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
 }.items():
     os.environ[name] = value
 

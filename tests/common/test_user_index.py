@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -70,6 +71,20 @@ def test_many_users_over_many_buckets_are_all_there(bucket_bytes: int, tmp_path:
     assert {path.suffix for path in folder.iterdir()} == {".u8", ".u64", ".i64", ".arrow"}
 
 
+def test_no_more_rows_are_sorted_at_once_than_fit_into_a_bucket(tmp_path: Path) -> None:
+    grouped = [0]
+    rows = [{"user_id": f"u{i}", "text": "x" * 100} for i in range(6000)]
+    open_users(
+        str(write_jsonl(tmp_path / "rows.jsonl", rows)),
+        columns=Columns(text="text"),
+        cache_path=tmp_path / "cache",
+        bucket_bytes=6000,
+        on_progress=lambda stage, count: grouped.append(count) if stage == "grouping" else None,
+    )
+    assert grouped[-1] == 6000
+    assert max(b - a for a, b in itertools.pairwise(grouped)) * 100 < 6000
+
+
 def test_a_user_larger_than_a_bucket_keeps_all_rows_in_order(tmp_path: Path) -> None:
     rows = [{"user_id": "heavy" if i % 3 else f"u{i}", "text": f"{i}"} for i in range(6000)]
     users = open_users(
@@ -139,6 +154,17 @@ def test_a_changed_source_is_read_again_and_the_old_copy_goes(tmp_path: Path) ->
     assert everything(users) == everything(in_memory(ROWS[:1]))
     copies = [p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file()]
     assert not any(b"two\nlines" in copy for copy in copies)
+
+
+def test_a_change_that_keeps_the_size_is_seen_by_its_time(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    open_users(str(path), columns=COLUMNS, cache_path=tmp_path / "cache")
+    state = path.stat()
+    path.write_bytes(path.read_bytes().replace(b"bob", b"eve"))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    users = open_users(str(path), columns=COLUMNS, cache_path=tmp_path / "cache")
+    renamed = [{**row, "user_id": row["user_id"].replace("bob", "eve")} for row in ROWS]
+    assert everything(users) == everything(in_memory(renamed))
 
 
 def test_other_columns_are_another_index(tmp_path: Path) -> None:
