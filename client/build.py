@@ -1,5 +1,7 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
+import os
+
 import torch
 
 from client.cohort import CohortEngine, LocalTraining
@@ -36,6 +38,7 @@ def build_node(
         device=choose_device(config.nodes.device),
         slots=slots,
         pass_tokens=config.nodes.pass_tokens,
+        num_threads=config.nodes.threads or os.cpu_count() or 1,
     )
     data = LocalData(
         task=config.model.task,

@@ -6,12 +6,13 @@ and cut into passes; every row carries a copy of its user's adapter, and its gra
 its user alone. A finished user is handed out and replaced at once, so memory is bounded by the
 slots and by the tokens of a pass, never by the cohort.
 
-A user's minibatches, padded lengths and order of additions depend on that user alone, and matrix
-products give each row the same bits whatever the other rows are (asserted by tests on the CPU), so
-an update is bit-identical whoever shares its passes.
+A user's minibatches, padded lengths and order of additions depend on that user alone, every pass
+runs on one thread, and there each row has the same bits whatever the other rows are (asserted by
+tests on the CPU), so an update is bit-identical whoever shares its passes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,13 +21,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions
-from client.stacked import StackedLinear, StackedLoRA
+from client.loss import (
+    ROW_MULTIPLE,
+    LinearCrossEntropy,
+    score_positions,
+    select_positions,
+    widen,
+)
+from client.passes import (
+    PassRow,
+    cut_passes,
+    padded_length,
+    pass_threads,
+    run_in_order,
+    weigh_rows,
+)
+from client.stacked import install
 from common.adapter import AdapterLayout
 from common.model import BaseModel
 from common.tokens import IGNORE, TokenRow
 
-LENGTH_STEP = 16
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 
 Minibatches = Sequence[Sequence[TokenRow]]
@@ -68,15 +82,6 @@ class _Resident:
     is_failed: bool = False
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One row of a tick: whose it is, and the weight of each of its positions."""
-
-    slot: int
-    row: TokenRow
-    weight: float
-
-
 class CohortEngine:
     """Trains users' adapters in stacked passes. Replaces the target modules of `base` in place."""
 
@@ -88,8 +93,10 @@ class CohortEngine:
         device: str = "cpu",
         slots: int = 64,
         pass_tokens: int = 4096,
+        num_threads: int = 1,
     ):
         self._device = torch.device(device)
+        self._num_threads = num_threads if self._device.type == "cpu" else 1
         model: Any = base.model
         self._model = model.to(self._device)
         self._layout, self._slots, self._pass_tokens = layout, slots, pass_tokens
@@ -98,6 +105,7 @@ class CohortEngine:
         self._modules = install(self._model, layout)
         self._sizes = [entry.size for entry in layout.entries]
         self._num_ids = len(self._model.get_input_embeddings().weight)
+        self._longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
 
     def train(
         self,
@@ -125,28 +133,36 @@ class CohortEngine:
         first = torch.from_numpy(start).to(self._device)
         delta = first.new_zeros(self._slots, dimension)
         moments = torch.zeros(2 * (training.optimizer == "adamw"), *delta.shape).to(delta)
-        while self._fill(residents, queue, sink):
-            gradient = self._tick(first, delta, residents)
-            for slot, user in residents.items():
-                user.num_done += 1
-                _step(delta[slot], gradient[slot], moments[:, slot], user.num_done, training)
-            for slot in [s for s, user in residents.items() if user.is_failed or not user.rest]:
-                user = residents.pop(slot)
-                update = delta[slot].cpu().numpy().copy()
-                sink(user.key, np.zeros_like(update) if user.is_failed else update)
-                delta[slot] = 0
-                moments[:, slot] = 0
+        with pass_threads(self._num_threads) as executor:
+            while self._fill(residents, queue, sink):
+                gradient = self._tick(executor, first, delta, residents)
+                for slot, user in residents.items():
+                    user.num_done += 1
+                    _step(delta[slot], gradient[slot], moments[:, slot], user.num_done, training)
+                for slot in [s for s, user in residents.items() if user.is_failed or not user.rest]:
+                    user = residents.pop(slot)
+                    update = delta[slot].cpu().numpy().copy()
+                    sink(user.key, np.zeros_like(update) if user.is_failed else update)
+                    delta[slot] = 0
+                    moments[:, slot] = 0
 
-    @torch.no_grad()
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Loss and correct predictions of one adapter over rows, in passes of similar length."""
-        self._bind(torch.from_numpy(adapter).to(self._device)[None])
-        loss, targets, correct = 0.0, 0, 0
-        for part in self._cut([_Row(0, row, 1.0) for row in rows]):
+        live = torch.from_numpy(adapter).to(self._device)[None]
+
+        @torch.no_grad()
+        def score(part: Sequence[PassRow]) -> tuple[float, int, int]:
+            self._bind(live)
             losses, corrects = self._score([item.row for item in part])
-            loss += float(losses.double().sum())
-            targets += len(losses)
-            correct += int(corrects.sum())
+            return float(losses.double().sum()), len(losses), int(corrects.sum())
+
+        passes = self._cut([PassRow(0, row, 1.0) for row in rows])
+        loss, targets, correct = 0.0, 0, 0
+        with pass_threads(self._num_threads) as executor:
+            for _, future in run_in_order(executor, score, passes, num_ahead=self._num_ahead):
+                part_loss, part_targets, part_correct = future.result()
+                loss, targets = loss + part_loss, targets + part_targets
+                correct += part_correct
         return Evaluation(loss, targets, correct)
 
     @torch.no_grad()
@@ -187,20 +203,43 @@ class CohortEngine:
             return []
         return steps
 
-    def _tick(self, first: Tensor, delta: Tensor, residents: Mapping[int, _Resident]) -> Tensor:
+    @property
+    def _num_ahead(self) -> int:
+        return self._num_threads + 1
+
+    def _cut(self, rows: Iterable[PassRow]) -> list[list[PassRow]]:
+        return cut_passes(
+            rows,
+            longest=self._longest,
+            pass_tokens=self._pass_tokens,
+            num_threads=self._num_threads,
+        )
+
+    def _tick(
+        self,
+        executor: ThreadPoolExecutor,
+        first: Tensor,
+        delta: Tensor,
+        residents: Mapping[int, _Resident],
+    ) -> Tensor:
         """The gradient of every resident's next step; float32, (slots, P)."""
+
+        def slopes(part: Sequence[PassRow]) -> tuple[Tensor, Tensor]:
+            return self._slopes(part, first, delta)
+
         gradient = torch.zeros_like(delta)
-        rows = [item for slot, user in residents.items() for item in _rows(slot, user.rest.pop())]
-        for part in self._cut(rows):
+        rows = [i for slot, user in residents.items() for i in weigh_rows(slot, user.rest.pop())]
+        passes = self._cut(rows)
+        for part, future in run_in_order(executor, slopes, passes, num_ahead=self._num_ahead):
             try:
-                self._accumulate(part, first, delta, gradient)
+                gradient.index_add_(0, *future.result())
             except Exception:
                 self._accumulate_apart(part, first, delta, gradient, residents)
         return gradient
 
     def _accumulate_apart(
         self,
-        part: Sequence[_Row],
+        part: Sequence[PassRow],
         first: Tensor,
         delta: Tensor,
         gradient: Tensor,
@@ -209,14 +248,14 @@ class CohortEngine:
         """Runs a failed pass again, row by row; whoever fails alone contributes zero."""
         for item in part:
             try:
-                self._accumulate([item], first, delta, gradient)
+                gradient.index_add_(0, *self._slopes([item], first, delta))
             except Exception:
                 residents[item.slot].is_failed = True
 
-    def _accumulate(
-        self, part: Sequence[_Row], first: Tensor, delta: Tensor, gradient: Tensor
-    ) -> None:
-        """One pass: adds every row's gradient to its user, in the order of the rows."""
+    def _slopes(
+        self, part: Sequence[PassRow], first: Tensor, delta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One pass: the slot of every row, and its gradient (rows, P)."""
         if not self._is_causal:
             # A head sees one position per row, so here the rows have to come in full multiples.
             part = [*part, *[replace(part[-1], weight=0.0)] * (-len(part) % ROW_MULTIPLE)]
@@ -227,14 +266,14 @@ class CohortEngine:
         with torch.enable_grad():
             loss = self._loss([item.row for item in part], weights)
             (slope,) = torch.autograd.grad(loss, live)
-        gradient.index_add_(0, owners, slope)
+        return owners, slope
 
     def _loss(self, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
         """Sum over rows of weight times loss: no term holds two users."""
         inputs, mask, targets = self._batch(rows)
         if not self._is_causal:
             losses = nn.functional.cross_entropy(
-                self._classify(inputs, mask).float(), targets[:, 0], reduction="none"
+                widen(self._classify(inputs, mask)), targets[:, 0], reduction="none"
             )
             return (losses * weights).sum()
         weight, bias, softcap = self._output()
@@ -248,7 +287,7 @@ class CohortEngine:
         """Loss and correctness of every predicted position (causal-lm) or row."""
         inputs, mask, targets = self._batch(rows)
         if not self._is_causal:
-            logits = self._classify(inputs, mask).float()
+            logits = widen(self._classify(inputs, mask))
             losses = nn.functional.cross_entropy(logits, targets[:, 0], reduction="none")
             return losses, logits.argmax(1) == targets[:, 0]
         keep = targets != IGNORE
@@ -274,7 +313,7 @@ class CohortEngine:
 
     def _batch(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
         """Right-padded input ids, attention mask and targets, all (rows, padded tokens) int64."""
-        length = max(padded_length(row) for row in rows)
+        length = max(padded_length(row, self._longest) for row in rows)
         inputs = np.full((len(rows), length), self._pad, dtype=np.int64)
         mask = np.zeros((len(rows), length), dtype=np.int64)
         width = length if self._is_causal else 1
@@ -284,18 +323,6 @@ class CohortEngine:
             mask[index, : len(row.input_ids)] = 1
             targets[index, : len(row.labels)] = row.labels
         return tuple(torch.from_numpy(a).to(self._device) for a in (inputs, mask, targets))  # type: ignore[return-value]
-
-    def _cut(self, rows: Sequence[_Row]) -> list[list[_Row]]:
-        """Passes of one padded length each, at most `pass_tokens` tokens (or one row)."""
-        by_length: dict[int, list[_Row]] = {}
-        for item in rows:
-            by_length.setdefault(padded_length(item.row), []).append(item)
-        passes = []
-        for length in sorted(by_length):
-            size = max(1, self._pass_tokens // length)
-            group = by_length[length]
-            passes += [group[start : start + size] for start in range(0, len(group), size)]
-        return passes
 
     def _bind(self, live: Tensor) -> None:
         """Hands each module its part of the stack `live` (copies, P)."""
@@ -307,34 +334,6 @@ class CohortEngine:
             parts.setdefault(entry.module, {})[entry.role] = stacked
         for path, tensors in parts.items():
             self._modules[path].bind(tensors)
-
-
-def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | StackedLinear]:
-    """Replaces the trained modules of a model by stacked ones; returns them by path."""
-    modules: dict[str, StackedLoRA | StackedLinear] = {}
-    device = next(model.parameters()).device
-    for path in dict.fromkeys(entry.module for entry in layout.entries):
-        old: Any = model.get_submodule(path)
-        if path in layout.adapted:
-            a = layout.frozen.get(path)
-            frozen_a = None if a is None else torch.from_numpy(a).to(device)
-            modules[path] = StackedLoRA(old, layout.scale, frozen_a)
-        else:
-            modules[path] = StackedLinear(old)
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, modules[path])
-    return modules
-
-
-def padded_length(row: TokenRow) -> int:
-    """Length of a row with padding: a function of the row alone."""
-    return -(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP
-
-
-def _rows(slot: int, step: Sequence[TokenRow]) -> list[_Row]:
-    """The rows of a local step, weighted so that its loss is the mean over what it predicts."""
-    num_targets = sum(int((row.labels != IGNORE).sum()) for row in step)
-    return [_Row(slot, row, 1 / max(num_targets, 1)) for row in step]
 
 
 def _step(

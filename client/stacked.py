@@ -1,22 +1,25 @@
 """Stacked adapters: many users' trained weights through one shared frozen base.
 
 A pass holds rows of many users, in the order of its stack: with `copies` adapters in the stack,
-each owns an equal number of adjacent rows. No term crosses rows of different adapters.
+each owns an equal number of adjacent rows. No term crosses rows of different adapters. What is
+bound to a module is bound for one thread, so that passes can run beside each other.
 """
 
+import threading
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from common.adapter import AdapterLayout
+
 
 class StackedLoRA(nn.Module):
     """y = base(x) + scale (x A^T) B^T with one A and B per copy, or one frozen A for all.
 
-    Attributes:
-      a: (copies, rank, in) or, frozen, (rank, in).
-      b: (copies, out, rank).
+    Shapes: A (copies, rank, in) or, frozen, (rank, in); B (copies, out, rank).
     """
 
     frozen_a: Tensor | None
@@ -25,49 +28,68 @@ class StackedLoRA(nn.Module):
         super().__init__()
         self.base, self.scale = base, scale
         self.register_buffer("frozen_a", frozen_a, persistent=False)
-        self.a: Tensor | None = None
-        self.b: Tensor | None = None
+        self._bound = threading.local()
 
     def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the stacked tensors of the next pass, by role."""
-        self.a, self.b = tensors.get("lora_A"), tensors["lora_B"]
+        """Takes the stacked tensors of this thread's next pass, by role."""
+        self._bound.tensors = tensors
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.base(x)
-        assert self.b is not None
-        copies = len(self.b)
+        tensors: Mapping[str, Tensor] = self._bound.tensors
+        b = tensors["lora_B"]
+        rows = _by_copy(x, len(b))
         if self.frozen_a is not None:
-            low = nn.functional.linear(x, self.frozen_a.to(x.dtype))
-            low = low.reshape(copies, -1, low.shape[-1])
+            low = _by_copy(nn.functional.linear(x, self.frozen_a.to(x.dtype)), len(b))
         else:
-            assert self.a is not None
-            low = torch.bmm(x.reshape(copies, -1, x.shape[-1]), self.a.mT.to(x.dtype))
-        stacked = y.reshape(copies, -1, y.shape[-1])
-        return torch.baddbmm(stacked, low, self.b.mT.to(x.dtype), alpha=self.scale).view(y.shape)
+            low = torch.bmm(rows, tensors["lora_A"].mT.to(x.dtype))
+        stacked = _by_copy(y, len(b))
+        return torch.baddbmm(stacked, low, b.mT.to(x.dtype), alpha=self.scale).view(y.shape)
 
 
 class StackedLinear(nn.Module):
     """A trained linear layer (of a head) with one weight and bias per copy.
 
-    Attributes:
-      weight: (copies, out, in).
-      bias: (copies, out), or None.
+    Shapes: weight (copies, out, in); bias, where there is one, (copies, out).
     """
 
     def __init__(self, base: nn.Linear):
         super().__init__()
         self.out_features, self.in_features = base.out_features, base.in_features
-        self.weight: Tensor | None = None
-        self.bias: Tensor | None = None
+        self._bound = threading.local()
 
     def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the stacked tensors of the next pass, by role."""
-        self.weight, self.bias = tensors["weight"], tensors.get("bias")
+        """Takes the stacked tensors of this thread's next pass, by role."""
+        self._bound.tensors = tensors
 
     def forward(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        copies = len(self.weight)
-        y = torch.bmm(x.reshape(copies, -1, x.shape[-1]), self.weight.mT.to(x.dtype))
-        if self.bias is not None:
-            y = y + self.bias[:, None].to(x.dtype)
+        tensors: Mapping[str, Tensor] = self._bound.tensors
+        weight, bias = tensors["weight"], tensors.get("bias")
+        y = torch.bmm(_by_copy(x, len(weight)), weight.mT.to(x.dtype))
+        if bias is not None:
+            y = y + bias[:, None].to(x.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)
+
+
+def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | StackedLinear]:
+    """Replaces the trained modules of a model by stacked ones; returns them by path."""
+    modules: dict[str, StackedLoRA | StackedLinear] = {}
+    device = next(model.parameters()).device
+    for path in dict.fromkeys(entry.module for entry in layout.entries):
+        old: Any = model.get_submodule(path)
+        if path in layout.adapted:
+            a = layout.frozen.get(path)
+            frozen_a = None if a is None else torch.from_numpy(a).to(device)
+            modules[path] = StackedLoRA(old, layout.scale, frozen_a)
+        else:
+            modules[path] = StackedLinear(old)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, modules[path])
+    return modules
+
+
+def _by_copy(x: Tensor, copies: int) -> Tensor:
+    """(rows, ..., width) -> (copies, rows of a copy, width); the first dimension must be rows."""
+    if len(x) % copies:
+        raise ValueError(f"{len(x)} rows for {copies} adapters: not the same number for each")
+    return x.reshape(copies, -1, x.shape[-1])

@@ -300,9 +300,9 @@ def test_a_user_who_diverges_is_not_finite_alone_and_clips_to_zero(
     class Exploding(CohortEngine):
         """Multiplies the gradient of the user in slot 0 until it is not finite."""
 
-        def _accumulate(self, part, first, delta, gradient):  # type: ignore[no-untyped-def]
-            super()._accumulate(part, first, delta, gradient)
-            gradient[0] *= float("inf")
+        def _slopes(self, part, first, delta):  # type: ignore[no-untyped-def]
+            owners, slope = super()._slopes(part, first, delta)
+            return owners, torch.where((owners == 0)[:, None], slope * float("inf"), slope)
 
     engine = make()
     engine.__class__ = Exploding

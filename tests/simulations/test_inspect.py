@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -92,6 +93,16 @@ def test_a_damaged_privacy_json_is_one_line_and_exit_code_3(
     (run.path / "privacy.json").write_text(content)
     assert main(["ledger", str(run.path), "--verify"]) == 3
     assert "privacy.json: damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["epsilon", "target_epsilon"])
+def test_a_plan_that_promises_less_than_its_charges_cost_is_refused(
+    name: str, tmp_path: Path, whole: Run
+) -> None:
+    low = dataclasses.replace(whole.plan, **{name: whole.plan.epsilon * 0.999})
+    run = create_run(from_flat({**SETTINGS, "run.output-dir": str(tmp_path)}), low)
+    with pytest.raises(LedgerDamagedError, match="6 charges cost"):
+        show_ledger(run.path, is_verifying=True)
 
 
 def test_a_ledger_row_that_is_not_the_plans_is_refused(run: Run) -> None:

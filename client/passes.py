@@ -1,0 +1,104 @@
+"""Passes: rows of one padded length from any users, and how passes run beside each other."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from common.tokens import IGNORE, TokenRow
+
+LENGTH_STEP = 16
+MIN_PASS_TOKENS = 512
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class PassRow:
+    """One row of a pass: whose it is, and the weight of each of its positions."""
+
+    slot: int
+    row: TokenRow
+    weight: float
+
+
+def weigh_rows(slot: int, step: Sequence[TokenRow]) -> list[PassRow]:
+    """The rows of a local step, weighted so that its loss is the mean over what it predicts."""
+    num_targets = sum(int((row.labels != IGNORE).sum()) for row in step)
+    return [PassRow(slot, row, 1 / max(num_targets, 1)) for row in step]
+
+
+def padded_length(row: TokenRow, longest: int | None) -> int:
+    """Length of a row with padding: a function of the row alone.
+
+    Args:
+      row: not empty.
+      longest: positions that the base model has; None is no limit.
+
+    >>> import numpy as np
+    >>> row = TokenRow(np.ones(20, dtype=np.int64), np.ones(20, dtype=np.int64))
+    >>> padded_length(row, None), padded_length(row, 30)
+    (32, 30)
+    """
+    length = -(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP
+    return length if longest is None else max(len(row.input_ids), min(length, longest))
+
+
+def cut_passes(
+    rows: Iterable[PassRow], *, longest: int | None, pass_tokens: int, num_threads: int
+) -> list[list[PassRow]]:
+    """Passes of one padded length each, longest rows first.
+
+    A pass holds at most `pass_tokens` tokens (or one row), and less where that gives every thread
+    work and keeps the tokens of all threads together at `pass_tokens`.
+    """
+    by_length: dict[int, list[PassRow]] = {}
+    for item in rows:
+        by_length.setdefault(padded_length(item.row, longest), []).append(item)
+    total = sum(length * len(group) for length, group in by_length.items())
+    share = -(-min(total, pass_tokens) // num_threads)
+    limit = min(pass_tokens, max(MIN_PASS_TOKENS, share))
+    passes = []
+    for length in sorted(by_length, reverse=True):
+        size = max(1, limit // length)
+        group = by_length[length]
+        passes += [group[start : start + size] for start in range(0, len(group), size)]
+    return passes
+
+
+@contextlib.contextmanager
+def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for passes, in which no operation is split over threads.
+
+    Torch cuts an elementwise operation into one piece per thread, and the elements at a cut are
+    computed by other instructions. Where the cuts fall depends on the size of the pass, so with
+    threads inside operations a user's bits would depend on who shares the pass.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as e:
+            yield e
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_in_order(
+    executor: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    num_ahead: int,
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Finished calls in the order of the items; at most `num_ahead` are under way or waiting."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, executor.submit(function, item)))
+        if len(waiting) >= num_ahead:
+            yield waiting.popleft()
+    yield from waiting
