@@ -9,7 +9,8 @@ from client.node import LocalData, Node
 from common.adapter import AdapterLayout
 from common.config import RunConfig
 from common.model import BaseModel
-from common.users import Users
+from common.units import ExampleUnits
+from common.users import Units, Users
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512
@@ -51,7 +52,7 @@ def build_node(
         steps=config.local.steps,
     )
     return Node(
-        users=users,
+        units=units_of(config, users),
         evaluation_users=evaluation_users,
         max_evaluation_users=config.evaluation.max_users,
         engine=engine,
@@ -59,6 +60,21 @@ def build_node(
         layout=layout,
         data=data,
         training=LocalTraining(config.local.optimizer, config.local.learning_rate),
+    )
+
+
+def units_of(config: RunConfig, users: Users) -> Units:
+    """What is drawn of these users: they themselves, or their examples.
+
+    Examples of one user are bounded where users are protected, and not where examples are.
+    """
+    if config.sampling.unit == "user":
+        return users
+    is_bounded = config.privacy.unit == "user"
+    return ExampleUnits(
+        users,
+        max_examples=config.data.max_examples_per_user if is_bounded else None,
+        selection=config.data.selection,
     )
 
 

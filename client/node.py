@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from client.cohort import CohortEngine, LocalTraining, LocalWork, Sink
 from common.adapter import AdapterLayout
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.privacy.clipping import clip_to_grid
-from common.privacy.sampling import draw_cohort, fresh_coins, seeded_coins, training_rng
+from common.privacy.clipping import clip_to_grid, clip_with_bit
+from common.privacy.sampling import fresh_coins, seeded_coins, training_rng
 from common.privacy.summation import UpdateSum
 from common.tokens import TokenRow, tokenize_example
-from common.users import Example, Users, bound_contributions
+from common.users import Example, Units, Users, bound_contributions
 
 CACHED_USERS = 20_000
 
@@ -45,12 +45,15 @@ class LocalData:
 
 
 class Node:
-    """One machine with its users: draws them, trains them, clips each; only their sum leaves it."""
+    """One machine with its units: draws them, trains them, clips each; only their sum leaves it.
+
+    A unit is a user, or one example where examples are drawn; everything else is the same.
+    """
 
     def __init__(
         self,
         *,
-        users: Users,
+        units: Units,
         evaluation_users: Users,
         engine: CohortEngine,
         tokenizer: PreTrainedTokenizerBase,
@@ -62,7 +65,7 @@ class Node:
         self.engine = engine
         self.dimension = layout.dimension
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
-        self._users = users
+        self._units = units
         self._evaluation_users = evaluation_users.take(np.arange(num_evaluated))
         self._tokenizer = tokenizer
         self._layout_sha256 = layout.sha256
@@ -72,32 +75,24 @@ class Node:
         self._evaluation_rows: list[TokenRow] | None = None
 
     def train(self, request: TrainRequest) -> TrainReply:
-        """One round: Poisson draw, local training, a clip per user, an exact sum.
+        """One round: the draw, local training, a clip per unit, an exact sum.
 
-        **Guarantee:** each drawn user moves the sum by an integer vector of L2 norm <= K, and a
-        user whose data or training fails contributes zero; nobody else's contribution changes.
+        **Guarantee:** each drawn unit moves the sum by an integer vector of L2 norm <= K, and a
+        unit whose data or training fails contributes zero; nobody else's contribution changes.
 
         Raises:
           ValueError: the request is for another adapter layout.
         """
         self._check_layout(request.layout_sha256)
-        total = UpdateSum.zeros(len(request.adapter))
-
-        def add(_: int, update: NDArray[np.float32]) -> None:
-            total.add(
-                clip_to_grid(
-                    update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
-                )
-            )
-
-        self.train_locally(request, sink=add)
+        total = UpdateSum.zeros(request.sum_dimension)
+        self.train_locally(request, sink=lambda _, update: total.add(_clip(update, request)))
         return TrainReply(request.round, request.layout_sha256, total)
 
     def train_locally(self, request: TrainRequest, *, sink: Sink) -> None:
-        """Draws users and trains them; `sink` gets each raw update, sensitive and unclipped."""
+        """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""
         coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
-        cohort = draw_cohort(self._users.keys, request.sampling_probability, coins)
-        work = (self._work(int(user), request) for user in cohort)
+        cohort = request.draw.units(self._units.keys, request.round, coins)
+        work = (self._work(int(unit), request) for unit in cohort)
         self.engine.train(request.adapter, work, training=self._training, sink=sink)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -113,14 +108,14 @@ class Node:
         result = self.engine.evaluate(request.adapter, self._evaluation_rows)
         return EvaluateReply(result.loss_sum, result.num_targets, result.num_correct)
 
-    def _work(self, user: int, request: TrainRequest) -> LocalWork:
-        key = int(self._users.keys[user])
-        return LocalWork(key=key, steps=lambda: self._minibatches(user, key, request))
+    def _work(self, unit: int, request: TrainRequest) -> LocalWork:
+        key = int(self._units.keys[unit])
+        return LocalWork(key=key, steps=lambda: self._minibatches(unit, key, request))
 
-    def _minibatches(self, user: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
-        """A function of this user, the round and the user's own randomness alone."""
+    def _minibatches(self, unit: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
+        """A function of this unit, the round and the unit's own randomness alone."""
         data, rng = self._data, training_rng(request.seed, request.round, key)
-        rows = self._cached_rows(user) or self._chosen_rows(user, rng)
+        rows = self._cached_rows(unit) or self._chosen_rows(unit, rng)
         kept = rng.permutation(len(rows))[: data.max_rows]
         steps: list[list[TokenRow]] = []
         for _ in range(data.epochs):
@@ -131,23 +126,23 @@ class Node:
             ]
         return steps[: data.steps]
 
-    def _cached_rows(self, user: int) -> list[TokenRow]:
-        """The rows of a user whose every example is kept; [] where the round has to choose."""
-        if user in self._rows:
-            self._rows.move_to_end(user)
-            return self._rows[user]
-        if self._users.num_examples(user) > self._data.max_rows:
+    def _cached_rows(self, unit: int) -> list[TokenRow]:
+        """The rows of a unit whose every example is kept; [] where the round has to choose."""
+        if unit in self._rows:
+            self._rows.move_to_end(unit)
+            return self._rows[unit]
+        if self._units.num_examples(unit) > self._data.max_rows:
             return []
-        self._rows[user] = self._tokenize(self._users.examples(user))
+        self._rows[unit] = self._tokenize(self._units.examples(unit))
         if len(self._rows) > CACHED_USERS:
             self._rows.popitem(last=False)
-        return self._rows[user]
+        return self._rows[unit]
 
-    def _chosen_rows(self, user: int, rng: np.random.Generator) -> list[TokenRow]:
-        """The rows of a user with more examples than a round takes: a choice of the user's own."""
+    def _chosen_rows(self, unit: int, rng: np.random.Generator) -> list[TokenRow]:
+        """The rows of a unit with more examples than a round takes: a choice of the unit's own."""
         return self._tokenize(
             bound_contributions(
-                self._users.examples(user),
+                self._units.examples(unit),
                 max_examples=self._data.max_rows,
                 selection=self._data.selection,
                 rng=rng,
@@ -171,3 +166,17 @@ class Node:
     def _check_layout(self, layout_sha256: str) -> None:
         if layout_sha256 != self._layout_sha256:
             raise ValueError("the request is for an adapter of another layout")
+
+
+def _clip(update: NDArray[np.float32], request: TrainRequest) -> NDArray[np.int64]:
+    """The integer vector that a unit adds: its clipped update, and the clip bit where asked for."""
+    if request.bit_steps == 0:
+        return clip_to_grid(
+            update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
+        )
+    return clip_with_bit(
+        update,
+        clipping_norm=request.clipping_norm,
+        grid_steps=request.grid_steps,
+        bit_steps=request.bit_steps,
+    )

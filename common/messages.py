@@ -1,5 +1,6 @@
 """The wire contract: typed requests and replies <-> Flower's RecordDict, validated on arrival."""
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -7,9 +8,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 
 VERSION = 1
+MAX_GRID_STEPS = 1 << 24
+MAX_SEED_DIGITS = 40
 FLAT_FLOAT32 = "feddp.float32.v1"
 FLAT_INT64 = "feddp.int64.v1"
 T = TypeVar("T")
@@ -27,19 +31,26 @@ class TrainRequest:
       round: from 1.
       adapter: float32, shape (P,), the adapter that every drawn user starts from.
       layout_sha256: names, order and shapes behind the P numbers.
-      sampling_probability: q of the Poisson draw.
-      clipping_norm: C, the L2 bound of one user's update.
-      grid_steps: K, integer steps per C.
+      draw: who takes part.
+      clipping_norm: C of this round, the L2 bound of one unit's update.
+      grid_steps: K, the L2 bound of one unit's integer vector.
+      bit_steps: steps of the clip bit, sent as one more number; 0 where the norm is fixed.
       seed: None is fresh entropy; a number derives coins and batches from it (not private).
     """
 
     round: int
     adapter: NDArray[np.float32]
     layout_sha256: str
-    sampling_probability: float
+    draw: Draw
     clipping_norm: float
     grid_steps: int
+    bit_steps: int
     seed: int | None
+
+    @property
+    def sum_dimension(self) -> int:
+        """Numbers of a reply: P, and one for the clip bits."""
+        return len(self.adapter) + (self.bit_steps > 0)
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,13 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
             "version": VERSION,
             "round": request.round,
             "layout": request.layout_sha256,
-            "sampling-probability": request.sampling_probability,
+            "sampling-probability": request.draw.probability,
+            "cohort-size": request.draw.cohort_size,
+            "separation": request.draw.separation,
+            "salt": request.draw.salt,
             "clipping-norm": request.clipping_norm,
             "grid-steps": request.grid_steps,
+            "bit-steps": request.bit_steps,
             "seed": "auto" if request.seed is None else str(request.seed),
         }
     )
@@ -94,15 +109,40 @@ def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest
     """RecordDict -> TrainRequest of P = `dimension` numbers, or MessageError."""
     config = _config(content, {"adapter", "config"})
     seed = _get(config, "seed", str)
-    return TrainRequest(
+    request = TrainRequest(
         round=_get(config, "round", int),
         adapter=_unpack(content, "adapter", FLAT_FLOAT32, dimension).astype(np.float32),
         layout_sha256=_get(config, "layout", str),
-        sampling_probability=_get(config, "sampling-probability", float),
+        draw=_draw(config),
         clipping_norm=_get(config, "clipping-norm", float),
         grid_steps=_get(config, "grid-steps", int),
-        seed=None if seed == "auto" else int(seed),
+        bit_steps=_get(config, "bit-steps", int),
+        seed=_seed(seed),
     )
+    norm, steps, bit = request.clipping_norm, request.grid_steps, request.bit_steps
+    if not (0 < norm < math.inf and 1 <= steps <= MAX_GRID_STEPS and 0 <= bit < steps):
+        raise MessageError("clipping norm or grid steps out of range")
+    return request
+
+
+def _draw(config: ConfigRecord) -> Draw:
+    try:
+        return Draw(
+            probability=_get(config, "sampling-probability", float),
+            cohort_size=_get(config, "cohort-size", int),
+            separation=_get(config, "separation", int),
+            salt=_get(config, "salt", str),
+        )
+    except ValueError as error:
+        raise MessageError("a draw out of range") from error
+
+
+def _seed(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > MAX_SEED_DIGITS:
+        raise MessageError("a seed that is no number")
+    return int(text)
 
 
 def encode_train_reply(reply: TrainReply) -> RecordDict:

@@ -100,10 +100,34 @@ class LocalSection:
 
 @dataclass(frozen=True)
 class PrivacySection:
-    """What is promised: the unit is a user, neighbouring data sets differ by one user."""
+    """What is promised: about whom, how much, and by which mechanism."""
 
+    unit: str = setting(
+        "user",
+        "what epsilon protects: all of a user's data, or one example",
+        str,
+        choices=("user", "example"),
+    )
     num_users: int | None = setting(
         None, "training users N, declared and public; auto only for the demo", int, at_least=2
+    )
+    num_examples: int | None = setting(
+        None,
+        "where examples are drawn: how many there are in all (of each user at most "
+        "data.max-examples-per-user under a user's promise), declared and public; auto only for "
+        "the demo",
+        int,
+        at_least=2,
+    )
+    max_nodes_per_user: int = setting(
+        1, "most nodes that hold data of one user; each draws and clips her", int, at_least=1
+    )
+    mechanism: str = setting(
+        "poisson",
+        "who takes part and which noise: a coin per unit; a cohort of fixed size; or correlated "
+        "noise for users who take part at a distance of rounds",
+        str,
+        choices=("poisson", "fixed-size", "blt", "banded", "cyclic-poisson"),
     )
     target_epsilon: float = setting(
         8.0, "upper bound over the whole run", float, above=0, at_most=100
@@ -115,7 +139,29 @@ class PrivacySection:
         None, "noise / clipping norm; auto: calibrated to the target", float, above=0
     )
     clipping_norm: float = setting(
-        0.5, "L2 bound of one user's update; a public constant", float, above=0
+        0.5, "L2 bound of one unit's update in round 1; a public constant", float, above=0
+    )
+    clipping: str = setting(
+        "fixed",
+        "fixed: the same norm in all rounds; quantile: it follows a quantile of the updates' norms",
+        str,
+        choices=("fixed", "quantile"),
+    )
+    clipping_quantile: float = setting(
+        0.5,
+        "share of updates that are not clipped, where the norm follows it",
+        float,
+        above=0,
+        below=1,
+    )
+    clipping_rate: float = setting(
+        0.2, "step of the logarithm of the norm, where it follows", float, above=0
+    )
+    clipping_bit_noise: float | None = setting(
+        None,
+        "noise on the count behind the quantile; auto: a twentieth of the cohort",
+        float,
+        above=0,
     )
     spare_attempts: int | None = setting(
         None, "charges kept for crashes; auto: a tenth of the rounds, at least 3", int, at_least=0
@@ -130,10 +176,23 @@ class PrivacySection:
 
 @dataclass(frozen=True)
 class SamplingSection:
-    """Poisson sampling of users."""
+    """Who takes part in a round."""
 
+    unit: str = setting(
+        "user",
+        "what is drawn and clipped: users, or examples (also under a user's promise, with the "
+        "accounting for all of a user's examples)",
+        str,
+        choices=("user", "example"),
+    )
     expected_cohort_size: float | None = setting(
-        None, "q N, users drawn per round on average; auto: N/10, 20 to 1000", float, above=0
+        None, "q N, units drawn per round on average; auto: N/10, 20 to 1000", float, above=0
+    )
+    separation: int | None = setting(
+        None,
+        "correlated noise: a user takes part in every so many rounds only; auto: N / cohort",
+        int,
+        at_least=2,
     )
 
 
@@ -165,6 +224,9 @@ class NodesSection:
     """Machines that hold users."""
 
     minimum: int = setting(2, "Flower: nodes to wait for before round 1", int, at_least=1)
+    users_per_node: int | None = setting(
+        None, "most users of one node, registered and public; auto: N", int, at_least=1
+    )
     deadline_seconds: float = setting(600.0, "Flower: longest wait of a round", float, above=0)
     device: str = setting("auto", '"auto", "cpu", "cuda" or "cuda:1"', str)
     threads: int | None = setting(None, "CPU threads; auto: the machine's cores", int, at_least=1)

@@ -53,8 +53,8 @@ class Example:
     label: str | None = None
 
 
-class Users(Protocol):
-    """A set of users, in an order that depends on their ids alone."""
+class Units(Protocol):
+    """Whoever may be drawn: users, or examples as units of their own (`units.ExampleUnits`)."""
 
     @property
     def num_users(self) -> int:
@@ -66,6 +66,11 @@ class Users(Protocol):
         """uint64, shape (users,): the first 8 bytes of SHA-256 of each user's id."""
         ...
 
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64, shape (users,): rows of each."""
+        ...
+
     def num_examples(self, user: int) -> int:
         """Rows of one user."""
         ...
@@ -73,6 +78,10 @@ class Users(Protocol):
     def examples(self, user: int) -> list[Example]:
         """The rows of one user; nobody else's are read."""
         ...
+
+
+class Users(Units, Protocol):
+    """A set of users, in an order that depends on their ids alone."""
 
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id, as an integer, is 0 modulo `one_in`; 0 holds out nobody."""
@@ -112,6 +121,11 @@ class InMemoryUsers:
     def keys(self) -> NDArray[np.uint64]:
         """uint64, shape (users,)."""
         return keys_of(self._digests)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64, shape (users,)."""
+        return np.array([len(rows) for rows in self._rows], dtype=np.int64)
 
     def num_examples(self, user: int) -> int:
         """Rows of one user."""
@@ -154,6 +168,11 @@ class UserTable:
     def keys(self) -> NDArray[np.uint64]:
         """uint64, shape (users,), a memory map."""
         return self._keys
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64, shape (users,)."""
+        return np.diff(self._user_ends, prepend=0)
 
     def num_examples(self, user: int) -> int:
         """Rows of one user."""
@@ -203,6 +222,11 @@ class UsersView:
     def keys(self) -> NDArray[np.uint64]:
         """uint64, shape (users,)."""
         return self._keys
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64, shape (users,)."""
+        return self._source.counts[self._users]
 
     def num_examples(self, user: int) -> int:
         """Rows of one user."""

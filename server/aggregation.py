@@ -25,28 +25,35 @@ class Evaluation:
 
 
 def add_replies(
-    replies: Sequence[TrainReply], request: TrainRequest, *, num_users: int
+    replies: Sequence[TrainReply],
+    request: TrainRequest,
+    *,
+    num_units: int,
+    max_units_per_node: int,
 ) -> UpdateSum:
     """The exact sum of all valid replies of one round.
 
     **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
-    how users are spread over nodes. A reply of another round or layout, or one that no set of
-    `num_users` clipped updates could make (L2 norm above num_users * K, alone or with those
-    before it, so that nothing overflows), contributes zero.
+    how units are spread over nodes. A reply of another round, layout or length, or one that no
+    `max_units_per_node` clipped updates could make (L2 norm above that many K), contributes zero;
+    so does one that takes the sum beyond what all units together could make.
 
     Args:
       replies: at most one per node.
       request: what was asked.
-      num_users: N, the declared number of users.
+      num_units: the declared number of users, or of examples where examples are drawn.
+      max_units_per_node: most units that one node holds; 1 checks each unit's clip again.
 
     Returns:
-      int64 sum of P entries; sensitive.
+      int64 sum of P entries, and of the clip bits where they were asked for; sensitive.
     """
-    total = UpdateSum.zeros(len(request.adapter))
-    limit = num_users * request.grid_steps
+    total = UpdateSum.zeros(request.sum_dimension)
+    limit, node_limit = (n * request.grid_steps for n in (num_units, max_units_per_node))
     for reply in replies:
         is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
-        if not is_ours or not is_within(reply.total.total, limit):
+        if not is_ours or reply.total.dimension != total.dimension:
+            continue
+        if not is_within(reply.total.total, min(limit, node_limit)):
             continue
         if is_within(total.total + reply.total.total, limit):
             total.merge(reply.total)

@@ -33,6 +33,7 @@ class Checkpoint:
       plan_sha256: of the run.
       adapter: float32, shape (P,).
       moments: of the server optimizer, float64, shape (P,) each.
+      clipping_norm: C of the next round.
     """
 
     round: int
@@ -40,6 +41,7 @@ class Checkpoint:
     plan_sha256: str
     adapter: NDArray[np.float32]
     moments: Mapping[str, NDArray[np.float64]]
+    clipping_norm: float
 
 
 def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
@@ -57,6 +59,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
         "round": checkpoint.round,
         "attempt": checkpoint.attempt,
         "plan_sha256": checkpoint.plan_sha256,
+        "clipping_norm": repr(checkpoint.clipping_norm),
         "content_sha256": _content_sha256(checkpoint),
     }
     content = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
@@ -88,6 +91,7 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
                 for name, value in arrays.items()
                 if name.startswith("moment.")
             },
+            clipping_norm=float(about["clipping_norm"]),
         )
         is_whole = about["content_sha256"] == _content_sha256(checkpoint)
     except (SafetensorError, KeyError, TypeError, ValueError):
@@ -197,7 +201,10 @@ def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
 
 def _content_sha256(checkpoint: Checkpoint) -> str:
     """SHA-256 over everything in a checkpoint: completeness is proven by content."""
-    about = f"{checkpoint.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
+    about = (
+        f"{checkpoint.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
+        f"{checkpoint.clipping_norm!r}/"
+    )
     digest = hashlib.sha256(about.encode())
     for name, values in sorted(_arrays(checkpoint).items()):
         digest.update(f"{name}/{values.dtype.str}/{values.shape}/".encode())

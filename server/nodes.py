@@ -61,7 +61,7 @@ class FlowerNodes:
     def train(self, request: TrainRequest) -> list[TrainReply]:
         """Asks every node; each draws its own users. Same contract as `Nodes.train`."""
         contents = self._ask("train.round", encode_train_request(request), str(request.round))
-        return _decode(contents, lambda c: decode_train_reply(c, dimension=self.dimension))
+        return _decode(contents, lambda c: decode_train_reply(c, dimension=request.sum_dimension))
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""

@@ -34,11 +34,13 @@ class RoundState:
       round: the last released round; 0 is the base model.
       adapter: float32, shape (P,).
       moments: of the server optimizer, float64, shape (P,) each.
+      clipping_norm: C of the next round.
     """
 
     round: int
     adapter: NDArray[np.float32]
     moments: Moments
+    clipping_norm: float
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,14 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class Training:
-    """The parts of one run that do not change over its rounds."""
+    """The parts of one run that do not change over its rounds.
+
+    Attributes:
+      max_units_per_node: what a single reply may hold at most; public.
+    """
 
     plan: PrivacyPlan
+    max_units_per_node: int
     layout_sha256: str
     ledger: Ledger
     nodes: Nodes
@@ -105,17 +112,23 @@ def run_rounds(
 
 def collect(training: Training, state: RoundState) -> UpdateSum:
     """Asks the nodes for one round's update sum; sensitive, in memory only."""
-    plan = training.plan
+    mechanism = training.plan.mechanism
     request = TrainRequest(
         round=training.ledger.next_round,
         adapter=state.adapter,
         layout_sha256=training.layout_sha256,
-        sampling_probability=plan.sampling_probability,
-        clipping_norm=plan.clipping_norm,
-        grid_steps=plan.grid_steps,
-        seed=plan.seed,
+        draw=mechanism.sampler.draw,
+        clipping_norm=state.clipping_norm,
+        grid_steps=mechanism.grid_steps,
+        bit_steps=mechanism.bit_steps,
+        seed=training.plan.seed,
     )
-    return add_replies(training.nodes.train(request), request, num_users=plan.num_users)
+    return add_replies(
+        training.nodes.train(request),
+        request,
+        num_units=mechanism.num_units,
+        max_units_per_node=training.max_units_per_node,
+    )
 
 
 def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
@@ -127,13 +140,14 @@ def release(training: Training, state: RoundState, total: UpdateSum) -> RoundSta
     charge = ledger.charge(number)  # charged, then drawn
     context = f"{ledger.head}/{number}/{charge.attempt}".encode()
     key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, number)
-    released = plan.mechanism.release(total, bits=BitStream(key))
+    released = plan.mechanism.release(total, bits=BitStream(key), clipping_norm=state.clipping_norm)
     adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
-    checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments)
+    norm = released.next_clipping_norm
+    checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments, norm)
     digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)
     ledger.release(charge, digest)  # durable, then published
     prune(training.checkpoints_path, disk, last_round=number)
-    return RoundState(number, adapter, moments)
+    return RoundState(number, adapter, moments, norm)
 
 
 def is_due(training: Training, round: int) -> bool:
@@ -155,6 +169,9 @@ def resume_state(training: Training, initial: NDArray[np.float32]) -> RoundState
     """
     last = training.ledger.last_release
     if last is None:
-        return RoundState(0, initial, training.optimizer.initial_moments(len(initial)))
+        moments = training.optimizer.initial_moments(len(initial))
+        return RoundState(0, initial, moments, training.plan.clipping_norm)
     checkpoint = read_released(training.checkpoints_path, last)
-    return RoundState(checkpoint.round, checkpoint.adapter, checkpoint.moments)
+    return RoundState(
+        checkpoint.round, checkpoint.adapter, checkpoint.moments, checkpoint.clipping_norm
+    )

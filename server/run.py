@@ -283,6 +283,7 @@ def _training(
     every = run.config.evaluation.every
     return Training(
         plan=run.plan,
+        max_units_per_node=run.plan.mechanism.num_units,
         layout_sha256=run.plan.details["layout_sha256"],
         ledger=ledger,
         nodes=nodes,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from client.node import Node
 from common.messages import EvaluateRequest, TrainRequest
+from common.privacy.sampling import Draw
 from server.aggregation import Evaluation, add_evaluations
 from server.optimizer import ServerOptimizer
 
@@ -38,9 +39,10 @@ def train_without_privacy(
             round=number,
             adapter=adapter,
             layout_sha256=layout_sha256,
-            sampling_probability=sampling_probability,
+            draw=Draw(probability=sampling_probability),
             clipping_norm=float("inf"),
             grid_steps=1,
+            bit_steps=0,
             seed=seed,
         )
         adapter, moments = optimizer.descend(adapter, _mean_update(node, request), moments)

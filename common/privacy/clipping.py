@@ -31,7 +31,7 @@ def clip_to_grid(
     Args:
       update: float32 or float64, shape (P,); the norm is taken in float64.
       clipping_norm: C > 0.
-      grid_steps: K, a power of two up to 2^24.
+      grid_steps: K, up to 2^24.
 
     Returns:
       int64, shape (P,); times C / K it is the clipped update.
@@ -45,14 +45,54 @@ def clip_to_grid(
     """
     # A floating-point warning would tell the log that some user's update is odd.
     with np.errstate(all="ignore"):
-        return _clip(update, clipping_norm, grid_steps)
+        return _clip(update.astype(np.float64), clipping_norm, grid_steps)
 
 
-def _clip(update: NDArray[np.floating], clipping_norm: float, grid_steps: int) -> NDArray[np.int64]:
-    zero = np.zeros(update.shape, dtype=np.int64)
-    values = update.astype(np.float64)
+def clip_with_bit(
+    update: NDArray[np.floating], *, clipping_norm: float, grid_steps: int, bit_steps: int
+) -> NDArray[np.int64]:
+    """The clipped update and one more coordinate: whether it had to be clipped.
+
+    **Guarantee:** the sum of the squared integers, the bit's included, is at most K^2: the update
+    gets floor((K^2 - B^2)^(1/2)) steps per C.
+
+    **Edge cases:**
+
+    | update | bit |
+    |---|---|
+    | norm <= C | +B |
+    | norm > C | -B |
+    | any NaN or infinity | 0, and the update is zero |
+
+    Args:
+      update: float32 or float64, shape (P,).
+      clipping_norm: C > 0, of this round.
+      grid_steps: K.
+      bit_steps: B, 0 < B < K.
+
+    Returns:
+      int64, shape (P + 1,).
+
+    >>> clip_with_bit(np.array([3.0, 4.0]), clipping_norm=1.0, grid_steps=1024, bit_steps=256)
+    array([ 594,  792, -256])
+    """
+    steps = math.isqrt(grid_steps**2 - bit_steps**2)
+    with np.errstate(all="ignore"):
+        values = update.astype(np.float64)
+        norm = _norm(values)
+        point = _clip(values, clipping_norm, steps)
+    bit = 0 if not math.isfinite(norm) else bit_steps if norm <= clipping_norm else -bit_steps
+    return np.append(point, bit)
+
+
+def _norm(values: NDArray[np.float64]) -> float:
     # Not np.linalg.norm: the order in which BLAS adds depends on its number of threads.
-    norm = float(np.sqrt(np.sum(np.square(values))))
+    return float(np.sqrt(np.sum(np.square(values))))
+
+
+def _clip(values: NDArray[np.float64], clipping_norm: float, grid_steps: int) -> NDArray[np.int64]:
+    zero = np.zeros(values.shape, dtype=np.int64)
+    norm = _norm(values)
     if not math.isfinite(norm):  # so it is with any NaN or infinity; decided before min() sees it
         return zero
     scale = min(1.0, clipping_norm / norm) if norm > 0 else 1.0

@@ -1,14 +1,16 @@
-"""PoissonGaussian: UpdateSum -> ReleasedUpdate; the only door from sensitive to public."""
+"""GaussianMechanism: UpdateSum -> ReleasedUpdate; the only door from sensitive to public."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-import dp_accounting
 import numpy as np
 from numpy.typing import NDArray
 
+from common.privacy.events import Event
 from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from common.privacy.quantile import QuantileClipping
+from common.privacy.sampling import Sampler
 from common.privacy.summation import UpdateSum
 
 _DOOR = object()
@@ -17,68 +19,75 @@ _DOOR = object()
 class ReleasedUpdate:
     """Update sum plus noise, divided by a public constant; public. Only a mechanism makes one."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_next_clipping_norm", "_values")
 
-    def __init__(self, door: object, values: NDArray[np.float64]):
+    def __init__(self, door: object, values: NDArray[np.float64], next_clipping_norm: float):
         if door is not _DOOR:
             raise TypeError("only a mechanism's release makes a ReleasedUpdate")
         values.flags.writeable = False
-        self._values = values
+        self._values, self._next_clipping_norm = values, next_clipping_norm
 
     @property
     def values(self) -> NDArray[np.float64]:
         """float64, shape (P,), read-only; an estimate of the mean clipped update."""
         return self._values
 
+    @property
+    def next_clipping_norm(self) -> float:
+        """The norm that clips the next round: a function of this release and public constants."""
+        return self._next_clipping_norm
+
 
 @dataclass(frozen=True)
-class PoissonGaussian:
-    """Poisson sampling of users, clipped updates, discrete Gaussian noise, a constant divisor.
+class GaussianMechanism:
+    """Sampled units, clipped updates, independent discrete Gaussian noise, a constant divisor.
 
-    **Guarantee:** one release is (epsilon, delta)-private for the addition or removal of one user
-    with the (epsilon, delta) of `event()`, up to the bridge term of the discrete noise
-    (`accounting.bridge_delta`), when every user's point has norm <= K and was drawn with
-    probability <= q.
+    **Guarantee:** one release costs at most `event()` for a pair of data sets that are neighbours
+    by `sampler.relation`, up to the bridge term of the discrete noise, when every drawn unit added
+    an integer vector of L2 norm at most K (`clip_to_grid`, or `clip_with_bit` where the norm
+    adapts) and was drawn by the sampler.
 
     **Edge cases:** an empty cohort releases pure noise; neither noise nor divisor depends on who
     was drawn or who replied.
 
     Attributes:
-      num_users: N, declared and public.
-      expected_cohort_size: q N, the divisor.
-      sampling_probability: q, in (0, 1].
-      clipping_norm: C > 0.
+      sampler: who takes part; owns relation and event.
+      num_units: declared and public: users, or examples where examples are drawn.
+      expected_cohort_size: units of a round on average, the divisor.
+      clipping_norm: C > 0 of the first round, and of all rounds unless `quantile` is there.
       noise_multiplier: z > 0.
       grid_steps: K, a power of two.
       dimension: P.
+      quantile: how C follows a quantile of the updates' norms; None keeps it.
 
     Reference: McMahan et al. 2018 (arXiv 1710.06963); Canonne, Kamath & Steinke 2020.
     """
 
-    num_users: int
+    sampler: Sampler
+    num_units: int
     expected_cohort_size: float
-    sampling_probability: float
     clipping_norm: float
     noise_multiplier: float
     grid_steps: int
     dimension: int
+    quantile: QuantileClipping | None = None
 
     def __post_init__(self) -> None:
         reals = (self.expected_cohort_size, self.clipping_norm, self.noise_multiplier)
         if not all(math.isfinite(value) and value > 0 for value in reals):
             raise ValueError("cohort size, clipping norm and noise multiplier must be > 0")
-        if not 0 < self.sampling_probability <= 1:
-            raise ValueError("sampling probability must be in (0, 1]")
         if not math.isclose(
-            self.expected_cohort_size, self.sampling_probability * self.num_users, rel_tol=1e-9
+            self.expected_cohort_size, self.sampler.mean_cohort(self.num_units), rel_tol=1e-9
         ):
-            raise ValueError("expected cohort size must be q N")
+            raise ValueError("expected cohort size must be the sampler's mean")
         if self.grid_steps < 1 or self.grid_steps & (self.grid_steps - 1):
             raise ValueError("grid steps must be a power of two")
         if not 2 <= self.noise_scale <= MAX_SCALE:
             raise ValueError("noise scale must be in [2, 2^26]; choose other grid steps")
-        if self.num_users * self.grid_steps >= 1 << 62 or self.dimension < 1:
-            raise ValueError("num_users * grid_steps must stay below 2^62, dimension above 0")
+        if self.num_units * self.grid_steps >= 1 << 62 or self.dimension < 1:
+            raise ValueError("num_units * grid_steps must stay below 2^62, dimension above 0")
+        if self.quantile is not None and not 0 < self.bit_steps < self.grid_steps:
+            raise ValueError("the bit's noise must be above z/2 and below K z/2")
 
     @property
     def noise_scale(self) -> int:
@@ -86,29 +95,57 @@ class PoissonGaussian:
         return math.ceil(Fraction(self.noise_multiplier) * self.grid_steps)
 
     @property
+    def bit_steps(self) -> int:
+        """Grid steps of the clip bit, which shares the unit's norm K; 0 where the norm is fixed."""
+        if self.quantile is None:
+            return 0
+        return self.quantile.bit_steps(self.noise_multiplier, self.grid_steps)
+
+    @property
+    def update_steps(self) -> int:
+        """Grid steps per C of the update: what the clip bit leaves of K."""
+        return math.isqrt(self.grid_steps**2 - self.bit_steps**2)
+
+    @property
+    def sum_dimension(self) -> int:
+        """Numbers of an update sum: P, and one for the clip bits where the norm adapts."""
+        return self.dimension + (self.quantile is not None)
+
+    @property
     def noise_norm(self) -> float:
-        """Expected L2 norm of the noise in a released update: z C sqrt(P) / (q N)."""
-        scale = self.noise_multiplier * self.clipping_norm / self.expected_cohort_size
+        """Expected L2 norm of the noise in a released update: about z C sqrt(P) / (q N)."""
+        steps = self.noise_multiplier * self.grid_steps / self.update_steps
+        scale = steps * self.clipping_norm / self.expected_cohort_size
         return scale * math.sqrt(self.dimension)
 
-    def event(self) -> dp_accounting.DpEvent:
+    def event(self) -> Event:
         """What one release costs; a function of public numbers alone."""
-        return dp_accounting.PoissonSampledDpEvent(
-            self.sampling_probability, dp_accounting.GaussianDpEvent(self.noise_multiplier)
-        )
+        return self.sampler.event(self.noise_multiplier)
 
-    def release(self, total: UpdateSum, *, bits: BitStream) -> ReleasedUpdate:
+    def release(
+        self, total: UpdateSum, *, bits: BitStream, clipping_norm: float | None = None
+    ) -> ReleasedUpdate:
         """(sum + noise) * (C / K) / (q N); exact integers until the last step.
 
         Args:
           total: the cohort's update sum; its charge is durable already.
           bits: a stream under a key that is used for this release alone.
+          clipping_norm: the norm that clipped this sum; None is the first one.
 
         Raises:
-          ValueError: the sum has another dimension.
+          ValueError: the sum has another dimension, or a fixed norm another value.
         """
-        if total.dimension != self.dimension:
-            raise ValueError(f"expected a sum of dimension {self.dimension}, not {total.dimension}")
-        noised = total.total + discrete_gaussian(bits, self.noise_scale, self.dimension)
-        step = self.clipping_norm / self.grid_steps / self.expected_cohort_size
-        return ReleasedUpdate(_DOOR, noised.astype(np.float64) * step)
+        norm = self.clipping_norm if clipping_norm is None else clipping_norm
+        if total.dimension != self.sum_dimension:
+            raise ValueError(
+                f"expected a sum of dimension {self.sum_dimension}, not {total.dimension}"
+            )
+        if self.quantile is None and norm != self.clipping_norm:
+            raise ValueError("the clipping norm is fixed by the plan")
+        noised = total.total + discrete_gaussian(bits, self.noise_scale, self.sum_dimension)
+        step = norm / self.update_steps / self.expected_cohort_size
+        values = noised[: self.dimension].astype(np.float64) * step
+        if self.quantile is None:
+            return ReleasedUpdate(_DOOR, values, norm)
+        bit = int(noised[-1]) / (2 * self.bit_steps * self.expected_cohort_size)
+        return ReleasedUpdate(_DOOR, values, self.quantile.next_norm(norm, share=bit + 0.5))

@@ -20,8 +20,9 @@ from common.privacy.accounting import (
     epsilon,
     next_noise_multiplier,
 )
-from common.privacy.mechanism import PoissonGaussian
+from common.privacy.mechanism import GaussianMechanism
 from common.privacy.noise import MAX_SCALE
+from common.privacy.sampling import PoissonSampler
 
 ACCOUNTING_SHARE = 0.99
 MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
@@ -74,12 +75,12 @@ class PrivacyPlan:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def mechanism(self) -> PoissonGaussian:
+    def mechanism(self) -> GaussianMechanism:
         """The one object that turns update sums into released updates."""
-        return PoissonGaussian(
-            num_users=self.num_users,
+        return GaussianMechanism(
+            sampler=PoissonSampler(self.sampling_probability),
+            num_units=self.num_users,
             expected_cohort_size=self.expected_cohort_size,
-            sampling_probability=self.sampling_probability,
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,
             grid_steps=self.grid_steps,

@@ -1,15 +1,149 @@
-"""Poisson sampling where the users are: one independent coin per user and round."""
+"""Who takes part in a round: a rule that owns its relation, and the coins that decide it."""
 
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.privacy.events import (
+    ADD_OR_REMOVE_ONE,
+    REPLACE_ONE,
+    Event,
+    FixedSizeGaussianEvent,
+    PoissonGaussianEvent,
+)
+
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 
 _COIN_RANGE = 1 << 64
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a node draws its units in a round: what a request tells it of the sampler.
+
+    Attributes:
+      probability: of a unit's coin, in (0, 1].
+      cohort_size: 0, or the exact number of units to draw instead, from one node that has them all.
+      separation: units take part in every so many rounds only; 1 is all rounds.
+      salt: public; spreads the units over the rounds of a separation.
+    """
+
+    probability: float = 1.0
+    cohort_size: int = 0
+    separation: int = 1
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise ValueError("sampling probability must be in (0, 1]")
+        if self.cohort_size < 0 or self.separation < 1:
+            raise ValueError("cohort size must be >= 0, separation >= 1")
+        if self.cohort_size and (self.separation > 1 or self.probability < 1):
+            raise ValueError("a cohort of fixed size is drawn from all units, without coins")
+
+    def units(self, keys: NDArray[np.uint64], round: int, coins: Coins) -> NDArray[np.int64]:
+        """Indices of the units that take part, int64, ascending."""
+        if self.cohort_size:
+            return draw_fixed_size(keys, self.cohort_size, coins)
+        return draw_cohort(keys, self.probability, coins)
+
+
+class Sampler(Protocol):
+    """Who takes part in a round."""
+
+    @property
+    def draw(self) -> Draw:
+        """What a request tells the nodes."""
+        ...
+
+    @property
+    def relation(self) -> str:
+        """The neighbouring relation under which `event` is the cost."""
+        ...
+
+    def mean_cohort(self, num_units: int) -> float:
+        """Units of a round, on average over the coins."""
+        ...
+
+    def event(self, noise_multiplier: float) -> Event:
+        """The cost of one round with noise of so many clipping norms."""
+        ...
+
+
+@dataclass(frozen=True)
+class PoissonSampler:
+    """One independent coin per unit and round.
+
+    Attributes:
+      probability: q, in (0, 1].
+      num_coins: most units of one user that throw coins of their own: nodes that hold her, or
+        examples where examples are drawn.
+    """
+
+    probability: float
+    num_coins: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1 or self.num_coins < 1:
+            raise ValueError("sampling probability must be in (0, 1], coins at least 1")
+
+    @property
+    def draw(self) -> Draw:
+        """A coin per unit."""
+        return Draw(probability=self.probability)
+
+    @property
+    def relation(self) -> str:
+        """Users come and go with their coins."""
+        return ADD_OR_REMOVE_ONE
+
+    def mean_cohort(self, num_units: int) -> float:
+        """q N."""
+        return self.probability * num_units
+
+    def event(self, noise_multiplier: float) -> Event:
+        """A Poisson-sampled Gaussian; a mixture of Gaussians for several coins."""
+        return PoissonGaussianEvent(self.probability, noise_multiplier, self.num_coins)
+
+
+@dataclass(frozen=True)
+class FixedSizeSampler:
+    """Exactly `cohort_size` of all units, uniformly: one place draws for everybody.
+
+    The number of units is not hidden, so a neighbour replaces a user: twice the sensitivity.
+    """
+
+    num_units: int
+    cohort_size: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.cohort_size <= self.num_units:
+            raise ValueError("the cohort must have from 1 unit to all of them")
+
+    @property
+    def draw(self) -> Draw:
+        """The same number of units in every round."""
+        return Draw(cohort_size=self.cohort_size)
+
+    @property
+    def relation(self) -> str:
+        """One user takes the place of another."""
+        return REPLACE_ONE
+
+    def mean_cohort(self, num_units: int) -> float:
+        """The same in every round."""
+        if num_units != self.num_units:
+            raise ValueError("the number of units must be the one that the sampler is made for")
+        return float(self.cohort_size)
+
+    def event(self, noise_multiplier: float) -> Event:
+        """Sampled without replacement; the event halves the noise multiplier."""
+        return FixedSizeGaussianEvent(self.num_units, self.cohort_size, noise_multiplier)
 
 
 def draw_cohort(keys: NDArray[np.uint64], probability: float, coins: Coins) -> NDArray[np.int64]:
@@ -40,6 +174,24 @@ def draw_cohort(keys: NDArray[np.uint64], probability: float, coins: Coins) -> N
     if threshold >= _COIN_RANGE:
         return np.arange(len(keys), dtype=np.int64)
     return np.flatnonzero(coins(keys) < np.uint64(threshold))
+
+
+def draw_fixed_size(keys: NDArray[np.uint64], cohort_size: int, coins: Coins) -> NDArray[np.int64]:
+    """Indices of the `cohort_size` users with the smallest coins; all of them where fewer are.
+
+    **Guarantee:** a uniform choice without replacement when the coins are independent and uniform;
+    two equal coins (chance below N^2 / 2^65) are told apart by position.
+
+    Args:
+      keys: uint64, shape (users,).
+      cohort_size: m >= 1.
+      coins: `fresh_coins`, or `seeded_coins(seed, round)`.
+
+    Returns:
+      int64, ascending.
+    """
+    order = np.argsort(coins(keys), kind="stable")[:cohort_size]
+    return np.sort(order).astype(np.int64)
 
 
 def fresh_coins(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

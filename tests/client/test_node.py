@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from common.adapter import AdapterLayout
 from common.build import Part, load_model, load_users
 from common.config import RunConfig, from_flat
 from common.messages import EvaluateRequest, TrainRequest
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from common.users import Example, InMemoryUsers, Users
 
@@ -25,7 +27,7 @@ def make_node(
 
 
 def request(layout: AdapterLayout, probability: float = 0.01, seed: int | None = 4) -> TrainRequest:
-    return TrainRequest(1, layout.start, layout.sha256, probability, 0.5, K, seed)
+    return TrainRequest(1, layout.start, layout.sha256, Draw(probability), 0.5, K, 0, seed)
 
 
 def some_users(texts: Sequence[Sequence[str]]) -> InMemoryUsers:
@@ -84,7 +86,7 @@ def test_a_user_trains_on_a_bounded_number_of_rows() -> None:
 
 def test_a_request_for_another_layout_is_refused() -> None:
     node, layout = make_node(users=some_users([["hello"], ["there"]]))
-    other = TrainRequest(1, layout.start, "another", 0.5, 0.5, K, None)
+    other = TrainRequest(1, layout.start, "another", Draw(0.5), 0.5, K, 0, None)
     with pytest.raises(ValueError, match="another layout"):
         node.train(other)
     with pytest.raises(ValueError, match="another layout"):
@@ -98,3 +100,45 @@ def test_evaluation_reads_evaluation_users_alone() -> None:
     assert reply.num_targets > 0
     assert np.isfinite(reply.loss_sum)
     assert evaluation.num_users == 320
+
+
+def test_with_one_example_each_drawing_users_and_examples_is_the_same_sum() -> None:
+    texts = [[f"where is order number {i} please"] for i in range(8)]
+    sums = []
+    for unit in ("user", "example"):
+        config = from_flat({"sampling.unit": unit, "evaluation.max-users": 5})
+        node, layout = make_node(config, users=some_users(texts))
+        sums.append(node.train(request(layout, probability=0.5)).total)
+    assert sums[0].total.any()
+    assert sums[0] == sums[1]
+
+
+def test_each_example_is_clipped_alone_where_examples_are_drawn() -> None:
+    texts = [["hello there my order", "where is my parcel " * 3, "a refund please"]]
+    norms = {}
+    for bound in (1, 3):
+        config = from_flat(
+            {
+                "sampling.unit": "example",
+                "data.max-examples-per-user": bound,
+                "local.learning-rate": 100.0,
+                "evaluation.max-users": 5,
+            }
+        )
+        node, layout = make_node(config, users=some_users(texts))
+        total = node.train(request(layout, probability=1.0)).total.total
+        norms[bound] = float(np.linalg.norm(total.astype(np.float64)))
+    assert norms[1] <= K
+    assert K < norms[3] <= 3 * K
+
+
+@pytest.mark.parametrize(("norm", "balance"), [(1e6, 3), (1e-9, -1)])
+def test_the_clip_bit_is_one_more_number_of_the_sum(norm: float, balance: int) -> None:
+    """Two users with updates, and one without rows, whose zero is never clipped."""
+    node, layout = make_node(users=some_users([["hello there"], ["a refund please"], [""]]))
+    asked = dataclasses.replace(
+        request(layout, probability=1.0), bit_steps=1 << 16, clipping_norm=norm
+    )
+    total = node.train(asked).total
+    assert total.dimension == layout.dimension + 1
+    assert total.total[-1] == balance << 16

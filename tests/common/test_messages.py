@@ -20,6 +20,7 @@ from common.messages import (
     encode_train_reply,
     encode_train_request,
 )
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 
 P = 5
@@ -30,9 +31,10 @@ def request(seed: int | None = 3) -> TrainRequest:
         round=2,
         adapter=np.linspace(-1, 1, P, dtype=np.float32),
         layout_sha256="ab",
-        sampling_probability=0.1,
+        draw=Draw(0.1, separation=3, salt="s"),
         clipping_norm=0.5,
         grid_steps=1 << 20,
+        bit_steps=7,
         seed=seed,
     )
 

@@ -50,8 +50,10 @@ def draw(
     key = fresh_key(context, total) if seed is None else seeded_key(seed, charge.round)
     released = plan.mechanism.release(total, bits=BitStream(key))
     adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
-    checkpoint = Checkpoint(charge.round, charge.attempt, plan.sha256, adapter, moments)
-    return checkpoint, RoundState(charge.round, adapter, moments)
+    checkpoint = Checkpoint(
+        charge.round, charge.attempt, plan.sha256, adapter, moments, plan.clipping_norm
+    )
+    return checkpoint, RoundState(charge.round, adapter, moments, plan.clipping_norm)
 
 
 def publish(training: Training, state: RoundState) -> None:

@@ -125,6 +125,7 @@ def training_of(
     """The parts of a run."""
     return Training(
         plan=plan,
+        max_units_per_node=plan.mechanism.num_units,
         layout_sha256=LAYOUT_SHA256,
         ledger=ledger,
         nodes=nodes,

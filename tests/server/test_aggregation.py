@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages import EvaluateReply, TrainReply, TrainRequest
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.aggregation import add_evaluations, add_replies, metrics_of
 
 P, K = 3, 1 << 20
-REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", 0.5, 1.0, K, None)
+REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, K, 0, None)
 
 
 def reply(values: list[int], *, round: int = 4, layout: str = "ab") -> TrainReply:
@@ -20,8 +21,8 @@ def reply(values: list[int], *, round: int = 4, layout: str = "ab") -> TrainRepl
 @given(st.lists(st.lists(st.integers(-K // 2, K // 2), min_size=P, max_size=P), max_size=6))
 def test_sum_is_exact_and_does_not_depend_on_order(values: list[list[int]]) -> None:
     replies = [reply(v) for v in values]
-    forward = add_replies(replies, REQUEST, num_users=10)
-    backward = add_replies(replies[::-1], REQUEST, num_users=10)
+    forward = add_replies(replies, REQUEST, num_units=10, max_units_per_node=10)
+    backward = add_replies(replies[::-1], REQUEST, num_units=10, max_units_per_node=10)
     expected = np.array(values, dtype=np.int64).reshape(-1, P).sum(axis=0)
     np.testing.assert_array_equal(forward.total, expected)
     assert forward == backward
@@ -39,24 +40,29 @@ def test_sum_is_exact_and_does_not_depend_on_order(values: list[list[int]]) -> N
     ids=["another round", "another layout", "one entry too large", "norm too large", "lowest"],
 )
 def test_invalid_reply_contributes_zero_and_others_count(bad: TrainReply) -> None:
-    total = add_replies([reply([1, 2, 3]), bad], REQUEST, num_users=10)
+    total = add_replies([reply([1, 2, 3]), bad], REQUEST, num_units=10, max_units_per_node=10)
     np.testing.assert_array_equal(total.total, [1, 2, 3])
 
 
 def test_replies_that_are_too_large_together_never_overflow() -> None:
     num_users = (1 << 62) // K - 1
     largest = reply([num_users * K, 0, 0])
-    total = add_replies([largest, largest, reply([-5, 0, 0])], REQUEST, num_users=num_users)
+    total = add_replies(
+        [largest, largest, reply([-5, 0, 0])],
+        REQUEST,
+        num_units=num_users,
+        max_units_per_node=num_users,
+    )
     np.testing.assert_array_equal(total.total, [num_users * K - 5, 0, 0])
 
 
 def test_largest_possible_sum_is_accepted() -> None:
-    total = add_replies([reply([6 * K, 8 * K, 0])], REQUEST, num_users=10)
+    total = add_replies([reply([6 * K, 8 * K, 0])], REQUEST, num_units=10, max_units_per_node=10)
     np.testing.assert_array_equal(total.total, [6 * K, 8 * K, 0])
 
 
 def test_nobody_answers_and_the_sum_is_zero() -> None:
-    assert add_replies([], REQUEST, num_users=10) == UpdateSum.zeros(P)
+    assert add_replies([], REQUEST, num_units=10, max_units_per_node=10) == UpdateSum.zeros(P)
 
 
 def test_evaluations_are_weighted_by_targets() -> None:

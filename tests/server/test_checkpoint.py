@@ -35,14 +35,20 @@ CHECKPOINT = Checkpoint(
     plan_sha256=PLAN.sha256,
     adapter=np.array([0.5, -0.0, 1e-45, 3e38], dtype=np.float32),
     moments={"first": np.array([1e-310, 1.0, -2.0, 0.1]), "second": np.arange(4.0)},
+    clipping_norm=0.1 + 0.2,
 )
 PATH = "round-000001-attempt-1.safetensors"
 
 
 def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
     assert found is not None
-    key = (found.round, found.attempt, found.plan_sha256)
-    assert key == (expected.round, expected.attempt, expected.plan_sha256)
+    key = (found.round, found.attempt, found.plan_sha256, found.clipping_norm)
+    assert key == (
+        expected.round,
+        expected.attempt,
+        expected.plan_sha256,
+        expected.clipping_norm,
+    )
     assert found.adapter.dtype == np.float32
     assert found.adapter.tobytes() == expected.adapter.tobytes()
     assert set(found.moments) == set(expected.moments)

@@ -14,11 +14,12 @@ from common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.nodes import FlowerNodes
 
 P = 4
-REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", 0.5, 1.0, 1 << 20, None)
+REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, 1 << 20, 0, None)
 Fault = Callable[[Message], str | None]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,10 @@ from common.errors import DiskError
 from common.messages import TrainReply, TrainRequest
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
-from common.privacy.mechanism import PoissonGaussian
+from common.privacy.mechanism import GaussianMechanism
 from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
 from common.privacy.plan import PrivacyPlan
+from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.checkpoint import checkpoint_path
 from server.rounds import RoundReport, RoundState, resume_state, run_rounds
@@ -56,13 +58,13 @@ def test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    draw = PoissonGaussian.release
+    draw = GaussianMechanism.release
 
-    def watched(self: PoissonGaussian, total: UpdateSum, *, bits: BitStream) -> object:
+    def watched(self: GaussianMechanism, total: UpdateSum, **how: Any) -> object:
         events.append("drawn")
-        return draw(self, total, bits=bits)
+        return draw(self, total, **how)
 
-    monkeypatch.setattr(PoissonGaussian, "release", watched)
+    monkeypatch.setattr(GaussianMechanism, "release", watched)
     nodes = IntegerNodes(lambda kind, *words: events.append(kind))
     live(
         create(tmp_path / "run", SEEDED),
@@ -103,7 +105,7 @@ def test_nodes_are_asked_with_the_numbers_of_the_plan(tmp_path: Path, plan: Priv
     for request in requests:
         assert request.layout_sha256 == LAYOUT_SHA256
         assert request.seed == plan.seed  # None: the nodes' coins are fresh
-        assert request.sampling_probability == plan.sampling_probability
+        assert request.draw == Draw(plan.sampling_probability)
         assert request.clipping_norm == plan.clipping_norm
         assert request.grid_steps == plan.grid_steps
 
@@ -244,7 +246,7 @@ def first_step(folder: Path, change: Change) -> np.ndarray:
         training = training_of(folder, SEEDED, ledger, IntegerNodes(change=change), Disk())
         plain = replace(training.optimizer, kind="fedavg", learning_rate=1.0)
         training = replace(training, optimizer=plain)
-        start = RoundState(0, np.zeros(DIMENSION, dtype=np.float32), {})
+        start = RoundState(0, np.zeros(DIMENSION, dtype=np.float32), {}, SEEDED.clipping_norm)
         stops = iter([False, False, True])
         state = run_rounds(
             training, start, on_round=lambda report: None, is_stopped=lambda: next(stops)

@@ -4,30 +4,34 @@ import dataclasses
 import math
 from fractions import Fraction
 
-import dp_accounting
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.privacy.clipping import clip_to_grid
-from common.privacy.mechanism import PoissonGaussian, ReleasedUpdate
+from common.privacy.clipping import clip_to_grid, clip_with_bit, sum_of_squares
+from common.privacy.events import FixedSizeGaussianEvent, PoissonGaussianEvent
+from common.privacy.mechanism import GaussianMechanism, ReleasedUpdate
 from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from common.privacy.quantile import QuantileClipping
+from common.privacy.sampling import FixedSizeSampler, PoissonSampler
 from common.privacy.summation import UpdateSum
 
 P_THRESHOLD = 1e-3
 DIMENSION = 50_000
-MECHANISM = PoissonGaussian(
-    num_users=1000,
+MECHANISM = GaussianMechanism(
+    sampler=PoissonSampler(0.05),
+    num_units=1000,
     expected_cohort_size=50.0,
-    sampling_probability=0.05,
     clipping_norm=0.5,
     noise_multiplier=1.3,
     grid_steps=1 << 20,
     dimension=DIMENSION,
 )
 STD = 1.3 * 0.5 / 50  # z C / (q N)
+QUANTILE = QuantileClipping(quantile=0.5, rate=0.2, bit_noise=2.5, smallest=0.01, largest=10.0)
+ADAPTIVE = dataclasses.replace(MECHANISM, quantile=QUANTILE)
 
 
 def stream(number: int) -> BitStream:
@@ -113,20 +117,20 @@ def test_noise_scale_just_above_an_integer_is_the_next_integer():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"num_users": 0},
-        {"num_users": -1000},
-        {"num_users": 999},
-        {"num_users": 1 << 42, "expected_cohort_size": 0.05 * (1 << 42)},
+        {"num_units": 0},
+        {"num_units": -1000},
+        {"num_units": 999},
+        {"num_units": 1 << 42, "expected_cohort_size": 0.05 * (1 << 42)},
         {"expected_cohort_size": 0.0},
         {"expected_cohort_size": -50.0},
         {"expected_cohort_size": 49.0},
         {"expected_cohort_size": math.nan},
         {"expected_cohort_size": math.inf},
-        {"sampling_probability": 0.0},
-        {"sampling_probability": -0.05},
-        {"sampling_probability": 0.06},
-        {"sampling_probability": 1.5, "expected_cohort_size": 1500.0},
-        {"sampling_probability": math.nan},
+        {"sampler": PoissonSampler(0.06)},
+        {"sampler": FixedSizeSampler(1000, 51)},
+        {"sampler": FixedSizeSampler(999, 50)},
+        {"quantile": dataclasses.replace(QUANTILE, bit_noise=1.3 / 2)},
+        {"quantile": dataclasses.replace(QUANTILE, bit_noise=1.3 * (1 << 20))},
         {"clipping_norm": 0.0},
         {"clipping_norm": -0.5},
         {"clipping_norm": math.nan},
@@ -164,7 +168,7 @@ def test_sum_of_another_dimension_is_refused():
 def test_released_update_is_made_by_a_mechanism_alone():
     for door in (None, object(), MECHANISM, True):
         with pytest.raises(TypeError, match="only a mechanism"):
-            ReleasedUpdate(door, np.zeros(3))
+            ReleasedUpdate(door, np.zeros(3), 1.0)
 
 
 def test_released_values_are_read_only():
@@ -184,9 +188,9 @@ def test_release_leaves_the_sum_as_it_was():
 
 
 def test_event_is_the_documented_one_and_reads_no_data():
-    assert MECHANISM.event() == dp_accounting.PoissonSampledDpEvent(
-        0.05, dp_accounting.GaussianDpEvent(1.3)
-    )
+    assert MECHANISM.event() == PoissonGaussianEvent(0.05, 1.3)
+    fixed = dataclasses.replace(MECHANISM, sampler=FixedSizeSampler(1000, 50))
+    assert fixed.event() == FixedSizeGaussianEvent(1000, 50, 1.3)
 
 
 def test_accounted_noise_is_never_above_the_noise_that_is_added():
@@ -194,8 +198,83 @@ def test_accounted_noise_is_never_above_the_noise_that_is_added():
         mechanism = dataclasses.replace(MECHANISM, noise_multiplier=multiplier)
         event = mechanism.event()
         added = Fraction(mechanism.noise_scale, mechanism.grid_steps)
-        assert Fraction(event.event.noise_multiplier) <= added
+        assert Fraction(event.noise_multiplier) <= added
 
 
 def test_noise_norm_is_that_of_a_release_of_nothing():
     assert np.linalg.norm(release([], key=5)) == pytest.approx(MECHANISM.noise_norm, rel=0.02)
+
+
+# Adaptive clipping: one vector, one noise, one event
+
+
+def adaptive_release(norms: list[float], *, norm: float, key: int) -> ReleasedUpdate:
+    direction = np.random.default_rng(1).normal(size=DIMENSION)
+    direction /= np.linalg.norm(direction)
+    total = UpdateSum.zeros(DIMENSION + 1)
+    for length in norms:
+        total.add(
+            clip_with_bit(
+                length * direction,
+                clipping_norm=norm,
+                grid_steps=ADAPTIVE.grid_steps,
+                bit_steps=ADAPTIVE.bit_steps,
+            )
+        )
+    return ADAPTIVE.release(total, bits=stream(key), clipping_norm=norm)
+
+
+def test_update_and_clip_bit_share_the_norm_of_one_unit():
+    point = clip_with_bit(
+        np.ones(100), clipping_norm=0.5, grid_steps=1 << 20, bit_steps=ADAPTIVE.bit_steps
+    )
+    assert 0.9999 * (1 << 40) < sum_of_squares(point) <= 1 << 40
+    assert point[-1] == -ADAPTIVE.bit_steps
+
+
+def test_the_event_of_adaptive_clipping_is_that_of_one_gaussian():
+    assert ADAPTIVE.event() == MECHANISM.event()
+
+
+def test_the_split_of_the_noise_is_the_published_one():
+    share = ADAPTIVE.update_steps / ADAPTIVE.grid_steps
+    split = (1.3**-2 - (2 * QUANTILE.bit_noise) ** -2) ** -0.5
+    assert 1.3 / share == pytest.approx(split, rel=1e-6)
+    bit_noise = ADAPTIVE.noise_scale / (2 * ADAPTIVE.bit_steps)
+    assert QUANTILE.bit_noise <= bit_noise == pytest.approx(QUANTILE.bit_noise, rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", [0.05, 2.0])
+def test_noise_follows_the_norm_that_clipped(norm):
+    total = UpdateSum.zeros(DIMENSION + 1)
+    total.add(np.append(np.zeros(DIMENSION, dtype=np.int64), -50 * ADAPTIVE.bit_steps))
+    released = ADAPTIVE.release(total, bits=stream(5), clipping_norm=norm)
+    assert released.next_clipping_norm > 1.05 * norm
+    share = ADAPTIVE.update_steps / ADAPTIVE.grid_steps
+    std = 1.3 * norm / share / 50
+    assert scale_p_value(released.values, std) > P_THRESHOLD
+    assert scale_p_value(released.values, std * released.next_clipping_norm / norm) < P_THRESHOLD
+
+
+@pytest.mark.parametrize(("length", "moves"), [(50.0, 1), (0.001, -1)])
+def test_the_norm_rises_when_all_are_clipped_and_falls_when_nobody_is(length, moves):
+    norm = 0.5
+    for round in range(20):
+        norm = adaptive_release([length] * 50, norm=norm, key=100 + round).next_clipping_norm
+    assert norm == pytest.approx(0.5 * math.exp(moves * 0.1 * 20), rel=0.25)
+
+
+def test_the_norm_finds_the_quantile_of_five_distributions():
+    for seed, spread in enumerate((0.1, 0.3, 0.5, 0.8, 1.2)):
+        lengths = np.exp(np.random.default_rng(seed).normal(0, spread, size=50))
+        norm = 0.1
+        for round in range(60):
+            norm = adaptive_release(
+                list(lengths), norm=norm, key=1000 * seed + round
+            ).next_clipping_norm
+        assert 0.35 < np.mean(lengths <= norm) < 0.65
+
+
+def test_a_norm_that_the_plan_fixed_cannot_be_changed():
+    with pytest.raises(ValueError, match="fixed by the plan"):
+        MECHANISM.release(UpdateSum.zeros(DIMENSION), bits=stream(1), clipping_norm=0.4)

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.privacy.sampling import draw_cohort, fresh_coins, seeded_coins, training_rng
+from common.privacy.sampling import (
+    Draw,
+    FixedSizeSampler,
+    PoissonSampler,
+    draw_cohort,
+    draw_fixed_size,
+    fresh_coins,
+    seeded_coins,
+    training_rng,
+)
 
 P_THRESHOLD = 1e-3
 KEYS = np.arange(2000, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
@@ -163,3 +172,60 @@ def test_training_generator_shares_no_seed_with_the_coins():
     assert coin == int.from_bytes(content, "big")
     same = np.random.default_rng(coin).integers(1 << 62)
     assert same != training_rng(1, 1, 5).integers(1 << 62)
+
+
+# Cohorts of fixed size
+
+
+def test_a_fixed_size_cohort_has_that_size_and_every_unit_the_same_chance():
+    rounds = 400
+    drawn = np.zeros((rounds, len(KEYS)), dtype=bool)
+    for round in range(rounds):
+        cohort = draw_fixed_size(KEYS, 100, seeded_coins(9, round))
+        assert len(set(cohort.tolist())) == 100
+        drawn[round, cohort] = True
+    counts = drawn.sum(axis=0)
+    # Hypergeometric counts: variance rounds q (1 - q), times (N - 1) / N for their sum to be fixed.
+    statistic = float(np.sum((counts - rounds / 20) ** 2) / (rounds / 20 * 0.95)) * (
+        len(KEYS) / (len(KEYS) - 1)
+    )
+    tails = stats.chi2.sf(statistic, len(KEYS) - 1), stats.chi2.cdf(statistic, len(KEYS) - 1)
+    assert 2 * min(tails) > P_THRESHOLD
+
+
+def test_more_units_wanted_than_there_are_is_everybody():
+    assert draw_fixed_size(KEYS, 5000, fresh_coins).tolist() == list(range(len(KEYS)))
+
+
+def test_a_request_draws_what_its_sampler_says():
+    coins = seeded_coins(3, 1)
+    poisson, fixed = PoissonSampler(0.05).draw, FixedSizeSampler(len(KEYS), 7).draw
+    assert poisson.units(KEYS, 1, coins).tolist() == draw_cohort(KEYS, 0.05, coins).tolist()
+    assert fixed.units(KEYS, 1, coins).tolist() == draw_fixed_size(KEYS, 7, coins).tolist()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"probability": 0.0},
+        {"probability": 1.1},
+        {"cohort_size": -1},
+        {"separation": 0},
+        {"cohort_size": 3, "probability": 0.5},
+        {"cohort_size": 3, "separation": 2},
+    ],
+)
+def test_a_draw_that_contradicts_itself_cannot_be_made(wrong):
+    with pytest.raises(ValueError, match=r"probability|cohort|separation"):
+        Draw(**wrong)
+
+
+def test_samplers_refuse_what_they_cannot_be():
+    for make in (
+        lambda: PoissonSampler(0.0),
+        lambda: PoissonSampler(0.5, 0),
+        lambda: FixedSizeSampler(10, 11),
+        lambda: FixedSizeSampler(10, 0),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            make()
