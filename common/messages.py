@@ -8,6 +8,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from common.privacy.mechanism import NoisedSum
+from common.privacy.noise import MAX_SCALE
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 
@@ -35,6 +37,8 @@ class TrainRequest:
       clipping_norm: C of this round, the L2 bound of one unit's update.
       grid_steps: K, the L2 bound of one unit's integer vector.
       bit_steps: steps of the clip bit, sent as one more number; 0 where the norm is fixed.
+      noise_scale: 0 where the server app adds the noise; else the standard deviation, in grid
+        steps, of the noise that every node adds before its sum leaves it.
       seed: None is fresh entropy; a number derives coins and batches from it (not private).
     """
 
@@ -45,6 +49,7 @@ class TrainRequest:
     clipping_norm: float
     grid_steps: int
     bit_steps: int
+    noise_scale: int
     seed: int | None
 
     @property
@@ -55,11 +60,14 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A node's exact sum over its drawn users; sensitive. It carries no count and no loss."""
+    """A node's exact sum over its drawn units, without a count or a loss.
+
+    It is sensitive as an `UpdateSum`, and public as a `NoisedSum` where the node added the noise.
+    """
 
     round: int
     layout_sha256: str
-    total: UpdateSum
+    total: UpdateSum | NoisedSum
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
             "clipping-norm": request.clipping_norm,
             "grid-steps": request.grid_steps,
             "bit-steps": request.bit_steps,
+            "noise-scale": request.noise_scale,
             "seed": "auto" if request.seed is None else str(request.seed),
         }
     )
@@ -117,11 +126,14 @@ def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest
         clipping_norm=_get(config, "clipping-norm", float),
         grid_steps=_get(config, "grid-steps", int),
         bit_steps=_get(config, "bit-steps", int),
+        noise_scale=_get(config, "noise-scale", int),
         seed=_seed(seed),
     )
     norm, steps, bit = request.clipping_norm, request.grid_steps, request.bit_steps
     if not (0 < norm < math.inf and 1 <= steps <= MAX_GRID_STEPS and 0 <= bit < steps):
         raise MessageError("clipping norm or grid steps out of range")
+    if request.noise_scale and not 2 <= request.noise_scale <= MAX_SCALE:
+        raise MessageError("noise scale out of range")
     return request
 
 
@@ -151,13 +163,22 @@ def encode_train_reply(reply: TrainReply) -> RecordDict:
     return RecordDict({"sum": _pack(reply.total.total, FLAT_INT64), "config": config})
 
 
-def decode_train_reply(content: RecordDict, *, dimension: int) -> TrainReply:
-    """RecordDict -> TrainReply of P = `dimension` integers, or MessageError."""
+def decode_train_reply(
+    content: RecordDict, *, dimension: int, is_noised: bool = False
+) -> TrainReply:
+    """RecordDict -> TrainReply of `dimension` integers, or MessageError.
+
+    Args:
+      content: what arrived.
+      dimension: numbers of the sum.
+      is_noised: the request asked for noise of the node's own.
+    """
     config = _config(content, {"sum", "config"})
-    total = UpdateSum.zeros(dimension)
-    total.add(_unpack(content, "sum", FLAT_INT64, dimension).astype(np.int64))
+    vector = _unpack(content, "sum", FLAT_INT64, dimension).astype(np.int64)
     return TrainReply(
-        round=_get(config, "round", int), layout_sha256=_get(config, "layout", str), total=total
+        round=_get(config, "round", int),
+        layout_sha256=_get(config, "layout", str),
+        total=NoisedSum.from_node(vector) if is_noised else UpdateSum(vector),
     )
 
 

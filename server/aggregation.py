@@ -1,12 +1,16 @@
 """Validate replies, add their sums, treat everything else as zero."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from common.messages import EvaluateReply, TrainReply, TrainRequest
 from common.privacy.clipping import is_within
+from common.privacy.mechanism import NoisedSum
 from common.privacy.summation import UpdateSum
+
+MAX_NOISED = 1 << 53
+MAX_NOISED_PARTS = 512  # so many of them stay below 2^62
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,37 @@ def add_replies(
     """
     total = UpdateSum.zeros(request.sum_dimension)
     limit, node_limit = (n * request.grid_steps for n in (num_units, max_units_per_node))
-    for reply in replies:
-        is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
-        if not is_ours or reply.total.dimension != total.dimension:
+    for reply in _ours(replies, request):
+        if isinstance(reply.total, NoisedSum):
             continue
         if not is_within(reply.total.total, min(limit, node_limit)):
             continue
         if is_within(total.total + reply.total.total, limit):
             total.merge(reply.total)
     return total
+
+
+def add_noised_replies(replies: Sequence[TrainReply], request: TrainRequest) -> NoisedSum:
+    """The sum of all valid replies of nodes that added the noise themselves; public.
+
+    A reply of another round, layout or length, one without noise, or one with an entry beyond
+    2^53, which no honest node comes near, contributes zero.
+    """
+    parts = [
+        reply.total
+        for reply in _ours(replies, request)
+        if isinstance(reply.total, NoisedSum)
+        and max(int(reply.total.total.max()), -int(reply.total.total.min())) <= MAX_NOISED
+    ]
+    return NoisedSum.sum(parts[:MAX_NOISED_PARTS], request.sum_dimension)
+
+
+def _ours(replies: Sequence[TrainReply], request: TrainRequest) -> Iterator[TrainReply]:
+    """The replies to this request, of the length that it asked for."""
+    for reply in replies:
+        is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
+        if is_ours and len(reply.total.total) == request.sum_dimension:
+            yield reply
 
 
 def add_evaluations(replies: Sequence[EvaluateReply]) -> Evaluation | None:

@@ -60,8 +60,14 @@ class FlowerNodes:
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
         """Asks every node; each draws its own users. Same contract as `Nodes.train`."""
+
+        def decode(content: RecordDict) -> TrainReply:
+            return decode_train_reply(
+                content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
+            )
+
         contents = self._ask("train.round", encode_train_request(request), str(request.round))
-        return _decode(contents, lambda c: decode_train_reply(c, dimension=request.sum_dimension))
+        return _decode(contents, decode)
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""

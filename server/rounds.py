@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from common.messages import EvaluateRequest, TrainRequest
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
+from common.privacy.mechanism import NoisedSum
 from common.privacy.noise import BitStream, fresh_key, seeded_key
 from common.privacy.plan import PrivacyPlan
 from common.privacy.summation import UpdateSum
-from server.aggregation import Evaluation, add_evaluations, add_replies
+from server.aggregation import (
+    Evaluation,
+    add_evaluations,
+    add_noised_replies,
+    add_replies,
+)
 from server.checkpoint import (
     Checkpoint,
     check_free_space,
@@ -110,8 +116,9 @@ def run_rounds(
     return state
 
 
-def collect(training: Training, state: RoundState) -> UpdateSum:
-    """Asks the nodes for one round's update sum; sensitive, in memory only."""
+def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
+    """Asks the nodes for one round's update sum: sensitive, in memory only, unless the nodes have
+    added the noise."""
     mechanism = training.plan.mechanism
     request = TrainRequest(
         round=training.ledger.next_round,
@@ -121,17 +128,21 @@ def collect(training: Training, state: RoundState) -> UpdateSum:
         clipping_norm=state.clipping_norm,
         grid_steps=mechanism.grid_steps,
         bit_steps=mechanism.bit_steps,
+        noise_scale=mechanism.noise_scale if training.plan.is_noised_by_nodes else 0,
         seed=training.plan.seed,
     )
+    replies = training.nodes.train(request)
+    if request.noise_scale:
+        return add_noised_replies(replies, request)
     return add_replies(
-        training.nodes.train(request),
+        replies,
         request,
         num_units=mechanism.num_units,
         max_units_per_node=training.max_units_per_node,
     )
 
 
-def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
+def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum) -> RoundState:
     """Charges, then noises, steps, and makes the result durable before anyone sees it."""
     plan, ledger, disk = training.plan, training.ledger, training.disk
     number = ledger.next_round
@@ -139,8 +150,8 @@ def release(training: Training, state: RoundState, total: UpdateSum) -> RoundSta
     check_free_space(training.checkpoints_path, 2 * num_arrays * state.adapter.nbytes, disk)
     charge = ledger.charge(number)  # charged, then drawn
     context = f"{ledger.head}/{number}/{charge.attempt}".encode()
-    key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, number)
-    released = plan.mechanism.release(total, bits=BitStream(key), clipping_norm=state.clipping_norm)
+    noised = total if isinstance(total, NoisedSum) else add_noise(plan, total, number, context)
+    released = plan.mechanism.to_update(noised, clipping_norm=state.clipping_norm)
     adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
     norm = released.next_clipping_norm
     checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments, norm)
@@ -148,6 +159,12 @@ def release(training: Training, state: RoundState, total: UpdateSum) -> RoundSta
     ledger.release(charge, digest)  # durable, then published
     prune(training.checkpoints_path, disk, last_round=number)
     return RoundState(number, adapter, moments, norm)
+
+
+def add_noise(plan: PrivacyPlan, total: UpdateSum, round: int, context: bytes) -> NoisedSum:
+    """The round's noise, under a key of its own."""
+    key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, round)
+    return plan.mechanism.add_noise(total, bits=BitStream(key))
 
 
 def is_due(training: Training, round: int) -> bool:

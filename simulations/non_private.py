@@ -43,6 +43,7 @@ def train_without_privacy(
             clipping_norm=float("inf"),
             grid_steps=1,
             bit_steps=0,
+            noise_scale=0,
             seed=seed,
         )
         adapter, moments = optimizer.descend(adapter, _mean_update(node, request), moments)

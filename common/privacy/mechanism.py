@@ -1,6 +1,7 @@
 """GaussianMechanism: UpdateSum -> ReleasedUpdate; the only door from sensitive to public."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,6 +15,40 @@ from common.privacy.sampling import Sampler
 from common.privacy.summation import UpdateSum
 
 _DOOR = object()
+
+
+class NoisedSum:
+    """Update sum plus noise, as integers; public, so it may be sent, logged and kept.
+
+    A mechanism makes one; `from_node` takes one that arrives from a node which added its own noise
+    and answers for it (`privacy.trust = "node"`).
+    """
+
+    __slots__ = ("_total",)
+
+    def __init__(self, door: object, total: NDArray[np.int64]):
+        if door is not _DOOR:
+            raise TypeError("only a mechanism makes a NoisedSum")
+        total.flags.writeable = False
+        self._total = total
+
+    @classmethod
+    def from_node(cls, total: NDArray[np.int64]) -> "NoisedSum":
+        """Takes over a vector that a node has noised: int64, shape (P,)."""
+        return cls(_DOOR, total)
+
+    @classmethod
+    def sum(cls, parts: Sequence["NoisedSum"], dimension: int) -> "NoisedSum":
+        """The sum of several; of none it is zero."""
+        total = np.zeros(dimension, dtype=np.int64)
+        for part in parts:
+            total += part.total
+        return cls(_DOOR, total)
+
+    @property
+    def total(self) -> NDArray[np.int64]:
+        """int64, shape (P,), read-only."""
+        return self._total
 
 
 class ReleasedUpdate:
@@ -135,17 +170,38 @@ class GaussianMechanism:
         Raises:
           ValueError: the sum has another dimension, or a fixed norm another value.
         """
-        norm = self.clipping_norm if clipping_norm is None else clipping_norm
+        return self.to_update(self.add_noise(total, bits=bits), clipping_norm=clipping_norm)
+
+    def add_noise(self, total: UpdateSum, *, bits: BitStream) -> NoisedSum:
+        """The step from sensitive to public: exact integer noise on an exact integer sum."""
         if total.dimension != self.sum_dimension:
             raise ValueError(
                 f"expected a sum of dimension {self.sum_dimension}, not {total.dimension}"
             )
+        return add_noise(total, noise_scale=self.noise_scale, bits=bits)
+
+    def to_update(
+        self, released: NoisedSum, *, clipping_norm: float | None = None
+    ) -> ReleasedUpdate:
+        """Post-processing: the noised sum as an estimate of the mean update.
+
+        Args:
+          released: of P numbers, and the clip bits where the norm adapts.
+          clipping_norm: see `release`.
+        """
+        norm = self.clipping_norm if clipping_norm is None else clipping_norm
         if self.quantile is None and norm != self.clipping_norm:
             raise ValueError("the clipping norm is fixed by the plan")
-        noised = total.total + discrete_gaussian(bits, self.noise_scale, self.sum_dimension)
+        noised = released.total
         step = norm / self.update_steps / self.expected_cohort_size
         values = noised[: self.dimension].astype(np.float64) * step
         if self.quantile is None:
             return ReleasedUpdate(_DOOR, values, norm)
         bit = int(noised[-1]) / (2 * self.bit_steps * self.expected_cohort_size)
         return ReleasedUpdate(_DOOR, values, self.quantile.next_norm(norm, share=bit + 0.5))
+
+
+def add_noise(total: UpdateSum, *, noise_scale: int, bits: BitStream) -> NoisedSum:
+    """An update sum with discrete Gaussian noise of so many grid steps; what a node calls that
+    adds the noise itself."""
+    return NoisedSum(_DOOR, total.total + discrete_gaussian(bits, noise_scale, total.dimension))

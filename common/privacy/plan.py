@@ -75,6 +75,11 @@ class PrivacyPlan:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
+    def is_noised_by_nodes(self) -> bool:
+        """Every node adds the full noise before its sum leaves it."""
+        return self.trust == "node"
+
+    @property
     def mechanism(self) -> GaussianMechanism:
         """The one object that turns update sums into released updates."""
         return GaussianMechanism(

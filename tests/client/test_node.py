@@ -27,7 +27,7 @@ def make_node(
 
 
 def request(layout: AdapterLayout, probability: float = 0.01, seed: int | None = 4) -> TrainRequest:
-    return TrainRequest(1, layout.start, layout.sha256, Draw(probability), 0.5, K, 0, seed)
+    return TrainRequest(1, layout.start, layout.sha256, Draw(probability), 0.5, K, 0, 0, seed)
 
 
 def some_users(texts: Sequence[Sequence[str]]) -> InMemoryUsers:
@@ -86,7 +86,7 @@ def test_a_user_trains_on_a_bounded_number_of_rows() -> None:
 
 def test_a_request_for_another_layout_is_refused() -> None:
     node, layout = make_node(users=some_users([["hello"], ["there"]]))
-    other = TrainRequest(1, layout.start, "another", Draw(0.5), 0.5, K, 0, None)
+    other = TrainRequest(1, layout.start, "another", Draw(0.5), 0.5, K, 0, 0, None)
     with pytest.raises(ValueError, match="another layout"):
         node.train(other)
     with pytest.raises(ValueError, match="another layout"):

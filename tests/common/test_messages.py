@@ -35,6 +35,7 @@ def request(seed: int | None = 3) -> TrainRequest:
         clipping_norm=0.5,
         grid_steps=1 << 20,
         bit_steps=7,
+        noise_scale=0,
         seed=seed,
     )
 

@@ -4,12 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages import EvaluateReply, TrainReply, TrainRequest
+from common.privacy.mechanism import NoisedSum
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
-from server.aggregation import add_evaluations, add_replies, metrics_of
+from server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
 
 P, K = 3, 1 << 20
-REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, K, 0, None)
+REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, K, 0, 0, None)
 
 
 def reply(values: list[int], *, round: int = 4, layout: str = "ab") -> TrainReply:
@@ -76,3 +77,35 @@ def test_evaluations_are_weighted_by_targets() -> None:
 def test_without_evaluation_users_there_are_no_metrics() -> None:
     assert add_evaluations([EvaluateReply(0.0, 0, 0)]) is None
     assert metrics_of(None, task="causal-lm") == {}
+
+
+# Sums that nodes have noised
+
+
+def noised(values: list[int], *, round: int = 4) -> TrainReply:
+    return TrainReply(round, "ab", NoisedSum.from_node(np.array(values, dtype=np.int64)))
+
+
+def test_noised_sums_are_added_and_what_no_honest_node_sends_is_not() -> None:
+    replies = [
+        noised([K * 50, -3, 1]),
+        noised([1, 2, 3]),
+        noised([1, 1, 1], round=3),
+        noised([1, 1]),
+        noised([(1 << 53) + 1, 0, 0]),
+        noised([-(2**63), 0, 0]),
+        reply([7, 7, 7]),
+    ]
+    total = add_noised_replies(replies, REQUEST)
+    np.testing.assert_array_equal(total.total, [K * 50 + 1, -1, 4])
+
+
+def test_a_noised_sum_is_never_added_to_sums_that_are_not() -> None:
+    total = add_replies([noised([1, 1, 1])], REQUEST, num_units=10, max_units_per_node=10)
+    assert total == UpdateSum.zeros(P)
+
+
+def test_a_node_of_one_unit_is_clipped_again() -> None:
+    replies = [reply([K, 0, 0]), reply([0, K + 1, 0]), reply([0, 3 * K // 4, 3 * K // 4])]
+    total = add_replies(replies, REQUEST, num_units=10, max_units_per_node=1)
+    np.testing.assert_array_equal(total.total, [K, 0, 0])

@@ -19,7 +19,7 @@ from common.privacy.summation import UpdateSum
 from server.nodes import FlowerNodes
 
 P = 4
-REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, 1 << 20, 0, None)
+REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, 1 << 20, 0, 0, None)
 Fault = Callable[[Message], str | None]
 
 

@@ -58,13 +58,13 @@ def test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    draw = GaussianMechanism.release
+    draw = GaussianMechanism.add_noise
 
     def watched(self: GaussianMechanism, total: UpdateSum, **how: Any) -> object:
         events.append("drawn")
         return draw(self, total, **how)
 
-    monkeypatch.setattr(GaussianMechanism, "release", watched)
+    monkeypatch.setattr(GaussianMechanism, "add_noise", watched)
     nodes = IntegerNodes(lambda kind, *words: events.append(kind))
     live(
         create(tmp_path / "run", SEEDED),
