@@ -120,7 +120,7 @@ def renew(folder: Path, name: str, *, days: int = CERTIFICATE_DAYS) -> Issued:
 
 
 def revoke(folder: Path, name: str) -> int:
-    """Puts every certificate of a name on the revocation list; proxies must reload `ca.crl`.
+    """Puts every certificate of a name on the revocation list; proxies must be given `ca.crl`.
 
     Returns:
       How many certificates were added.
@@ -307,7 +307,7 @@ def _issue(options: Options) -> int:
 
 def _renew(options: Options) -> int:
     issued = renew(options.folder, options.name, days=options.days)
-    print(f"{issued.certificate_path}, {issued.key_path}: install both, then reload the proxy.")
+    print(f"{issued.certificate_path}, {issued.key_path}: install both, then restart the proxy.")
     return 0
 
 
@@ -321,7 +321,7 @@ def _revoke(options: Options) -> int:
 
 def _renew_crl(options: Options) -> int:
     renew_crl(options.folder)
-    print(f"{options.folder / 'ca.crl'}: install it, then reload the proxy.")
+    print(f"{options.folder / 'ca.crl'}: install it, then restart the proxy.")
     return 0
 
 
