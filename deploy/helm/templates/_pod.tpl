@@ -61,6 +61,9 @@ projected:
     {{- if .config }}
     - configMap:
         name: {{ .config }}
+        items:
+          - key: {{ .role }}.conf
+            path: {{ .role }}.conf
     {{- end }}
 {{- end }}
 
