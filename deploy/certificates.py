@@ -313,9 +313,7 @@ def _renew(options: Options) -> int:
 
 def _revoke(options: Options) -> int:
     num_revoked = revoke(options.folder, options.name)
-    print(
-        f"{num_revoked} revoked: install {options.folder / 'ca.crl'}, then reload the edge proxy."
-    )
+    print(f"{num_revoked} revoked: install {options.folder / 'ca.crl'}, then restart the edge.")
     return 0
 
 

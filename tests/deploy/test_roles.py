@@ -57,11 +57,19 @@ def fake_programs(tmp_path: Path) -> dict[str, str]:
         program = programs / name
         program.write_text('#!/bin/sh\nprintf "%s\\n" "${0##*/}" "$@" "FLWR_HOME=$FLWR_HOME"\n')
         program.chmod(0o755)
-    (programs / "install").write_text("#!/bin/sh\n")
-    (programs / "install").chmod(0o755)
-    secrets, state = str(tmp_path / "secrets"), str(tmp_path / "state")
-    path = f"{programs}:{os.environ['PATH']}"
-    return {"PATH": path, "CREDENTIALS_DIRECTORY": secrets, "STATE_DIRECTORY": state}
+    for name in ("secrets", "scratch"):
+        (tmp_path / name).mkdir()
+    for key in ("request.key", "reply.key"):  # as mounted: its group reads it
+        (tmp_path / "secrets" / key).write_text("a key")
+        (tmp_path / "secrets" / key).chmod(0o440)
+    return {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "CREDENTIALS_DIRECTORY": str(tmp_path / "secrets"),
+        "STATE_DIRECTORY": str(tmp_path / "state"),
+        "FEDDP_SCRATCH": str(tmp_path / "scratch"),
+        "FEDDP_SOCKET": str(tmp_path / "run" / "socket"),
+        "FEDDP_NAME": "node-1",
+    }
 
 
 def start(role: str, environment: dict[str, str]) -> list[str]:
@@ -79,7 +87,27 @@ def test_secrets_and_state_lie_where_the_supervisor_says(
     secrets = fake_programs["CREDENTIALS_DIRECTORY"]
     opened = {Path(word).name for word in words if word.startswith(secrets)}
     assert opened <= used_files(role)
-    assert opened or role == "node"
+    assert opened
+
+
+@pytest.mark.parametrize(
+    ("role", "key"), [("superexec-server", "request.key"), ("node", "reply.key")]
+)
+def test_a_mounted_key_becomes_its_users_own(
+    role: str, key: str, fake_programs: dict[str, str]
+) -> None:
+    words = start(role, fake_programs)
+    own = Path(fake_programs["FEDDP_SCRATCH"]) / key
+    assert own.stat().st_mode & 0o777 == 0o400
+    assert own.read_text() == "a key"
+    assert role == "superexec-server" or str(own) in words
+
+
+def test_the_node_opens_its_socket_to_its_group_and_nobody_else(
+    fake_programs: dict[str, str],
+) -> None:
+    start("node", fake_programs)
+    assert Path(fake_programs["FEDDP_SOCKET"]).parent.stat().st_mode & 0o777 == 0o770
 
 
 def test_the_superlink_listens_on_loopback_and_isolates_processes(
