@@ -6,32 +6,30 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+import prometheus_client
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 
 from common.errors import ConfigError
 from common.privacy.disk import Disk
 
 LOOPBACK = "127.0.0.1"
-REASONS = ("error", "late", "envelope", "unexpected", "header", "seal", "body", "range")
+OTHER = "other"
+REASONS = (
+    *("late", "not-sent", "error", "duplicate"),
+    *("size", "malformed", "seal", "signature", "norm", OTHER),
+)
 COMMIT_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 CLIENT_SECONDS = 10.0
 Checks = Mapping[str, Callable[[], bool]]
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be names beyond the list
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be names beyond the list
 
 
 @dataclass
@@ -75,14 +73,14 @@ class Metrics:
         ).labels(self.run)
         if self.is_operator:
             self._nodes = self._gauge("feddp_nodes_online", "operators only")
-            self._invalid = Counter(
+            self._refused = prometheus_client.Counter(
                 "feddp_replies_invalid",
                 "operators only: replies that counted as zero",
                 ["run", "reason"],
                 registry=self.registry,
             )
-            for reason in REASONS:
-                self._invalid.labels(self.run, reason)
+            self._last_refused: Counter[str] = Counter()
+            self.replies_refused({})
 
     def _gauge(self, name: str, about: str) -> Gauge:
         return Gauge(name, about, ["run"], registry=self.registry).labels(self.run)
@@ -107,16 +105,20 @@ class Metrics:
         """Tells how long one ledger row took to become durable."""
         self._commit.observe(seconds)
 
-    def reply_refused(self, reason: str) -> None:
-        """Counts a reply that contributed zero; nothing unless `is_operator`.
+    def replies_refused(self, totals: Mapping[str, int]) -> None:
+        """Tells how many replies contributed zero so far; nothing unless `is_operator`.
 
-        Raises:
-          ValueError: the reason is not one of `REASONS`: a node's own words never become a label.
+        Args:
+          totals: of this start, by reason; one that is not in `REASONS` counts as "other", so that
+            a node's own words never become a label.
         """
-        if reason not in REASONS:
-            raise ValueError(f"not a reason: one of {', '.join(REASONS)}")
-        if self.is_operator:
-            self._invalid.labels(self.run, reason).inc()
+        if not self.is_operator:
+            return
+        known = Counter({reason: totals.get(reason, 0) for reason in REASONS})
+        known[OTHER] += sum(totals.values()) - known.total()
+        for reason, total in known.items():
+            self._refused.labels(self.run, reason).inc(total - self._last_refused[reason])
+        self._last_refused = known
 
     def nodes_online(self, num_nodes: int) -> None:
         """Tells how many nodes answer; nothing unless `is_operator`."""
@@ -236,7 +238,8 @@ def _handler(metrics: Metrics, checks: Checks) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
+                text = prometheus_client.generate_latest(metrics.registry)
+                self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, text)
             elif self.path == "/healthz":
                 self._answer(200, "text/plain", b"ok\n")
             elif self.path == "/readyz":

@@ -61,8 +61,7 @@ def use_everything(metrics: Metrics) -> None:
     metrics.round_released(3, epsilon=1.25, num_charges=4, ledger_rows=9)
     metrics.committed(0.02)
     metrics.nodes_online(5)
-    for reason in REASONS:
-        metrics.reply_refused(reason)
+    metrics.replies_refused(dict.fromkeys(REASONS, 1))
 
 
 def test_the_public_names_are_all_that_is_exposed(tmp_path: Path) -> None:
@@ -88,13 +87,25 @@ def test_labels_name_the_run_and_a_fixed_reason_and_nobody(tmp_path: Path) -> No
             assert labels.get("reason", REASONS[0]) in REASONS
 
 
-@pytest.mark.parametrize("is_operator", [False, True])
-def test_the_words_of_a_node_never_become_a_label(tmp_path: Path, is_operator: bool) -> None:
-    metrics = make_metrics(tmp_path, is_operator=is_operator)
-    with pytest.raises(ValueError, match="not a reason") as error:
-        metrics.reply_refused("user-canary-4711")
-    assert "canary" not in str(error.value)
+def refused(metrics: Metrics, reason: str) -> float | None:
+    labels = {"run": "a-run", "reason": reason}
+    return metrics.registry.get_sample_value("feddp_replies_invalid_total", labels)
+
+
+def test_refused_replies_are_counted_from_running_totals(tmp_path: Path) -> None:
+    metrics = make_metrics(tmp_path, is_operator=True)
+    assert refused(metrics, "seal") == 0
+    metrics.replies_refused({"seal": 2, "late": 1})
+    metrics.replies_refused({"seal": 3, "late": 1})
+    assert (refused(metrics, "seal"), refused(metrics, "late")) == (3, 1)
+
+
+def test_the_words_of_a_node_never_become_a_label(tmp_path: Path) -> None:
+    metrics = make_metrics(tmp_path, is_operator=True)
+    metrics.replies_refused({"user-canary-4711": 2, "seal": 1})
+    metrics.replies_refused({"user-canary-4711": 2, "user-canary-4712": 1, "seal": 1})
     assert "canary" not in str(families(metrics))
+    assert (refused(metrics, "other"), refused(metrics, "seal")) == (3, 1)
 
 
 def test_values_are_those_of_the_run(tmp_path: Path) -> None:
