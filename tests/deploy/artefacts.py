@@ -1,5 +1,6 @@
 """What stands in deploy/, read once for the tests: units, services and pods by role."""
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -31,6 +32,7 @@ def unit_files(role: str) -> set[str]:
     return {value.partition(":")[0] for key, value in unit(role) if key == "LoadCredential"}
 
 
+@functools.cache
 def compose() -> dict[str, Any]:
     """compose.yaml with its anchors resolved."""
     content: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -54,6 +56,7 @@ def chart_sha256() -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def rendered(release: str) -> list[dict[str, Any]]:
     """The objects of a release, as they were rendered and kept."""
     return [each for each in yaml.safe_load_all((CHART / f"{release}.yaml").read_text()) if each]

@@ -208,18 +208,28 @@ def test_systemd_accepts_every_unit(tmp_path: Path) -> None:
     shutil.copytree(DEPLOY / "systemd", tmp_path / "units")
     for path in (tmp_path / "units").glob("*.service"):  # the program need not be installed here
         path.write_text(path.read_text().replace("/opt/feddp/bin/feddp-role", "/bin/true"))
-    for role in ROLES:
-        done = subprocess.run(
-            ["systemd-analyze", "verify", f"feddp-{role}.service"],
-            env={"SYSTEMD_UNIT_PATH": f"{tmp_path / 'units'}:", "PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-        )
-        assert "feddp" not in done.stderr, done.stderr
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *(f"feddp-{role}.service" for role in ROLES)],
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path / 'units'}:", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert "feddp" not in done.stderr, done.stderr
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_every_alert_fires_on_its_cause() -> None:
-    folder = DEPLOY / "prometheus"
-    for command in (["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]):
-        subprocess.run(["promtool", *command], cwd=folder, check=True, capture_output=True)
+COMPOSE_SCHEMA = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+CHECKS = [
+    ([*COMPOSE_SCHEMA, "compose.yaml", "compose.gpu.yaml"], "."),
+    (["hadolint", "Dockerfile"], "."),
+    (["kubernetes-validate", "--strict", *(str(CHART / f"{name}.yaml") for name in RELEASES)], "."),
+    (["promtool", "check", "config", "prometheus.yml"], "prometheus"),
+    (["promtool", "test", "rules", "rules_test.yml"], "prometheus"),
+]
+
+
+@pytest.mark.parametrize(("command", "folder"), CHECKS, ids=[" ".join(c[:2]) for c, _ in CHECKS])
+def test_the_tool_of_the_field_accepts_it(command: list[str], folder: str) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(command, cwd=DEPLOY / folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
