@@ -1,0 +1,1 @@
+"""From a simulation to a fleet: certificates, keys, images, units, charts, alerts."""

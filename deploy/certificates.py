@@ -1,0 +1,334 @@
+"""Certificates of a fleet: one authority, server and client certificates, revocation, renewal.
+
+A folder holds it all: `ca.crt` and `ca.crl` (public), `ca.key` (keep it off the servers),
+`NAME.crt` and `NAME.key` for each server and node, and `issued/`, every certificate ever signed.
+A certificate with hosts authenticates a server, one without a client; neither passes for the other.
+"""
+
+import argparse
+import datetime
+import ipaddress
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from common.errors import FeddpError
+from deploy.commands import run_commands
+from deploy.files import write_private, write_public
+
+Options = argparse.Namespace
+Command = Callable[[Options], int]
+CA_DAYS, CERTIFICATE_DAYS, CRL_DAYS = 3650, 365, 365
+WARNING_DAYS = 14
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+SKEW = datetime.timedelta(minutes=5)  # clocks of a fleet may differ this much
+
+
+class CertificateError(FeddpError):
+    """What was asked of the authority cannot be done."""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Where a certificate and its key lie."""
+
+    certificate_path: Path
+    key_path: Path
+
+
+def make_ca(folder: Path, *, days: int = CA_DAYS) -> Path:
+    """Makes an authority with an empty revocation list, and returns the path of its certificate.
+
+    Raises:
+      CertificateError: there is one already.
+    """
+    if (folder / "ca.key").exists():
+        raise CertificateError(f"{folder}: has an authority already; it is never overwritten.")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "issued").mkdir(mode=0o700, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _subject("feddp-ca")
+    certificate = (
+        _builder(subject, subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(is_ca=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(folder / "ca.key", _pem(key))
+    write_public(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    _write_crl(folder, revoked=[])
+    return folder / "ca.crt"
+
+
+def issue(
+    folder: Path, name: str, hosts: Sequence[str] = (), *, days: int = CERTIFICATE_DAYS
+) -> Issued:
+    """Makes a fresh key and signs a certificate for it, in the place of the last one of that name.
+
+    Args:
+      folder: of the authority.
+      name: lower-case letters, digits, hyphens; the common name that proxies log and limit by.
+      hosts: DNS names and IP addresses that a server answers to; none: a client certificate.
+      days: validity.
+
+    Raises:
+      CertificateError: no authority there, or an impossible name or host.
+    """
+    ca, ca_key = _load_ca(folder)
+    if not NAME.fullmatch(name) or name == "ca":
+        raise CertificateError(f'name "{name}": must be lower-case letters, digits and hyphens.')
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if hosts else ExtendedKeyUsageOID.CLIENT_AUTH
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        _builder(_subject(name), ca.subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(is_ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+    )
+    if hosts:
+        names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+        builder = builder.add_extension(names, critical=False)
+    certificate = builder.sign(ca_key, hashes.SHA256())
+    content = certificate.public_bytes(serialization.Encoding.PEM)
+    issued = Issued(folder / f"{name}.crt", folder / f"{name}.key")
+    write_public(folder / "issued" / f"{certificate.serial_number:x}.crt", content)
+    write_private(issued.key_path, _pem(key))
+    write_public(issued.certificate_path, content)
+    return issued
+
+
+def renew(folder: Path, name: str, *, days: int = CERTIFICATE_DAYS) -> Issued:
+    """Issues the certificate again with the same hosts and a fresh key; the old one stays valid.
+
+    Raises:
+      CertificateError: nothing was issued in that name.
+    """
+    path = folder / f"{name}.crt"
+    if not path.exists():
+        raise CertificateError(f'"{name}": no certificate in {folder}; issue one first.')
+    return issue(folder, name, _hosts(_read(path)), days=days)
+
+
+def revoke(folder: Path, name: str) -> int:
+    """Puts every certificate of a name on the revocation list; proxies must be given `ca.crl`.
+
+    Returns:
+      How many certificates were added.
+
+    Raises:
+      CertificateError: nothing was issued in that name.
+    """
+    listed = {entry.serial_number for entry in _read_crl(folder)}
+    of_name = [each for each in _issued(folder) if _common_name(each) == name]
+    if not of_name:
+        raise CertificateError(f'"{name}": no certificate in {folder}; nothing was revoked.')
+    new = [each.serial_number for each in of_name if each.serial_number not in listed]
+    added = [_revoked(serial) for serial in new]
+    _write_crl(folder, revoked=[*_read_crl(folder), *added])
+    return len(new)
+
+
+def renew_crl(folder: Path) -> None:
+    """Signs the revocation list again; a proxy refuses everybody once it has expired."""
+    _write_crl(folder, revoked=_read_crl(folder))
+
+
+def days_left(folder: Path) -> dict[str, int]:
+    """Whole days until each certificate in use, and the revocation list, expires."""
+    _load_ca(folder)
+    ends = {path.name: _read(path).not_valid_after_utc for path in sorted(folder.glob("*.crt"))}
+    crl_end = _load_crl(folder).next_update_utc
+    if crl_end is not None:
+        ends["ca.crl"] = crl_end
+    return {name: (end - _now()).days for name, end in ends.items()}
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    if days < 1:
+        raise CertificateError(f"days = {days}: must be >= 1.")
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_now() - SKEW)
+        .not_valid_after(_now() + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _key_usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_ca,
+        key_cert_sign=is_ca,
+        crl_sign=is_ca,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    if not all(NAME.fullmatch(part) for part in text.split(".")):
+        raise CertificateError(f'host "{text}": neither an IP address nor a DNS name.')
+    return x509.DNSName(text)
+
+
+def _hosts(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in names]
+
+
+def _revoked(serial: int) -> x509.RevokedCertificate:
+    builder = x509.RevokedCertificateBuilder().serial_number(serial)
+    return builder.revocation_date(_now()).build()
+
+
+def _write_crl(folder: Path, *, revoked: Sequence[x509.RevokedCertificate]) -> None:
+    ca, key = _load_ca(folder)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(ca.subject)
+        .last_update(_now() - SKEW)
+        .next_update(_now() + datetime.timedelta(days=CRL_DAYS))
+        .add_extension(x509.CRLNumber(int(_now().timestamp())), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
+        )
+    )
+    for entry in revoked:
+        builder = builder.add_revoked_certificate(entry)
+    crl = builder.sign(key, hashes.SHA256())
+    write_public(folder / "ca.crl", crl.public_bytes(serialization.Encoding.PEM))
+
+
+def _load_crl(folder: Path) -> x509.CertificateRevocationList:
+    return x509.load_pem_x509_crl((folder / "ca.crl").read_bytes())
+
+
+def _read_crl(folder: Path) -> list[x509.RevokedCertificate]:
+    _load_ca(folder)
+    return list(_load_crl(folder))
+
+
+def _issued(folder: Path) -> list[x509.Certificate]:
+    return [_read(path) for path in sorted((folder / "issued").glob("*.crt"))]
+
+
+def _load_ca(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    if not (folder / "ca.key").exists():
+        raise CertificateError(f"{folder}: has no authority. Make one with the command `ca`.")
+    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertificateError(f"{folder / 'ca.key'}: not an elliptic-curve key.")
+    return _read(folder / "ca.crt"), key
+
+
+def _read(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Adds what can be asked of an authority; each sets `command`, called with the options."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, about: str, command: Command) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about)
+        added.add_argument("folder", type=Path, metavar="FOLDER", help="of the authority")
+        added.set_defaults(command=command)
+        return added
+
+    add("ca", "make an authority", _make_ca)
+    for name, command in (("issue", _issue), ("renew", _renew)):
+        issuing = add(name, f"{name} a certificate, with a fresh key", command)
+        issuing.add_argument("name", metavar="NAME")
+        issuing.add_argument("--days", type=int, default=CERTIFICATE_DAYS)
+        if name == "issue":
+            hosts_help = "DNS names and addresses of a server; without: a client certificate"
+            issuing.add_argument("hosts", nargs="*", metavar="HOST", help=hosts_help)
+    add("revoke", "refuse every certificate of a name", _revoke).add_argument("name")
+    add("renew-crl", "sign the revocation list again", _renew_crl)
+    add("list", f"days left; exit code 1 if any has fewer than {WARNING_DAYS}", _list)
+
+
+def _make_ca(options: Options) -> int:
+    print(f"{make_ca(options.folder)}: every machine trusts it. Keep ca.key off the servers.")
+    return 0
+
+
+def _issue(options: Options) -> int:
+    issued = issue(options.folder, options.name, options.hosts, days=options.days)
+    print(f"{issued.certificate_path}, {issued.key_path}")
+    return 0
+
+
+def _renew(options: Options) -> int:
+    issued = renew(options.folder, options.name, days=options.days)
+    print(f"{issued.certificate_path}, {issued.key_path}: install both, then restart the proxy.")
+    return 0
+
+
+def _revoke(options: Options) -> int:
+    num_revoked = revoke(options.folder, options.name)
+    print(f"{num_revoked} revoked: install {options.folder / 'ca.crl'}, then restart the edge.")
+    return 0
+
+
+def _renew_crl(options: Options) -> int:
+    renew_crl(options.folder)
+    print(f"{options.folder / 'ca.crl'}: install it, then restart the proxy.")
+    return 0
+
+
+def _list(options: Options) -> int:
+    left = days_left(options.folder)
+    for name, days in left.items():
+        print(f"{days:5d} days  {name}{'  renew now' if days < WARNING_DAYS else ''}")
+    return int(min(left.values()) < WARNING_DAYS)
+
+
+if __name__ == "__main__":
+    sys.exit(run_commands("python -m deploy.certificates", __doc__, add_commands))

@@ -1,0 +1,95 @@
+"""Keys of Flower's own processes: a SuperNode's identity, and the secret of an executor.
+
+They authenticate transport only; no promise of feddp rests on them. A node's reply key, which signs
+its update sums, is made by `feddp node`.
+"""
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from common.errors import FeddpError
+from deploy.commands import run_commands
+from deploy.files import write_private, write_public
+
+SECRET_BYTES = 48
+
+
+class KeyExistsError(FeddpError):
+    """A key is never overwritten: whoever holds the old one would be locked out unawares."""
+
+
+def make_supernode_key(path: Path) -> Path:
+    """Makes an ECDSA P-384 key in OpenSSH's format, and the public half that Flower registers.
+
+    Args:
+      path: of the private key; the public one lies beside it, with ".pub".
+
+    Returns:
+      The path of the public key, for `flwr supernode register`.
+
+    Raises:
+      KeyExistsError: there is one already.
+    """
+    public_path = path.with_name(path.name + ".pub")
+    _check_new(path)
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, private)
+    write_public(public_path, public + b"\n")
+    return public_path
+
+
+def make_secret(path: Path) -> Path:
+    """Makes the secret that an executor shows to its SuperLink or SuperNode: 48 random bytes.
+
+    Raises:
+      KeyExistsError: there is one already.
+    """
+    _check_new(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, secrets.token_bytes(SECRET_BYTES))
+    return path
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Adds the two kinds of key; each sets `command`, called with the options."""
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, about, command in (
+        ("supernode", "identity of a SuperNode, for `flwr supernode register`", _supernode),
+        ("secret", "secret between an executor and its SuperLink or SuperNode", _secret),
+    ):
+        added = commands.add_parser(name, help=about)
+        added.add_argument("path", type=Path, metavar="FILE")
+        added.set_defaults(command=command)
+
+
+def _supernode(options: argparse.Namespace) -> int:
+    print(f"{make_supernode_key(options.path)}: register it before the node starts.")
+    return 0
+
+
+def _secret(options: argparse.Namespace) -> int:
+    print(make_secret(options.path))
+    return 0
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise KeyExistsError(f"{path}: exists already; move it away to make another.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_commands("python -m deploy.keys", __doc__, add_commands))
