@@ -1,6 +1,6 @@
 """Events: what one charge costs, in a closed schema, as functions of public numbers alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import dp_accounting
@@ -85,6 +85,7 @@ class GaussianEvent:
 
 
 Event = PoissonGaussianEvent | FixedSizeGaussianEvent | GaussianEvent
+Charges = Sequence[tuple[Event, int]]  # each event with how often it is charged
 
 KINDS: Mapping[str, type[Event]] = {
     "poisson-gaussian": PoissonGaussianEvent,
