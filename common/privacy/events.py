@@ -19,6 +19,9 @@ RELATIONS: Mapping[str, dp_accounting.NeighboringRelation] = {
 }
 
 
+_NEGLIGIBLE = 1e-30  # against the 1e-15 that one composition may cut
+
+
 @dataclass(frozen=True)
 class PoissonGaussianEvent:
     """Independent coins decide who takes part; noise of z C is added to the sum.
@@ -44,9 +47,23 @@ class PoissonGaussianEvent:
             return dp_accounting.PoissonSampledDpEvent(
                 self.sampling_probability, dp_accounting.GaussianDpEvent(self.noise_multiplier)
             )
-        counts = range(self.num_coins + 1)
-        weights = stats.binom.pmf(counts, self.num_coins, self.sampling_probability)
-        return MixtureOfGaussiansDpEvent(self.noise_multiplier, list(counts), list(weights))
+        counts, weights = _binomial(self.num_coins, self.sampling_probability)
+        return MixtureOfGaussiansDpEvent(self.noise_multiplier, counts, weights)
+
+
+def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float]]:
+    """How many of a user's coins fall, and how probable that is.
+
+    Counts that come up less often than 1e-30 together are one, at the largest: they are counted as
+    worse than they are, never dropped.
+    """
+    law = stats.binom(num_coins, probability)
+    counts = list(range(num_coins + 1))
+    last = next((count for count in counts if law.sf(count) < _NEGLIGIBLE), num_coins)
+    weights = [float(weight) for weight in law.pmf(counts[: last + 1])]
+    if last < num_coins:
+        return [*counts[: last + 1], num_coins], [*weights, float(law.sf(last))]
+    return counts, weights
 
 
 @dataclass(frozen=True)
