@@ -17,13 +17,12 @@ from common.adapter import AdapterLayout
 from common.config import RunConfig, load_config, to_flat, to_toml
 from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.model import BaseModel
-from common.privacy.accounting import epsilon_curve
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
-from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
 from common.privacy.rows import SCHEMA, Body
-from common.privacy.statement import ACCOUNTANT, RELATION, UNIT, accountant_version
+from common.privacy.statement import accountant_version
 from common.tracking import open_trackers, read_metrics
 from server.aggregation import metrics_of
 from server.checkpoint import recover
@@ -257,12 +256,7 @@ def measured(path: Path, last_round: int) -> dict[str, Mapping[str, float] | Non
 def epsilon_curve_of(plan: PrivacyPlan) -> NDArray[np.float64]:
     """Epsilon after 1, 2, ... charges; the last entry is the plan's promise. A meter, not a bound
     for an early stop."""
-    return epsilon_curve(
-        sampling_probability=plan.sampling_probability,
-        noise_multiplier=plan.noise_multiplier,
-        num_charges=plan.num_charges,
-        delta=plan.accounting_delta,
-    )
+    return planned_curve(plan)
 
 
 def optimizer_from_config(config: RunConfig) -> ServerOptimizer:
@@ -307,12 +301,12 @@ def plan_row(plan: PrivacyPlan) -> Body:
     """The PLAN row: what the ledger needs to recompute epsilon, as integers and exact texts."""
     return {
         "schema": SCHEMA,
-        "unit": UNIT,
-        "relation": RELATION,
+        "unit": plan.unit,
+        "relation": plan.relation,
         "trust": plan.trust,
         "mode": "fixed-schedule",
         "seeded": "no" if plan.seed is None else "yes",
-        "accountant": f"{ACCOUNTANT} {accountant_version()}",
+        "accountant": f"{plan.accountant} {accountant_version()}",
         "target_epsilon": repr(plan.target_epsilon),
         "accounting_delta": repr(plan.accounting_delta),
         "num_users": plan.num_users,

@@ -8,7 +8,8 @@ from common.config import RunConfig
 from common.demo import num_demo_users
 from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError, ProblemsError
 from common.model import BaseModel
-from common.privacy.accounting import bridge_cost, epsilon
+from common.privacy.accounting import epsilon
+from common.privacy.bridge import bridge_cost
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rows import History
@@ -137,10 +138,7 @@ def _verify_epsilon(path: Path, history: History, plan: PrivacyPlan) -> None:
 def _promise(plan: PrivacyPlan, num_charges: int) -> float:
     """Epsilon of so many charges, with what the discrete noise adds."""
     spent = epsilon(
-        sampling_probability=plan.sampling_probability,
-        noise_multiplier=plan.noise_multiplier,
-        num_charges=num_charges,
-        delta=plan.accounting_delta,
+        plan.charges_after(num_charges), delta=plan.accounting_delta, relation=plan.relation
     )
     added, _ = bridge_cost(
         num_charges=num_charges,

@@ -1,6 +1,6 @@
 """Events: what one charge costs, in a closed schema, as functions of public numbers alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import dp_accounting
@@ -17,6 +17,9 @@ RELATIONS: Mapping[str, dp_accounting.NeighboringRelation] = {
     ZERO_OUT: dp_accounting.NeighboringRelation.REPLACE_SPECIAL,
     REPLACE_ONE: dp_accounting.NeighboringRelation.REPLACE_ONE,
 }
+
+
+_NEGLIGIBLE = 1e-30  # against the 1e-15 that one composition may cut
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,23 @@ class PoissonGaussianEvent:
             return dp_accounting.PoissonSampledDpEvent(
                 self.sampling_probability, dp_accounting.GaussianDpEvent(self.noise_multiplier)
             )
-        counts = range(self.num_coins + 1)
-        weights = stats.binom.pmf(counts, self.num_coins, self.sampling_probability)
-        return MixtureOfGaussiansDpEvent(self.noise_multiplier, list(counts), list(weights))
+        counts, weights = _binomial(self.num_coins, self.sampling_probability)
+        return MixtureOfGaussiansDpEvent(self.noise_multiplier, counts, weights)
+
+
+def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float]]:
+    """How many of a user's coins fall, and how probable that is.
+
+    Counts that come up less often than 1e-30 together are one, at the largest: they are counted as
+    worse than they are, never dropped.
+    """
+    law = stats.binom(num_coins, probability)
+    counts = list(range(num_coins + 1))
+    last = next((count for count in counts if law.sf(count) < _NEGLIGIBLE), num_coins)
+    weights = [float(weight) for weight in law.pmf(counts[: last + 1])]
+    if last < num_coins:
+        return [*counts[: last + 1], num_coins], [*weights, float(law.sf(last))]
+    return counts, weights
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class GaussianEvent:
 
 
 Event = PoissonGaussianEvent | FixedSizeGaussianEvent | GaussianEvent
+Charges = Sequence[tuple[Event, int]]  # each event with how often it is charged
 
 KINDS: Mapping[str, type[Event]] = {
     "poisson-gaussian": PoissonGaussianEvent,

@@ -2,30 +2,27 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from common.errors import ConfigError
-from common.privacy.accounting import (
-    COARSE,
-    FINE,
-    MAX_GRID_STEPS,
-    MAX_NOISE_MULTIPLIER,
-    MIN_NOISE_MULTIPLIER,
-    bridge_cost,
-    calibrate_noise_multiplier,
-    choose_grid_steps,
-    epsilon,
-    next_noise_multiplier,
-)
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import MAX_SCALE
-from common.privacy.sampling import PoissonSampler
+import numpy as np
+from numpy.typing import NDArray
 
-ACCOUNTING_SHARE = 0.99
-MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
+from common.privacy.accounting import epsilon_curve
+from common.privacy.events import Charges, Event, from_body, to_body
+from common.privacy.mechanism import GaussianMechanism
+from common.privacy.multiplier import choose_noise
+from common.privacy.quantile import QuantileClipping
+from common.privacy.sampling import FixedSizeSampler, PoissonSampler, Sampler
+from common.privacy.schedule import (
+    EXAMPLE,
+    FIXED_SIZE,
+    POISSON,
+    USER,
+    Population,
+    make_schedule,
+)
 
 
 @dataclass(frozen=True)
@@ -33,19 +30,32 @@ class PrivacyPlan:
     """What one run promises. Made before round 1, hashed into the ledger, never changed after.
 
     Attributes:
+      unit: what epsilon protects, "user" or "example".
+      sampling_unit: what is drawn and clipped, "user" or "example".
+      relation: between neighbouring data sets; one of `events.RELATIONS`.
+      mechanism_name: who takes part and which noise; see `schedule.MECHANISM_RELATIONS`.
       num_users: N, declared and public; training users only.
+      num_examples: of all users together, declared; None where users are drawn.
+      max_examples_per_user: kept of one user; None where that does not enter the promise.
+      max_nodes_per_user: nodes that may hold data of one user.
+      num_coins: most coins that decide about one protected unit in a round.
       target_epsilon: what the user asked for; `epsilon` never exceeds it.
-      epsilon: upper bound over all `num_charges` charges, also after an early stop.
+      epsilon: upper bound over all `charges`, also after an early stop.
       delta: of the promise; `accounting_delta` + `bridge_delta` never exceeds it.
-      accounting_delta: the share at which the PLD is read.
+      accounting_delta: the share at which epsilon is read.
       bridge_epsilon: what the discrete noise adds to epsilon; 0 but for a large epsilon.
       bridge_delta: the share that the discrete noise takes.
+      accountant: "pld" or "rdp".
+      charges: all that the run may ever charge, spare attempts included.
       num_rounds: T.
       num_charges: T plus the spare attempts that crashes may burn.
-      expected_cohort_size: q N, the divisor of every released update.
-      sampling_probability: q.
+      expected_cohort_size: units of a round on average, the divisor of every released update.
+      sampling_probability: q of a unit's coin in a round in which it may take part.
+      separation: rounds between two participations of a unit; 1 without correlated noise.
       noise_multiplier: z, noise standard deviation over clipping norm.
-      clipping_norm: C.
+      clipping_norm: C of the first round, and of all unless `quantile` is there.
+      quantile: how C follows a quantile of the updates' norms; None keeps it.
+      matrix: what makes the noise correlated; None where it is not.
       grid_steps: K, integer steps per C.
       dimension: P, numbers per update.
       trust: who is trusted with what is not yet noised.
@@ -54,19 +64,32 @@ class PrivacyPlan:
       reasons: why each derived number is what it is; not part of the hash.
     """
 
+    unit: str
+    sampling_unit: str
+    relation: str
+    mechanism_name: str
     num_users: int
+    num_examples: int | None
+    max_examples_per_user: int | None
+    max_nodes_per_user: int
+    num_coins: int
     target_epsilon: float
     epsilon: float
     delta: float
     accounting_delta: float
     bridge_epsilon: float
     bridge_delta: float
+    accountant: str
+    charges: Charges
     num_rounds: int
     num_charges: int
     expected_cohort_size: float
     sampling_probability: float
+    separation: int
     noise_multiplier: float
     clipping_norm: float
+    quantile: QuantileClipping | None
+    matrix: Mapping[str, Any] | None
     grid_steps: int
     dimension: int
     trust: str
@@ -75,63 +98,82 @@ class PrivacyPlan:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
+    def num_units(self) -> int:
+        """How many units are drawn from: users, or examples."""
+        return self.num_users if self.num_examples is None else self.num_examples
+
+    @property
+    def event(self) -> Event:
+        """What one charge costs."""
+        return self.charges[0][0]
+
+    def charges_after(self, num_charges: int) -> Charges:
+        """What so many charges cost; with correlated noise, that of all rounds or turns begun."""
+        event, count = self.charges[0]
+        return ((event, -(-num_charges * count // self.num_charges)),)
+
+    @property
     def is_noised_by_nodes(self) -> bool:
         """Every node adds the full noise before its sum leaves it."""
         return self.trust == "node"
 
     @property
     def mechanism(self) -> GaussianMechanism:
-        """The one object that turns update sums into released updates."""
+        """The one object that turns update sums into released updates.
+
+        Raises:
+          ValueError: the noise is correlated; its mechanism is another.
+        """
+        if self.matrix is not None:
+            raise ValueError("correlated noise has a mechanism of its own")
         return GaussianMechanism(
-            sampler=PoissonSampler(self.sampling_probability),
-            num_units=self.num_users,
+            sampler=self._sampler,
+            num_units=self.num_units,
             expected_cohort_size=self.expected_cohort_size,
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,
             grid_steps=self.grid_steps,
             dimension=self.dimension,
+            quantile=self.quantile,
         )
+
+    @property
+    def _sampler(self) -> Sampler:
+        if self.mechanism_name == FIXED_SIZE:
+            return FixedSizeSampler(self.num_units, int(self.expected_cohort_size))
+        return PoissonSampler(self.sampling_probability, self.num_coins)
 
     @property
     def sha256(self) -> str:
         """Hash of every promised number, as hex."""
-        content = {key: value for key, value in asdict(self).items() if key != "reasons"}
+        content = {key: value for key, value in self._content().items() if key != "reasons"}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
         """The content of plan.json; floats round-trip exactly."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(self._content(), indent=2) + "\n"
+
+    def _content(self) -> dict[str, Any]:
+        charges = [{**to_body(event), "count": count} for event, count in self.charges]
+        return asdict(self) | {"charges": charges}
 
 
 def plan_from_json(text: str) -> PrivacyPlan:
     """Reads `to_json` back.
 
     Raises:
-      ValueError, TypeError: the text is not a plan.
+      ValueError, TypeError, KeyError: the text is not a plan.
     """
-    return PrivacyPlan(**json.loads(text))
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """Who is drawn how often, and the delta of the promise; no noise yet."""
-
-    num_users: int
-    target_epsilon: float
-    delta: float
-    num_rounds: int
-    num_charges: int
-    cohort: float
-    dimension: int
-
-    @property
-    def probability(self) -> float:
-        return self.cohort / self.num_users
-
-    @property
-    def accounting_delta(self) -> float:
-        return ACCOUNTING_SHARE * self.delta
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("charges"), list):
+        raise ValueError("the text is not a plan")
+    charges = tuple(
+        (from_body({k: v for k, v in body.items() if k != "count"}), int(body["count"]))
+        for body in content["charges"]
+    )
+    quantile = content.get("quantile") and QuantileClipping(**content["quantile"])
+    return PrivacyPlan(**content | {"charges": charges, "quantile": quantile})
 
 
 def make_plan(
@@ -148,11 +190,20 @@ def make_plan(
     trust: str,
     seed: int | None,
     details: Mapping[str, str],
+    unit: str = USER,
+    sampling_unit: str = USER,
+    mechanism: str = POISSON,
+    num_examples: int | None = None,
+    max_examples_per_user: int | None = None,
+    max_nodes_per_user: int = 1,
+    separation: int | None = None,
+    quantile: QuantileClipping | None = None,
+    matrix: Mapping[str, Any] | None = None,
 ) -> PrivacyPlan:
     """Derives the whole plan; None asks for the rule. Reads no data.
 
-    **Guarantee:** epsilon(num_charges rounds, accounting_delta) <= target_epsilon by the PLD
-    accountant, and accounting_delta + bridge_delta <= delta.
+    **Guarantee:** the epsilon of all charges at accounting_delta is at most target_epsilon, and
+    accounting_delta + bridge_delta <= delta.
 
     **Edge cases:**
 
@@ -163,247 +214,75 @@ def make_plan(
     | spare_attempts | a tenth of the rounds, at least 3 |
     | expected_cohort_size | N/10, between 20 and 1000, at most N |
     | noise_multiplier | the smallest that keeps the target |
+    | separation | with correlated noise: N / cohort, at least 2 |
 
     Raises:
-      ConfigError: delta is not below 1/N or too small to account for, the cohort is larger than N,
-        or the target cannot be reached with this cohort and number of rounds; the message says
-        what would reach it.
+      ConfigError: the combination promises nothing, delta is not below 1/N or too small to account
+        for, the cohort is larger than N, or the target cannot be reached with this cohort and
+        number of rounds; the message says what would help.
     """
-    schedule, reasons = _make_schedule(
-        num_users=num_users,
-        target_epsilon=float(target_epsilon),
+    draws_examples = sampling_unit == EXAMPLE
+    schedule = make_schedule(
+        population=Population(
+            unit=unit,
+            sampling_unit=sampling_unit,
+            num_users=num_users,
+            num_examples=num_examples if draws_examples else None,
+            max_examples_per_user=max_examples_per_user
+            if draws_examples and unit == USER
+            else None,
+            max_nodes_per_user=max_nodes_per_user,
+        ),
+        mechanism=mechanism,
+        target_epsilon=target_epsilon,
         target_delta=target_delta,
         num_rounds=num_rounds,
         expected_cohort_size=expected_cohort_size,
         spare_attempts=spare_attempts,
+        separation=separation,
         dimension=dimension,
+        trust=trust,
     )
-    multiplier, spent, steps = _choose_noise(schedule, noise_multiplier, reasons)
-    plan = PrivacyPlan(
-        num_users=num_users,
+    noise = choose_noise(schedule, noise_multiplier, quantile)
+    return PrivacyPlan(
+        **asdict(schedule.population),
+        relation=schedule.relation,
+        mechanism_name=mechanism,
+        num_coins=schedule.population.num_coins,
         target_epsilon=schedule.target_epsilon,
-        epsilon=spent,
+        epsilon=noise.epsilon,
         delta=schedule.delta,
         accounting_delta=schedule.accounting_delta,
-        bridge_epsilon=0.0,
-        bridge_delta=0.0,
+        bridge_epsilon=noise.bridge_epsilon,
+        bridge_delta=noise.bridge_delta,
+        accountant=schedule.accountant,
+        charges=schedule.charges(noise.multiplier),
         num_rounds=schedule.num_rounds,
         num_charges=schedule.num_charges,
         expected_cohort_size=schedule.cohort,
         sampling_probability=schedule.probability,
-        noise_multiplier=multiplier,
+        separation=schedule.separation,
+        noise_multiplier=noise.multiplier,
         clipping_norm=float(clipping_norm),
-        grid_steps=steps,
+        quantile=quantile,
+        matrix=matrix,
+        grid_steps=noise.grid_steps,
         dimension=dimension,
         trust=trust,
         seed=seed,
         details=details,
-        reasons=reasons,
-    )
-    added_epsilon, added_delta = _bridge(schedule, spent, multiplier, steps)
-    if spent + added_epsilon > schedule.target_epsilon:
-        raise _misses_target(schedule, multiplier, spent + added_epsilon)
-    return replace(
-        plan,
-        epsilon=spent + added_epsilon,
-        bridge_epsilon=added_epsilon,
-        bridge_delta=added_delta,
+        reasons={**schedule.reasons, **noise.reasons},
     )
 
 
-def _make_schedule(
-    *,
-    num_users: int,
-    target_epsilon: float,
-    target_delta: float | None,
-    num_rounds: int | None,
-    expected_cohort_size: float | None,
-    spare_attempts: int | None,
-    dimension: int,
-) -> tuple[_Schedule, dict[str, str]]:
-    """The schedule by rule or as given, and the reasons; all problems with it at once."""
-    delta, delta_reason = _choose(
-        target_delta, min(1e-5, num_users**-1.1), "the smaller of 1e-5 and N^-1.1"
-    )
-    rounds, rounds_reason = _choose(num_rounds, 50, "the default")
-    spare, _ = _choose(spare_attempts, max(3, math.ceil(rounds / 10)), "")
-    cohort, cohort_reason = _choose(
-        expected_cohort_size,
-        min(num_users, max(20, min(1000, num_users / 10))),
-        "N/10, between 20 and 1000",
-    )
-    problems = []
-    if delta >= 1 / num_users:
-        problems.append(
-            f"privacy.target-delta = {delta:g}: must be below 1/N = {1 / num_users:.3g}; at or "
-            "above it, publishing the data of a random user would pass for private."
-        )
-    if delta < MIN_DELTA:
-        problems.append(
-            f"privacy.target-delta = {delta:g}: must be at least {MIN_DELTA:g}, the least that "
-            "the accountant resolves."
-        )
-    if cohort > num_users:
-        problems.append(
-            f"sampling.expected-cohort-size = {cohort:g}: must be at most N = {num_users}."
-        )
-    if problems:
-        raise ConfigError(problems)
-    schedule = _Schedule(
-        num_users=num_users,
-        target_epsilon=target_epsilon,
-        delta=float(delta),
-        num_rounds=rounds,
-        num_charges=rounds + spare,
-        cohort=float(cohort),
-        dimension=dimension,
-    )
-    reasons = {
-        "clipping_norm": "a public constant",
-        "delta": delta_reason,
-        "accounting_delta": f"{ACCOUNTING_SHARE:g} of delta, at which epsilon is read",
-        "bridge_epsilon": "what the discrete noise adds to epsilon; 0 but for a large target",
-        "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
-        "num_rounds": rounds_reason,
-        "num_charges": f"{rounds} rounds and {spare} spare attempts for crashes",
-        "expected_cohort_size": cohort_reason,
-        "sampling_probability": f"cohort of {cohort:g} out of {num_users}",
-    }
-    return schedule, reasons
+def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:
+    """Epsilon after 1, 2, ..., num_charges charges; float64, non-decreasing.
 
-
-def _choose_noise(
-    schedule: _Schedule, noise_multiplier: float | None, reasons: dict[str, str]
-) -> tuple[float, float, int]:
-    """(noise multiplier, epsilon, grid steps); adds their reasons to `reasons`."""
-
-    def grid_steps(multiplier: float) -> int:
-        return choose_grid_steps(
-            noise_multiplier=multiplier,
-            num_charges=schedule.num_charges,
-            dimension=schedule.dimension,
-            epsilon=schedule.target_epsilon,
-            delta=schedule.delta,
-        )
-
-    if noise_multiplier is None:
-        # A target that no grid serves is refused here, before a calibration that would take long.
-        grid_steps(MAX_SCALE / MAX_GRID_STEPS)
-        multiplier = _calibrate(schedule)
-        while _total(schedule, multiplier, grid_steps(multiplier)) > schedule.target_epsilon:
-            multiplier = next_noise_multiplier(multiplier)
-        reason = (
-            f"smallest with epsilon <= {schedule.target_epsilon:g} over {schedule.num_charges} "
-            "charges"
-        )
-    else:
-        multiplier, reason = float(noise_multiplier), "given"
-        _check_noise(schedule, multiplier)
-    reasons["noise_multiplier"] = reason
-    steps = grid_steps(multiplier)
-    reasons["grid_steps"] = "smallest whose discrete noise takes at most delta/100"
-    spent = _spent(schedule, multiplier)
-    reasons["epsilon"] = (
-        f"PLD bound over {schedule.num_charges} charges at delta {schedule.accounting_delta:.3g}"
-    )
-    return multiplier, spent, steps
-
-
-def _check_noise(schedule: _Schedule, multiplier: float) -> None:
-    """Refuses a given noise multiplier that is out of range or misses the target."""
-    if not MIN_NOISE_MULTIPLIER <= multiplier <= MAX_NOISE_MULTIPLIER:
-        raise ConfigError(
-            [
-                f"privacy.noise-multiplier = {multiplier:g}: must be from {MIN_NOISE_MULTIPLIER:g} "
-                f'to {MAX_NOISE_MULTIPLIER:g}. Leave it "auto" to have it calibrated.'
-            ]
-        )
-    # Far above the target the coarse bound decides: the fine one could need gigabytes there.
-    spent = _spent(schedule, multiplier, interval=COARSE)
-    if spent <= 2 * schedule.target_epsilon + 1:
-        spent = _spent(schedule, multiplier)
-    if spent > schedule.target_epsilon:
-        raise _misses_target(schedule, multiplier, spent)
-
-
-def _misses_target(schedule: _Schedule, multiplier: float, spent: float) -> ConfigError:
-    return ConfigError(
-        [
-            f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
-            f"{schedule.num_charges} charges, above privacy.target-epsilon = "
-            f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
-        ]
-    )
-
-
-def _calibrate(schedule: _Schedule) -> float:
-    """The smallest noise multiplier that keeps the target, or a ConfigError that gives advice."""
-    target, cohort, num_users = schedule.target_epsilon, schedule.cohort, schedule.num_users
-    if (least := _spent(schedule, MAX_NOISE_MULTIPLIER)) <= target:
-        return calibrate_noise_multiplier(
-            sampling_probability=schedule.probability,
-            num_charges=schedule.num_charges,
-            target_epsilon=target,
-            delta=schedule.accounting_delta,
-        )
-    smaller = _round_down(cohort / 2)
-    while smaller > 1 and _spent(replace(schedule, cohort=smaller), MAX_NOISE_MULTIPLIER) > target:
-        smaller = _round_down(smaller / 2)
-    advice = (
-        f"A cohort of {smaller:g} (sampling.expected-cohort-size) reaches it, under very much noise"
-        if smaller > 1
-        else "No cohort of these users reaches it"
-    )
-    raise ConfigError(
-        [
-            f"privacy.target-epsilon = {target:g}: out of reach for a cohort of {cohort:g} of "
-            f"{num_users} users over {schedule.num_charges} charges; the most noise that feddp "
-            f"adds ({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. {advice}; fewer rounds, more "
-            "users or a larger target help."
-        ]
-    )
-
-
-def _spent(schedule: _Schedule, multiplier: float, *, interval: float = FINE) -> float:
-    """Epsilon of the whole schedule under this noise."""
-    return epsilon(
-        sampling_probability=schedule.probability,
-        noise_multiplier=multiplier,
-        num_charges=schedule.num_charges,
-        delta=schedule.accounting_delta,
-        interval=interval,
-    )
-
-
-def _bridge(
-    schedule: _Schedule, spent: float, multiplier: float, steps: int
-) -> tuple[float, float]:
-    """What the discrete noise adds to (epsilon, delta)."""
-    return bridge_cost(
-        num_charges=schedule.num_charges,
-        dimension=schedule.dimension,
-        noise_scale=math.ceil(multiplier * steps),
-        epsilon=spent,
-        delta=schedule.delta,
-    )
-
-
-def _total(schedule: _Schedule, multiplier: float, steps: int) -> float:
-    """Epsilon of the whole schedule with what the discrete noise adds."""
-    spent = _spent(schedule, multiplier)
-    return spent + _bridge(schedule, spent, multiplier, steps)[0]
-
-
-def _choose(given: Any, derived: Any, rule: str) -> tuple[Any, str]:
-    """(value, reason): what was given, else what the rule derives."""
-    return (derived, rule) if given is None else (given, "given")
-
-
-def _round_down(value: float) -> float:
-    """To three digits, so that a printed number is the one that was tried.
-
-    >>> _round_down(15.678)
-    15.6
+    A meter: the promise is the last value plus `bridge_epsilon`, also after an early stop. With
+    correlated noise it rises with the rounds, or turns, that are one event.
     """
-    step = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return float(f"{math.floor(value / step) * step:.3g}")
+    event, count = plan.charges[0]
+    curve = epsilon_curve(event, count, delta=plan.accounting_delta, relation=plan.relation)
+    begun = -(-np.arange(1, plan.num_charges + 1) * count // plan.num_charges)
+    rising: NDArray[np.float64] = curve[begun - 1]
+    return rising

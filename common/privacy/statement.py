@@ -6,12 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
+from common.privacy.accounting import PLD, RDP
+from common.privacy.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
 from common.privacy.plan import PrivacyPlan
+from common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, USER
 
-UNIT = "user"
-RELATION = "add-or-remove-one"
-ACCOUNTANT = "pld"
-MECHANISM = "poisson-gaussian"
 NOT_PRIVATE = "seeded: not private"
 
 
@@ -42,7 +41,8 @@ def guarantee_line(plan: PrivacyPlan) -> str:
     """One line: an epsilon with everything that gives it a meaning; rounded up, as delta is."""
     line = (
         f"epsilon <= {epsilon_text(plan.epsilon)} (upper bound; delta {delta_text(plan.delta)}, "
-        f"unit {UNIT}, {RELATION}, trust {plan.trust}, PLD accountant of {accountant_version()})"
+        f"unit {plan.unit}, {plan.relation}, trust {plan.trust}, "
+        f"{plan.accountant.upper()} accountant of {accountant_version()})"
     )
     return line if plan.seed is None else f"{line} [{NOT_PRIVATE}]"
 
@@ -50,25 +50,37 @@ def guarantee_line(plan: PrivacyPlan) -> str:
 def privacy_record(
     plan: PrivacyPlan, *, ledger_head: str, not_covered: Sequence[str]
 ) -> Mapping[str, object]:
-    """The machine-readable promise, enough to recompute epsilon without feddp."""
+    """The machine-readable promise, enough to recompute epsilon without feddp.
+
+    `charges` holds every event with its count: epsilon is that of their composition under
+    neighboring_relation at accounting_delta, plus bridge_epsilon.
+    """
     return {
-        "unit": UNIT,
-        "neighboring_relation": RELATION,
+        "unit": plan.unit,
+        "sampling_unit": plan.sampling_unit,
+        "neighboring_relation": plan.relation,
         "trust": plan.trust,
         "epsilon": plan.epsilon,
         "delta": plan.delta,
         "accountant": {
-            "name": ACCOUNTANT,
+            "name": plan.accountant,
             "package": "dp-accounting",
             "version": importlib.metadata.version("dp-accounting"),
         },
-        "mechanism": MECHANISM,
+        "mechanism": to_body(plan.event)["event"],
+        "sampling": plan.mechanism_name,
+        "charges": [{**to_body(event), "count": count} for event, count in plan.charges],
         "noise_multiplier": plan.noise_multiplier,
         "clipping_norm": plan.clipping_norm,
         "sampling_probability": plan.sampling_probability,
         "num_users": plan.num_users,
+        "num_examples": plan.num_examples,
+        "max_examples_per_user": plan.max_examples_per_user,
+        "max_nodes_per_user": plan.max_nodes_per_user,
+        "num_coins": plan.num_coins,
         "num_rounds": plan.num_rounds,
         "num_charges": plan.num_charges,
+        "separation": plan.separation,
         "grid_steps": plan.grid_steps,
         "dimension": plan.dimension,
         "accounting_delta": plan.accounting_delta,
@@ -98,44 +110,112 @@ def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
     outside = "\n".join(f"- {item}" for item in not_covered)
     return (
         f"{seeded}"
-        f"Whether or not any one {UNIT} took part with all of their data changes the distribution "
-        "of everything released by this run (each round's adapter, this adapter, the ledger) by at "
-        f"most **epsilon = {epsilon_text(plan.epsilon)} at delta = {delta_text(plan.delta)}** (an "
-        f"upper bound; {RELATION}: neighbouring data sets differ by one {UNIT}; trust "
-        f"{plan.trust}; PLD accountant of {accountant_version()}).\n\n"
-        f"{_trust_text(plan.trust)}\n\n"
+        f"{_whose_text(plan)} changes the distribution of everything released by this run (each "
+        f"round's adapter, this adapter, the ledger) by at most **epsilon = "
+        f"{epsilon_text(plan.epsilon)} at delta = {delta_text(plan.delta)}** (an upper bound; "
+        f"{plan.relation}: {_RELATION_TEXTS[plan.relation].format(unit=plan.unit)}; trust "
+        f"{plan.trust}; {plan.accountant.upper()} accountant of {accountant_version()}).\n\n"
+        f"{_unit_text(plan)}"
+        f"{_TRUST_TEXTS[plan.trust]}\n\n"
         f"{_how_text(plan)}\n\n"
         f"Not covered:\n\n{outside}\n"
     )
 
 
-def _trust_text(trust: str) -> str:
-    if trust == "simulation":
-        return (
-            "This run was a simulation: everything happened on one machine, so the promise "
-            "describes the mathematics of what was released (semantics only), not the security of "
-            "a deployment."
-        )
-    return (
+_RELATION_TEXTS = {
+    ADD_OR_REMOVE_ONE: "neighbouring data sets differ by one {unit}",
+    ZERO_OUT: "neighbouring data sets differ in one {unit}, whose contribution is zero in one",
+    REPLACE_ONE: "neighbouring data sets differ in one {unit}, who is another one in each",
+}
+
+_TRUST_TEXTS = {
+    "simulation": (
+        "This run was a simulation: everything happened on one machine, so the promise describes "
+        "the mathematics of what was released (semantics only), not the security of a deployment."
+    ),
+    "server": (
         "The server app adds the noise and is trusted with the sums of each node before that, and "
         "so is the Flower SuperLink that passes them on; each node is trusted to sample and clip "
         "its own users. Other nodes see releases only. The network is not trusted where the "
         "connections use TLS, and is trusted where they do not."
-    )
+    ),
+    "node": (
+        "Each node adds the whole noise itself before its sum leaves it, and is trusted to sample "
+        "and clip its own users; neither the server app, nor the Flower SuperLink, nor the network "
+        "nor any other node is trusted. A sum of several nodes carries the noise of each, which "
+        "costs accuracy; the promise counts one of them."
+    ),
+}
+
+
+def _whose_text(plan: PrivacyPlan) -> str:
+    if plan.unit == EXAMPLE:
+        return "Whether or not any one example was there"
+    if plan.relation == REPLACE_ONE:
+        return "Whether any one user's data, all of it, is theirs or another user's"
+    return "Whether or not any one user took part with all of their data"
+
+
+def _unit_text(plan: PrivacyPlan) -> str:
+    if plan.unit == EXAMPLE:
+        return (
+            "The unit is an example, not a user: a user with k examples is protected by no more "
+            "than k epsilon, at delta (e^(k epsilon) - 1) / (e^epsilon - 1).\n\n"
+        )
+    if plan.sampling_unit == EXAMPLE:
+        most = plan.num_coins
+        return (
+            f"Examples are drawn and clipped, at most {most} of a user, and the promise counts all "
+            "of them together (a mixture of Gaussians). That no user has more, and that each was "
+            "clipped, is up to the nodes: the server app can only check that a user's sum stays "
+            f"within {most} x {plan.clipping_norm:.10g}.\n\n"
+        )
+    if plan.num_coins > 1:
+        return (
+            f"A user may have data on up to {plan.num_coins} nodes, each of which draws and clips "
+            "them on its own; the promise counts all of them together.\n\n"
+        )
+    return ""
 
 
 def _how_text(plan: PrivacyPlan) -> str:
-    return (
-        f"How: in each of {plan.num_rounds} rounds every one of N = {plan.num_users} declared "
-        f"users is drawn with probability {plan.sampling_probability:.10g}; a user's whole update "
-        f"is clipped to L2 norm {plan.clipping_norm:.10g}; the exact integer sum gets discrete "
-        f"Gaussian noise of {plan.noise_multiplier:.10g} times that norm from a cryptographic "
-        f"stream, and is divided by the constant {plan.expected_cohort_size:.10g}. The bound is "
-        "the privacy loss distribution composed over "
-        f"{plan.num_charges} charges: the rounds and {plan.num_charges - plan.num_rounds} spare "
-        "attempts for crashes. It is the planned value, also after an early stop, and speaks of "
-        "this run only: other runs on the same users add to it."
+    scale = f"{plan.noise_multiplier:.10g}"
+    kind = "discrete Gaussian noise" if plan.matrix is None else "correlated Gaussian noise"
+    clip = (
+        f"is clipped to L2 norm {plan.clipping_norm:.10g}"
+        if plan.quantile is None
+        else f"is clipped to an L2 norm that starts at {plan.clipping_norm:.10g} and follows a "
+        "noised quantile of the norms, which is part of the same release"
     )
+    return (
+        f"How: in each of {plan.num_rounds} rounds {_draw_text(plan)}; "
+        f"{'a user' if plan.sampling_unit == USER else 'an example'}'s whole update {clip}; the "
+        f"exact integer sum gets {kind} of {scale} times that norm from a cryptographic stream, "
+        f"and is divided by the constant {plan.expected_cohort_size:.10g}. The bound is "
+        f"{_ACCOUNTANT_TEXTS[plan.accountant]} composed over {plan.num_charges} charges: the "
+        f"rounds and {plan.num_charges - plan.num_rounds} spare attempts for crashes. It is the "
+        "planned value, also after an early stop, and speaks of this run only: other runs on the "
+        "same users add to it."
+    )
+
+
+_ACCOUNTANT_TEXTS = {
+    PLD: "the privacy loss distribution",
+    RDP: "the Renyi divergence at the best of fixed orders,",
+}
+
+
+def _draw_text(plan: PrivacyPlan) -> str:
+    units = f"N = {plan.num_units} declared {plan.sampling_unit}s"
+    if plan.mechanism_name == FIXED_SIZE:
+        return f"exactly {plan.expected_cohort_size:.10g} of {units} are drawn"
+    if plan.mechanism_name in (BLT, BANDED):
+        return (
+            f"those of {units} take part whose turn it is, every {plan.separation} rounds (no "
+            "amplification by sampling is claimed)"
+        )
+    turn = f"whose turn it is, every {plan.separation} rounds, " if plan.separation > 1 else ""
+    return f"every one of {units} {turn}is drawn with probability {plan.sampling_probability:.10g}"
 
 
 def _up(value: float, step: Decimal) -> str:
@@ -158,6 +238,7 @@ def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:
         "choices made after looking at results on the same users: every look is a run of its own",
         "the number N of training users, which is declared and public",
         "several users who act or are alike: a group of k is protected by a weaker bound",
-        "a user whose data lies on several nodes: each node draws and clips them on its own",
+        "data of a user on several nodes, if more than privacy.max-nodes-per-user: each node draws "
+        "and clips them on its own",
     )
     return (*items, "the users themselves: they are generated") if is_generated else items

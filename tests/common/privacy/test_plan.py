@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from common.privacy.accounting import bridge_delta
+from common.privacy.bridge import bridge_delta
+from common.privacy.events import PoissonGaussianEvent
 from common.privacy.noise import MAX_SCALE
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from common.privacy.quantile import QuantileClipping
 
 QUICK: dict[str, Any] = {
     "num_users": 1000,
@@ -166,6 +168,19 @@ def test_reasons_tell_a_given_number_from_a_derived_one():
 
 
 OTHER_VALUES: dict[str, Any] = {
+    "unit": "example",
+    "sampling_unit": "example",
+    "relation": "zero-out",
+    "mechanism_name": "fixed-size",
+    "num_examples": 2000,
+    "max_examples_per_user": 2,
+    "max_nodes_per_user": 2,
+    "num_coins": 2,
+    "accountant": "rdp",
+    "charges": ((PoissonGaussianEvent(0.05, 1.0), 22),),
+    "separation": 2,
+    "quantile": QuantileClipping(0.5, 0.2, 2.5, 0.01, 10.0),
+    "matrix": {"kind": "blt"},
     "num_users": 1001,
     "target_epsilon": 7.0,
     "epsilon": 1.0,
@@ -238,7 +253,10 @@ def test_plan_with_an_unknown_number_is_refused():
 def test_mechanism_is_made_of_the_promised_numbers():
     mechanism = PLAN.mechanism
     for field in dataclasses.fields(mechanism):
-        assert getattr(mechanism, field.name) == getattr(PLAN, field.name)
+        if field.name != "sampler":
+            assert getattr(mechanism, field.name) == getattr(PLAN, field.name)
+    assert mechanism.event() == PLAN.event
+    assert mechanism.sampler.relation == PLAN.relation
 
 
 @pytest.mark.parametrize("delta", [1 / 1000, 0.0011, 0.5])

@@ -1,0 +1,91 @@
+"""The smallest noise multiplier that keeps a target, for any family of schedules."""
+
+from collections.abc import Callable
+
+from common.privacy.accounting import COARSE, FINE, epsilon
+from common.privacy.events import Charges
+
+# Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the
+# largest, the noise of 2^20 grid steps passes the sampler's largest scale.
+MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 0.1, 60
+_STEPS_PER_UNIT = 10_000
+_MIN_STEPS, _MAX_STEPS = 1_000, 600_000  # the same two on the grid of 1e-4
+
+Spent = Callable[[float, float], float]
+
+
+def calibrate(spent: Spent, target_epsilon: float) -> float:
+    """The smallest noise multiplier on a grid of 1e-4 with spent <= target_epsilon.
+
+    **Guarantee:** spent(result, FINE) <= target_epsilon, and the next smaller grid value exceeds it
+    unless the result is the smallest allowed.
+
+    Args:
+      spent: (noise multiplier, interval of the privacy loss) -> epsilon; falls with the noise.
+      target_epsilon: of the promise.
+
+    Raises:
+      ValueError: the largest noise multiplier exceeds the target.
+    """
+
+    def keeps(steps: int, interval: float) -> bool:
+        return spent(steps / _STEPS_PER_UNIT, interval) <= target_epsilon
+
+    if not keeps(_MAX_STEPS, FINE):
+        raise ValueError(
+            f"epsilon {target_epsilon:g} is out of reach with noise {MAX_NOISE_MULTIPLIER}"
+        )
+    # The coarse answer is cheap and too large by a little, or by much where its floor is reached:
+    # from there down in growing strides on the fine grid.
+    high = _smallest(lambda steps: keeps(steps, COARSE), _MIN_STEPS, _MAX_STEPS)
+    low, stride = _MIN_STEPS, 1
+    while high > low:
+        lower = max(high - stride, _MIN_STEPS)
+        if not keeps(lower, FINE):
+            low = lower + 1
+            break
+        high, stride = lower, 2 * stride
+    return _smallest(lambda steps: keeps(steps, FINE), low, high) / _STEPS_PER_UNIT
+
+
+def calibrate_noise_multiplier(
+    charges_of: Callable[[float], Charges], *, target_epsilon: float, delta: float, relation: str
+) -> float:
+    """`calibrate` for the schedules of a family.
+
+    Args:
+      charges_of: noise multiplier -> schedule, for instance a given number of one kind of event.
+      target_epsilon: of the promise.
+      delta: of the promise.
+      relation: one of `events.RELATIONS`.
+
+    Raises:
+      ValueError: the largest noise multiplier exceeds the target.
+
+    >>> from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+    >>> calibrate_noise_multiplier(
+    ...     lambda z: [(PoissonGaussianEvent(0.05, z), 500)],
+    ...     target_epsilon=1.0,
+    ...     delta=1e-5,
+    ...     relation=ADD_OR_REMOVE_ONE,
+    ... )
+    4.3
+    """
+
+    def spent(multiplier: float, interval: float) -> float:
+        return epsilon(charges_of(multiplier), delta=delta, relation=relation, interval=interval)
+
+    return calibrate(spent, target_epsilon)
+
+
+def next_noise_multiplier(noise_multiplier: float) -> float:
+    """The next larger value on the grid of `calibrate`."""
+    return (round(noise_multiplier * _STEPS_PER_UNIT) + 1) / _STEPS_PER_UNIT
+
+
+def _smallest(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The smallest number in low .. high for which a monotone claim holds; it holds for high."""
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high

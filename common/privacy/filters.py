@@ -1,0 +1,110 @@
+"""The adaptive filter: one order and one budget fixed in the plan, one cost per charge.
+
+With a fixed schedule the promise is the epsilon of the whole plan (`accounting.epsilon`). Where the
+noise or the number of rounds may depend on releases, that is no longer valid; Renyi divergences at
+one order, fixed beforehand, still add up. Choosing the best order afterwards would not be valid.
+"""
+
+import math
+from collections.abc import Iterable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from fractions import Fraction
+
+import numpy as np
+
+from common.errors import ConfigError
+from common.privacy.events import Charges, Event
+from common.privacy.renyi import ORDERS, conversion, renyi_divergence
+
+_DIGITS = 12
+_RELATIVE, _ABSOLUTE = 1e-9, 1e-11  # far above the round-off of one divergence
+
+
+def choose_order(charges: Charges, epsilon: float, delta: float, relation: str) -> float:
+    """The order whose budget holds the planned schedule most often.
+
+    Args:
+      charges: the planned schedule.
+      epsilon: of the promise.
+      delta: of the promise.
+      relation: one of `events.RELATIONS`.
+
+    Raises:
+      ConfigError: no order leaves a budget.
+    """
+    planned = np.zeros(len(ORDERS))
+    for event, count in charges:
+        planned += count * renyi_divergence(event, relation)
+    budgets = np.array([_exact_budget(epsilon, delta, order) for order in ORDERS])
+    best = int(np.argmax(budgets / planned))
+    if budgets[best] <= 0:
+        raise ConfigError(
+            [
+                f"privacy.target-epsilon = {epsilon:g}: too small for the adaptive filter at delta "
+                f'{delta:g}. Raise it, or take privacy.filter = "fixed-schedule".'
+            ]
+        )
+    return ORDERS[best]
+
+
+def budget(epsilon: float, delta: float, order: float) -> float:
+    """B: the divergence at `order` that may be spent in all; rounded down.
+
+    **Guarantee:** a run that stops before the sum of its costs passes B is (epsilon, delta)-
+    private, however its charges depend on earlier releases, if `order` was fixed before the first.
+
+    Reference: Feldman & Zrnic 2021 (arXiv 2008.11193); Lecuyer 2021 (2103.01379).
+
+    >>> budget(2.0, 1e-6, 8.3)
+    0.525743489499
+    """
+    exact = _exact_budget(epsilon, delta, order)
+    return _to_digits(exact - 10.0**-_DIGITS * (epsilon + abs(epsilon - exact)), ROUND_FLOOR)
+
+
+def cost(event: Event, order: float, relation: str) -> float:
+    """The divergence of one charge at `order`; rounded up, 12 digits, so `repr` is its exact form.
+
+    Raises:
+      ConfigError: no Renyi bound is known for this event and relation, or it is infinite.
+    """
+    divergence = float(renyi_divergence(event, relation, [order])[0])
+    if not math.isfinite(divergence):
+        raise ConfigError([f"No Renyi bound is known for {event} at order {order:g}."])
+    return _to_digits(divergence * (1 + _RELATIVE) + _ABSOLUTE, ROUND_CEILING)
+
+
+def allows(spent_costs: Iterable[float], next_cost: float, total: float) -> bool:
+    """Whether one more charge fits; exact, on the decimals that `repr` prints.
+
+    **Edge cases:**
+
+    | numbers | result |
+    |---|---|
+    | the sum equals the budget | True |
+    | anything not finite or a negative cost | False |
+    """
+    costs = [*spent_costs, next_cost]
+    if not all(math.isfinite(number) for number in (*costs, total)) or min(costs) < 0:
+        return False
+    return sum(map(_exact, costs)) <= _exact(total)
+
+
+def remaining(spent_costs: Iterable[float], total: float) -> float:
+    """What is left of the budget, rounded down; never below 0."""
+    return max(0.0, _to_digits(_exact(total) - sum(map(_exact, spent_costs)), ROUND_FLOOR))
+
+
+def _exact_budget(epsilon: float, delta: float, order: float) -> float:
+    return epsilon - conversion(order, delta)
+
+
+def _exact(number: float) -> Fraction:
+    """The decimal that `repr` prints, which is what the ledger holds."""
+    return Fraction(repr(float(number)))
+
+
+def _to_digits(number: float | Fraction, rounding: str) -> float:
+    """The next decimal of 12 digits; it and the float name each other."""
+    top, bottom = Fraction(number).as_integer_ratio()
+    return float(Context(prec=_DIGITS, rounding=rounding).divide(Decimal(top), Decimal(bottom)))

@@ -1,0 +1,175 @@
+"""The noise of a plan: the smallest multiplier that keeps the target, or a given one that does."""
+
+import math
+from dataclasses import dataclass, replace
+
+from common.errors import ConfigError
+from common.privacy.accounting import COARSE
+from common.privacy.bridge import MAX_GRID_STEPS, choose_grid_steps
+from common.privacy.calibration import (
+    MAX_NOISE_MULTIPLIER,
+    MIN_NOISE_MULTIPLIER,
+    calibrate,
+    next_noise_multiplier,
+)
+from common.privacy.noise import MAX_SCALE
+from common.privacy.quantile import QuantileClipping
+from common.privacy.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What was chosen, and what it costs.
+
+    Attributes:
+      multiplier: z.
+      grid_steps: K.
+      epsilon: of the whole schedule, with what the discrete noise adds.
+      bridge_epsilon: what the discrete noise adds to epsilon.
+      bridge_delta: what it takes of delta.
+      reasons: of these numbers.
+    """
+
+    multiplier: float
+    grid_steps: int
+    epsilon: float
+    bridge_epsilon: float
+    bridge_delta: float
+    reasons: dict[str, str]
+
+
+def choose_noise(
+    schedule: Schedule, noise_multiplier: float | None, quantile: QuantileClipping | None
+) -> Noise:
+    """Calibrates the noise, or checks what was given.
+
+    Raises:
+      ConfigError: the target is out of reach or missed, or the clip bit's noise is too small.
+    """
+    if noise_multiplier is None:
+        # A target that no grid serves is refused here, before a calibration that would take long.
+        _grid_steps(schedule, MAX_SCALE / MAX_GRID_STEPS)
+        multiplier = _calibrate(schedule)
+        while _total(schedule, multiplier) > schedule.target_epsilon:
+            multiplier = next_noise_multiplier(multiplier)
+        reason = (
+            f"smallest with epsilon <= {schedule.target_epsilon:g} over {schedule.num_charges} "
+            "charges"
+        )
+    else:
+        multiplier, reason = float(noise_multiplier), "given"
+        _check_noise(schedule, multiplier)
+    _check_bit(multiplier, quantile)
+    steps, spent = _grid_steps(schedule, multiplier), schedule.spent(multiplier)
+    added_epsilon, added_delta = schedule.bridge(spent, math.ceil(multiplier * steps))
+    if spent + added_epsilon > schedule.target_epsilon:
+        raise _misses_target(schedule, multiplier, spent + added_epsilon)
+    return Noise(
+        multiplier=multiplier,
+        grid_steps=steps,
+        epsilon=spent + added_epsilon,
+        bridge_epsilon=added_epsilon,
+        bridge_delta=added_delta,
+        reasons={
+            "noise_multiplier": reason,
+            "grid_steps": "smallest whose discrete noise takes at most delta/100",
+            "epsilon": (
+                f"{schedule.accountant.upper()} bound over {schedule.num_charges} charges at delta "
+                f"{schedule.accounting_delta:.3g}"
+            ),
+        },
+    )
+
+
+def _grid_steps(schedule: Schedule, multiplier: float) -> int:
+    return choose_grid_steps(
+        noise_multiplier=multiplier,
+        num_charges=schedule.num_charges,
+        dimension=schedule.dimension,
+        epsilon=schedule.target_epsilon,
+        delta=schedule.delta,
+    )
+
+
+def _total(schedule: Schedule, multiplier: float) -> float:
+    """Epsilon of the whole schedule with what the discrete noise adds."""
+    spent = schedule.spent(multiplier)
+    scale = math.ceil(multiplier * _grid_steps(schedule, multiplier))
+    return spent + schedule.bridge(spent, scale)[0]
+
+
+def _check_bit(multiplier: float, quantile: QuantileClipping | None) -> None:
+    if quantile is not None and multiplier >= 2 * quantile.bit_noise:
+        raise ConfigError(
+            [
+                f"privacy.clipping-bit-noise = {quantile.bit_noise:g}: must be above half the "
+                f"noise multiplier, {multiplier / 2:g}, so that noise is left for the update. "
+                "Raise it, or the cohort."
+            ]
+        )
+
+
+def _check_noise(schedule: Schedule, multiplier: float) -> None:
+    """Refuses a given noise multiplier that is out of range or misses the target."""
+    if not MIN_NOISE_MULTIPLIER <= multiplier <= MAX_NOISE_MULTIPLIER:
+        raise ConfigError(
+            [
+                f"privacy.noise-multiplier = {multiplier:g}: must be from {MIN_NOISE_MULTIPLIER:g} "
+                f'to {MAX_NOISE_MULTIPLIER:g}. Leave it "auto" to have it calibrated.'
+            ]
+        )
+    # Far above the target the coarse bound decides: the fine one could need gigabytes there.
+    spent = schedule.spent(multiplier, COARSE)
+    if spent <= 2 * schedule.target_epsilon + 1:
+        spent = schedule.spent(multiplier)
+    if spent > schedule.target_epsilon:
+        raise _misses_target(schedule, multiplier, spent)
+
+
+def _misses_target(schedule: Schedule, multiplier: float, spent: float) -> ConfigError:
+    return ConfigError(
+        [
+            f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
+            f"{schedule.num_charges} charges, above privacy.target-epsilon = "
+            f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
+        ]
+    )
+
+
+def _calibrate(schedule: Schedule) -> float:
+    """The smallest noise multiplier that keeps the target, or a ConfigError that gives advice."""
+    target, cohort = schedule.target_epsilon, schedule.cohort
+    if (least := schedule.spent(MAX_NOISE_MULTIPLIER)) <= target:
+        return calibrate(schedule.spent, target)
+    smaller = _round_down(cohort / 2)
+    while smaller > 1 and _least(schedule, smaller) > target:
+        smaller = _round_down(smaller / 2)
+    advice = (
+        f"A cohort of {smaller:g} (sampling.expected-cohort-size) reaches it, under very much noise"
+        if smaller > 1
+        else "No cohort of these users reaches it"
+    )
+    raise ConfigError(
+        [
+            f"privacy.target-epsilon = {target:g}: out of reach for a cohort of {cohort:g} of "
+            f"{schedule.population.num_units} {schedule.population.sampling_unit}s over "
+            f"{schedule.num_charges} charges; the most noise that feddp "
+            f"adds ({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. {advice}; fewer rounds, more "
+            "users or a larger target help."
+        ]
+    )
+
+
+def _least(schedule: Schedule, cohort: float) -> float:
+    """Epsilon of a smaller cohort under the most noise."""
+    return replace(schedule, cohort=cohort).spent(MAX_NOISE_MULTIPLIER)
+
+
+def _round_down(value: float) -> float:
+    """To three digits, so that a printed number is the one that was tried.
+
+    >>> _round_down(15.678)
+    15.6
+    """
+    step = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.floor(value / step) * step:.3g}")
