@@ -73,6 +73,11 @@ class ReleasedUpdate:
         return self._next_clipping_norm
 
 
+def open_door(values: NDArray[np.float64]) -> ReleasedUpdate:
+    """For `correlated` alone, whose rows hold their noise before anything else is made of them."""
+    return ReleasedUpdate(_DOOR, values)
+
+
 @dataclass(frozen=True)
 class GaussianMechanism:
     """Sampled units, clipped updates, independent discrete Gaussian noise, a constant divisor.

@@ -13,10 +13,12 @@ from common.errors import FeddpError
 from common.privacy.summation import UpdateSum
 
 KEY_BYTES = 32
-MAX_SCALE = 1 << 26
-# Candidates further than this many grid steps from the mode of their proposal (more than 30
-# standard deviations at the largest scale) are cut, so that squares stay in int64.
-_MAX_OFFSET = 1 << 31
+MAX_SCALE = 1 << 26  # of independent noise: enough for every grid, see accounting
+MAX_SAMPLER_SCALE = 1 << 50  # correlated noise needs more, see correlated
+# Candidates of 32 scales and more beyond the mode of their proposal are cut, so that all products
+# stay in int64; the proposal stops a little further out.
+_MAX_WHOLE = 32
+_MAX_QUOTIENT = 40
 _BLOCK = 1 << 18  # draws at a time: bounds the memory of large adapters and stays in cache
 
 
@@ -58,7 +60,7 @@ def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
 
     Args:
       bits: a fresh stream.
-      scale: the standard deviation in grid steps, 2 <= scale <= 2^26.
+      scale: the standard deviation in grid steps, 2 <= scale <= 2^50.
       size: how many.
 
     Returns:
@@ -66,8 +68,8 @@ def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
 
     Reference: Canonne, Kamath & Steinke 2020, algorithm 3, with proposal scale t = scale.
     """
-    if not 2 <= scale <= MAX_SCALE:
-        raise ValueError(f"noise scale {scale}: must be in [2, 2^26]")
+    if not 2 <= scale <= MAX_SAMPLER_SCALE:
+        raise ValueError(f"noise scale {scale}: must be in [2, 2^50]")
     out = np.empty(size, dtype=np.int64)
     filled = 0
     while filled < size:
@@ -138,7 +140,7 @@ def _discrete_laplace(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
     """About `size` exact draws from the discrete Laplace distribution of an integer scale >= 2."""
     remainder = bits.below(scale, int(size * 1.7) + 64)
     remainder = remainder[_bernoulli_exp(bits, remainder, scale)]
-    quotient = _count_successes(bits, np.full(len(remainder), -1, dtype=np.int64))
+    quotient = _count_successes(bits, np.full(len(remainder), _MAX_QUOTIENT, dtype=np.int64))
     magnitude = remainder + scale * quotient
     is_negative = bits.below(2, len(magnitude)) == 1
     signed = np.where(is_negative, -magnitude, magnitude)
@@ -147,7 +149,7 @@ def _discrete_laplace(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
 
 
 def _count_successes(bits: BitStream, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Successes in a row of Bernoulli(exp(-1)), at most `wanted` each; -1 is without limit."""
+    """Successes in a row of Bernoulli(exp(-1)), at most `wanted` each."""
     count = np.zeros(len(wanted), dtype=np.int64)
     live = np.flatnonzero(wanted != 0)
     while len(live):
@@ -160,13 +162,44 @@ def _count_successes(bits: BitStream, wanted: NDArray[np.int64]) -> NDArray[np.i
 def _accept_gaussian(
     bits: BitStream, candidates: NDArray[np.int64], scale: int
 ) -> NDArray[np.int64]:
-    """Keeps a Laplace candidate x with probability exp(-(|x| - scale)^2 / (2 scale^2))."""
-    offset = np.abs(np.abs(candidates) - scale)
-    is_small = offset < _MAX_OFFSET
-    candidates, offset = candidates[is_small], offset[is_small]
-    denominator = 2 * scale * scale
-    whole, fraction = np.divmod(offset * offset, denominator)
-    survives = _bernoulli_exp(bits, fraction, denominator)
-    candidates, whole = candidates[survives], whole[survives]
-    accepted: NDArray[np.int64] = candidates[_count_successes(bits, whole) == whole]
+    """Keeps a Laplace candidate x with probability exp(-(|x| - scale)^2 / (2 scale^2)).
+
+    With | |x| - scale | = scale w + r the exponent is w^2/2 + w r / scale + (r / scale)^2 / 2: one
+    factor for its integers, one for what is left of the second term, one for half an odd w^2, and
+    one for the last term. None of them needs the square of a scale.
+    """
+    whole, rest = np.divmod(np.abs(np.abs(candidates) - scale), scale)
+    is_near = whole < _MAX_WHOLE
+    candidates, whole, rest = candidates[is_near], whole[is_near], rest[is_near]
+    survives = _bernoulli_exp_half_square(bits, rest, scale)
+    candidates, whole, rest = candidates[survives], whole[survives], rest[survives]
+    carried, rest = np.divmod(whole * rest, scale)
+    wanted = whole * whole // 2 + carried
+    is_accepted = _count_successes(bits, wanted) == wanted
+    for numerator, denominator in ((rest, scale), (whole % 2, 2)):
+        live = np.flatnonzero(is_accepted & (numerator > 0))
+        is_accepted[live] = _bernoulli_exp(bits, numerator[live], denominator)
+    accepted: NDArray[np.int64] = candidates[is_accepted]
     return accepted
+
+
+def _bernoulli_exp_half_square(
+    bits: BitStream, numerator: NDArray[np.int64], denominator: int
+) -> NDArray[np.bool_]:
+    """Exact Bernoulli(exp(-(numerator / denominator)^2 / 2)), 0 <= numerator < denominator.
+
+    As `_bernoulli_exp`, where Bernoulli(gamma / k) is the conjunction of Bernoulli(1 / 2k) and two
+    of Bernoulli(numerator / denominator).
+    """
+    result = np.zeros(len(numerator), dtype=bool)
+    live = np.arange(len(numerator))
+    k = 1
+    while len(live):
+        goes_on = bits.below(2 * k, len(live)) == 0
+        for _ in range(2):
+            asked = np.flatnonzero(goes_on)
+            goes_on[asked] = bits.below(denominator, len(asked)) < numerator[live[asked]]
+        result[live[~goes_on]] = k % 2 == 1
+        live = live[goes_on]
+        k += 1
+    return result

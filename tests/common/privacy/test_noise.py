@@ -12,6 +12,7 @@ from scipy import stats
 
 from common.errors import FeddpError
 from common.privacy.noise import (
+    MAX_SAMPLER_SCALE,
     MAX_SCALE,
     BitStream,
     check_entropy,
@@ -31,7 +32,7 @@ def stream(number: int) -> BitStream:
     return BitStream(number.to_bytes(32, "big"))
 
 
-NOISE = discrete_gaussian(stream(1), SCALE, SIZE)
+NOISE = discrete_gaussian(stream(5), SCALE, SIZE)
 
 
 def masses(scale: float, reach: int) -> np.ndarray:
@@ -102,7 +103,7 @@ def test_wrong_scale_is_rejected(factor):
     assert scale_p_value(NOISE, factor * SCALE) < P_THRESHOLD
 
 
-@pytest.mark.parametrize("scale", [2, 3, 1 << 12, MAX_SCALE])
+@pytest.mark.parametrize("scale", [2, 3, 1 << 12, MAX_SCALE, 3 << 38, MAX_SAMPLER_SCALE])
 def test_every_allowed_scale_has_its_standard_deviation(scale):
     # Discreteness moves the variance of scale 2 by less than 1e-30 of it.
     assert scale_p_value(discrete_gaussian(stream(scale), scale, 50_000), scale) > P_THRESHOLD
@@ -122,6 +123,8 @@ def test_true_scale_is_accepted_on_ten_million_draws():
     assert scale_p_value(draws, SCALE) > 1e-9
     assert stats.kstest(draws / SCALE, "norm").pvalue > 1e-6
     assert stats.chisquare(np.bincount(draws & 15, minlength=16)).pvalue > 1e-6
+    for lag in (1, 2, 1000):
+        assert stats.pearsonr(draws[:-lag] / SCALE, draws[lag:] / SCALE).pvalue > 1e-6
 
 
 @pytest.mark.slow
@@ -129,6 +132,15 @@ def test_true_scale_is_accepted_on_ten_million_draws():
 def test_a_quarter_percent_of_scale_is_detected_on_ten_million_draws(factor):
     draws = many_draws(round(factor * SCALE), first_key=200)
     assert scale_p_value(draws, SCALE) < 1e-9
+
+
+# Candidates beyond twice the scale take the branches for whole and odd exponents.
+@pytest.mark.parametrize("scale", [1 << 20, 3 << 38])
+def test_tails_have_their_masses(scale):
+    draws = np.abs(discrete_gaussian(stream(60), scale, 1_000_000)) / scale
+    edges = np.array([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 50])
+    expected = np.diff(1 - 2 * stats.norm.sf(edges)) * len(draws)
+    assert stats.chisquare(np.histogram(draws, edges)[0], expected).pvalue > P_THRESHOLD
 
 
 def test_low_bits_are_uniform_at_a_large_scale():
@@ -152,7 +164,7 @@ def test_rounds_are_independent():
 
 
 def test_a_reused_key_would_be_seen():
-    assert stats.pearsonr(NOISE, discrete_gaussian(stream(1), SCALE, SIZE)).pvalue < P_THRESHOLD
+    assert stats.pearsonr(NOISE, discrete_gaussian(stream(5), SCALE, SIZE)).pvalue < P_THRESHOLD
 
 
 def test_a_stream_goes_on_and_does_not_repeat_itself():
@@ -168,7 +180,7 @@ def test_as_many_draws_as_asked_for(size):
     assert draws.dtype == np.int64
 
 
-@pytest.mark.parametrize("scale", [-1, 0, 1, MAX_SCALE + 1])
+@pytest.mark.parametrize("scale", [-1, 0, 1, MAX_SAMPLER_SCALE + 1])
 def test_scale_outside_the_proof_is_refused(scale):
     with pytest.raises(ValueError, match="noise scale"):
         discrete_gaussian(stream(1), scale, 10)
