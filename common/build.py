@@ -8,7 +8,7 @@ import torch
 
 from common.adapter import AdapterLayout, lay_out
 from common.config import RunConfig
-from common.demo import demo_users
+from common.demo import demo_users, num_demo_users
 from common.model import BaseModel, load_base
 from common.user_index import open_users
 from common.users import Columns, Users, partition
@@ -61,6 +61,35 @@ def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
         evaluation = everyone.take(np.flatnonzero(is_held_out))
     index, num_parts = part.index, part.num_parts
     return partition(training, index, num_parts), partition(evaluation, index, num_parts)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is declared of the training users, or known of generated ones; public.
+
+    Attributes:
+      num_users: N.
+      num_examples: of all of them together, bounded per user where users are protected; None where
+        users are drawn.
+    """
+
+    num_users: int
+    num_examples: int | None
+
+
+def declared_sizes(config: RunConfig) -> Sizes:
+    """The declared sizes; those of the demo's users, who are generated, are counted."""
+    privacy, draws_examples = config.privacy, config.sampling.unit == "example"
+    if not config.is_generated:
+        assert privacy.num_users is not None  # the configuration refuses it
+        return Sizes(privacy.num_users, privacy.num_examples if draws_examples else None)
+    num_users = privacy.num_users or num_demo_users(config.data.evaluation_users)
+    if not draws_examples or privacy.num_examples is not None:
+        return Sizes(num_users, privacy.num_examples if draws_examples else None)
+    counts = load_users(config)[0].counts
+    if privacy.unit == "user":
+        counts = np.minimum(counts, config.data.max_examples_per_user)
+    return Sizes(num_users, int(counts.sum()))
 
 
 def describe_evaluation(config: RunConfig) -> str:

@@ -123,7 +123,8 @@ def contradictions(config: RunConfig) -> list[str]:
             problems.append('data.path = "demo": the generated users have no classes.')
     if config.privacy.num_users is not None:
         num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
-        if cohort is not None and cohort > num_users:
+        draws_users = config.sampling.unit == "user"
+        if draws_users and cohort is not None and cohort > num_users:
             problems.append(
                 f"sampling.expected-cohort-size = {cohort:g}: must be at most privacy.num-users = "
                 f"{num_users}."

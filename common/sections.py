@@ -168,9 +168,10 @@ class PrivacySection:
     )
     trust: str = setting(
         "simulation",
-        "simulation: everything on one machine; server: the server app adds the noise",
+        "simulation: everything on one machine; server: the server app adds the noise; node: each "
+        "node adds all of it before its sum leaves",
         str,
-        choices=("simulation", "server"),
+        choices=("simulation", "server", "node"),
     )
 
 

@@ -7,7 +7,6 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.build import describe_evaluation, load_model
 from common.config import from_flat
-from common.demo import num_demo_users
 from common.privacy.statement import guarantee_line, not_covered
 from server.export import finish_run
 from server.nodes import FlowerNodes
@@ -23,10 +22,7 @@ def main(grid: Grid, context: Context) -> None:
     """Plans the run, waits for the nodes, runs the rounds and exports the adapter."""
     config = from_flat(context.run_config)
     base, layout = load_model(config)
-    num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
-    plan = plan_from_config(
-        config, num_users=num_users, trust=config.privacy.trust, base=base, layout=layout
-    )
+    plan = plan_from_config(config, trust=config.privacy.trust, base=base, layout=layout)
     run = create_run(config, plan)
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
 

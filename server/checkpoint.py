@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from common.errors import DiskError, LedgerDamagedError
+from common.privacy.correlated import NoisedRow
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.rows import Charge, Release
@@ -34,6 +35,7 @@ class Checkpoint:
       adapter: float32, shape (P,).
       moments: of the server optimizer, float64, shape (P,) each.
       clipping_norm: C of the next round.
+      row: what was released, where noise is correlated over the rounds: later rounds need it.
     """
 
     round: int
@@ -42,6 +44,7 @@ class Checkpoint:
     adapter: NDArray[np.float32]
     moments: Mapping[str, NDArray[np.float64]]
     clipping_norm: float
+    row: NoisedRow | None = None
 
 
 def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
@@ -60,6 +63,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
         "attempt": checkpoint.attempt,
         "plan_sha256": checkpoint.plan_sha256,
         "clipping_norm": repr(checkpoint.clipping_norm),
+        "row_nonce": _nonce(checkpoint),
         "content_sha256": _content_sha256(checkpoint),
     }
     content = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
@@ -92,6 +96,7 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
                 if name.startswith("moment.")
             },
             clipping_norm=float(about["clipping_norm"]),
+            row=_row(about, arrays),
         )
         is_whole = about["content_sha256"] == _content_sha256(checkpoint)
     except (SafetensorError, KeyError, TypeError, ValueError):
@@ -115,6 +120,16 @@ def read_released(folder: Path, release: Release) -> Checkpoint:
             "again: restore the file, or start a new run."
         )
     return checkpoint
+
+
+def released_rows(folder: Path, releases: Sequence[Release]) -> list[NoisedRow]:
+    """The rows of a run with correlated noise, in the order of its rounds.
+
+    Raises:
+      LedgerDamagedError: a released checkpoint is missing or is not the recorded one.
+    """
+    rows = [read_released(folder, release).row for release in releases]
+    return [row for row in rows if row is not None]
 
 
 def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
@@ -196,14 +211,26 @@ def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:
 
 def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
     moments = {f"moment.{name}": values for name, values in checkpoint.moments.items()}
-    return {"adapter": checkpoint.adapter, **moments}
+    row = {} if checkpoint.row is None else {"row": checkpoint.row.values}
+    return {"adapter": checkpoint.adapter, **moments, **row}
+
+
+def _nonce(checkpoint: Checkpoint) -> str:
+    return "" if checkpoint.row is None else checkpoint.row.nonce.hex()
+
+
+def _row(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> NoisedRow | None:
+    if "row" not in arrays:
+        return None
+    nonce = bytes.fromhex(about["row_nonce"])
+    return NoisedRow(about["round"], about["attempt"], nonce, arrays["row"])
 
 
 def _content_sha256(checkpoint: Checkpoint) -> str:
     """SHA-256 over everything in a checkpoint: completeness is proven by content."""
     about = (
         f"{checkpoint.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
-        f"{checkpoint.clipping_norm!r}/"
+        f"{checkpoint.clipping_norm!r}/{_nonce(checkpoint)}/"
     )
     digest = hashlib.sha256(about.encode())
     for name, values in sorted(_arrays(checkpoint).items()):

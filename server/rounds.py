@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.messages import EvaluateRequest, TrainRequest
+from common.privacy.correlated import CorrelatedGaussian, NoisedRow
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
-from common.privacy.mechanism import NoisedSum
+from common.privacy.mechanism import NoisedSum, ReleasedUpdate
 from common.privacy.noise import BitStream, fresh_key, seeded_key
 from common.privacy.plan import PrivacyPlan
+from common.privacy.rows import Charge
 from common.privacy.summation import UpdateSum
 from server.aggregation import (
     Evaluation,
@@ -30,6 +32,7 @@ from server.checkpoint import (
 )
 from server.nodes import Nodes
 from server.optimizer import Moments, ServerOptimizer
+from server.segment import Segment
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ class Training:
 
     Attributes:
       max_units_per_node: what a single reply may hold at most; public.
+      segment: the correlated noise of the run; None where rounds are noised independently.
     """
 
     plan: PrivacyPlan
     max_units_per_node: int
+    segment: Segment | None
     layout_sha256: str
     ledger: Ledger
     nodes: Nodes
@@ -119,17 +124,17 @@ def run_rounds(
 def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
     """Asks the nodes for one round's update sum: sensitive, in memory only, unless the nodes have
     added the noise."""
-    mechanism = training.plan.mechanism
+    plan = training.plan
     request = TrainRequest(
         round=training.ledger.next_round,
         adapter=state.adapter,
         layout_sha256=training.layout_sha256,
-        draw=mechanism.sampler.draw,
+        draw=plan.draw,
         clipping_norm=state.clipping_norm,
-        grid_steps=mechanism.grid_steps,
-        bit_steps=mechanism.bit_steps,
-        noise_scale=mechanism.noise_scale if training.plan.is_noised_by_nodes else 0,
-        seed=training.plan.seed,
+        grid_steps=plan.grid_steps,
+        bit_steps=plan.bit_steps,
+        noise_scale=plan.mechanism.noise_scale if plan.is_noised_by_nodes else 0,
+        seed=plan.seed,
     )
     replies = training.nodes.train(request)
     if request.noise_scale:
@@ -137,7 +142,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
     return add_replies(
         replies,
         request,
-        num_units=mechanism.num_units,
+        num_units=plan.num_units,
         max_units_per_node=training.max_units_per_node,
     )
 
@@ -149,22 +154,35 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     num_arrays = 1 + 2 * len(state.moments)
     check_free_space(training.checkpoints_path, 2 * num_arrays * state.adapter.nbytes, disk)
     charge = ledger.charge(number)  # charged, then drawn
-    context = f"{ledger.head}/{number}/{charge.attempt}".encode()
-    noised = total if isinstance(total, NoisedSum) else add_noise(plan, total, number, context)
-    released = plan.mechanism.to_update(noised, clipping_norm=state.clipping_norm)
+    released, row = draw(training, charge, total, state.clipping_norm)
     adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
     norm = released.next_clipping_norm
-    checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments, norm)
+    checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments, norm, row)
     digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)
     ledger.release(charge, digest)  # durable, then published
-    prune(training.checkpoints_path, disk, last_round=number)
+    if training.segment is not None and row is not None:
+        training.segment.append(row)  # all rows are kept: later rounds are noised with them
+    else:
+        prune(training.checkpoints_path, disk, last_round=number)
     return RoundState(number, adapter, moments, norm)
 
 
-def add_noise(plan: PrivacyPlan, total: UpdateSum, round: int, context: bytes) -> NoisedSum:
-    """The round's noise, under a key of its own."""
-    key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, round)
-    return plan.mechanism.add_noise(total, bits=BitStream(key))
+def draw(
+    training: Training, charge: Charge, total: UpdateSum | NoisedSum, clipping_norm: float
+) -> tuple[ReleasedUpdate, NoisedRow | None]:
+    """The round's noise, and what is released; a row where the noise is correlated."""
+    plan, mechanism = training.plan, training.plan.mechanism
+    if isinstance(mechanism, CorrelatedGaussian):
+        assert training.segment is not None  # made with the plan
+        assert isinstance(total, UpdateSum)  # the plan refuses correlated noise of nodes
+        return training.segment.release(total, charge)
+    if isinstance(total, UpdateSum):
+        context = f"{training.ledger.head}/{charge.round}/{charge.attempt}".encode()
+        key = (
+            fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, charge.round)
+        )
+        total = mechanism.add_noise(total, bits=BitStream(key))
+    return mechanism.to_update(total, clipping_norm=clipping_norm), None
 
 
 def is_due(training: Training, round: int) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.adapter import AdapterLayout
+from common.build import declared_sizes
 from common.config import RunConfig, load_config, to_flat, to_toml
 from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.model import BaseModel
@@ -21,11 +22,12 @@ from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
+from common.privacy.quantile import QuantileClipping
 from common.privacy.rows import SCHEMA, Body
 from common.privacy.statement import accountant_version
 from common.tracking import open_trackers, read_metrics
 from server.aggregation import metrics_of
-from server.checkpoint import recover
+from server.checkpoint import recover, released_rows
 from server.nodes import Nodes
 from server.optimizer import ServerOptimizer
 from server.rounds import (
@@ -37,10 +39,12 @@ from server.rounds import (
     resume_state,
     run_rounds,
 )
+from server.segment import Segment, open_segment
 
 CONFIG_NAME, PLAN_NAME, LEDGER_NAME = "config.toml", "plan.json", "ledger.sqlite"
 CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
 DEFAULT_EVALUATIONS = 10
+MOST_CLIPPING_CHANGE = 64.0
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,12 @@ class Run:
 
 
 def plan_from_config(
-    config: RunConfig, *, num_users: int, trust: str, base: BaseModel, layout: AdapterLayout
+    config: RunConfig, *, trust: str, base: BaseModel, layout: AdapterLayout
 ) -> PrivacyPlan:
     """The plan of a configuration: numbers, and fingerprints of everything they rest on.
 
     Args:
       config: the run.
-      num_users: N: declared in the configuration, or known of the generated users.
       trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
       base: the frozen model.
       layout: of the trained numbers.
@@ -67,15 +70,24 @@ def plan_from_config(
     Raises:
       ConfigError: the promise cannot be made; see `make_plan`.
     """
-    privacy = config.privacy
+    privacy, sizes = config.privacy, declared_sizes(config)
     return make_plan(
-        num_users=num_users,
+        unit=privacy.unit,
+        sampling_unit=config.sampling.unit,
+        mechanism=privacy.mechanism,
+        num_users=sizes.num_users,
+        num_examples=sizes.num_examples,
+        max_examples_per_user=config.data.max_examples_per_user,
+        max_nodes_per_user=privacy.max_nodes_per_user,
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
         noise_multiplier=privacy.noise_multiplier,
         clipping_norm=privacy.clipping_norm,
         num_rounds=config.run.rounds,
         expected_cohort_size=config.sampling.expected_cohort_size,
+        separation=config.sampling.separation,
+        quantile=_quantile(config) if privacy.clipping == "quantile" else None,
+        is_noised_by_nodes=privacy.trust == "node",
         spare_attempts=privacy.spare_attempts,
         dimension=layout.dimension,
         trust=trust,
@@ -86,6 +98,21 @@ def plan_from_config(
             "layout_sha256": layout.sha256,
         },
     )
+
+
+def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
+    privacy = config.privacy
+
+    def make(cohort: float) -> QuantileClipping:
+        return QuantileClipping(
+            quantile=privacy.clipping_quantile,
+            rate=privacy.clipping_rate,
+            bit_noise=privacy.clipping_bit_noise or cohort / 20,
+            smallest=privacy.clipping_norm / MOST_CLIPPING_CHANGE,
+            largest=privacy.clipping_norm * MOST_CLIPPING_CHANGE,
+        )
+
+    return make
 
 
 def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
@@ -186,6 +213,7 @@ def train(
     initial: NDArray[np.float32],
     show: Callable[[RoundReport, int], None],
     is_stopped: Callable[[], bool],
+    is_new_segment: bool = False,
 ) -> Outcome:
     """Opens the ledger, closes what a crash left open, and runs the rounds that are missing.
 
@@ -195,6 +223,7 @@ def train(
       initial: float32, shape (P,), the adapter of round 0.
       show: told every released round and the number of charges so far.
       is_stopped: asked between the steps of a round; see `run_rounds`.
+      is_new_segment: the master key of correlated noise is lost; see `open_segment`.
 
     Raises:
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
@@ -213,7 +242,14 @@ def train(
         ledger.open_run(run.path.name)
         checkpoints_path = run.path / CHECKPOINTS_NAME
         recover(ledger, checkpoints_path, run.plan.sha256, disk)
-        training = _training(run, ledger, nodes, checkpoints_path, disk)
+        segment = open_segment(
+            run.path,
+            run.plan,
+            released_rows(checkpoints_path, ledger.releases) if run.plan.matrix else [],
+            starts_anew=is_new_segment,
+            disk=disk,
+        )
+        training = _training(run, ledger, nodes, checkpoints_path, segment, disk)
         state = resume_state(training, initial)
 
         def publish(report: RoundReport) -> None:
@@ -272,12 +308,18 @@ def optimizer_from_config(config: RunConfig) -> ServerOptimizer:
 
 
 def _training(
-    run: Run, ledger: Ledger, nodes: Nodes, checkpoints_path: Path, disk: Disk
+    run: Run,
+    ledger: Ledger,
+    nodes: Nodes,
+    checkpoints_path: Path,
+    segment: Segment | None,
+    disk: Disk,
 ) -> Training:
     every = run.config.evaluation.every
     return Training(
         plan=run.plan,
-        max_units_per_node=run.plan.mechanism.num_units,
+        max_units_per_node=run.config.nodes.users_per_node or run.plan.num_units,
+        segment=segment,
         layout_sha256=run.plan.details["layout_sha256"],
         ledger=ledger,
         nodes=nodes,

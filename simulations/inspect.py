@@ -5,7 +5,6 @@ from pathlib import Path
 
 from common.build import load_model, load_users
 from common.config import RunConfig
-from common.demo import num_demo_users
 from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError, ProblemsError
 from common.model import BaseModel
 from common.privacy.accounting import epsilon
@@ -43,9 +42,8 @@ PROMISED = (
 def show_plan(config: RunConfig) -> int:
     """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
     base, layout = load_model(config)
-    num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
     trust = config.privacy.trust
-    plan = plan_from_config(config, num_users=num_users, trust=trust, base=base, layout=layout)
+    plan = plan_from_config(config, trust=trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(plan), "", "Epsilon over the charges"]))
     print("\n".join(curve_lines(epsilon_curve_of(plan).tolist(), plan)))
     return 0
@@ -58,9 +56,8 @@ def check(config: RunConfig, *, is_counting: bool) -> int:
     users: Users | None = None
     try:
         base, layout = load_model(config)
-        num_users = config.privacy.num_users or num_demo_users(config.data.evaluation_users)
         trust = config.privacy.trust
-        plan_from_config(config, num_users=num_users, trust=trust, base=base, layout=layout)
+        plan_from_config(config, trust=trust, base=base, layout=layout)
     except ProblemsError as error:
         problems += error.problems
     try:

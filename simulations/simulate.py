@@ -52,10 +52,7 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     pin_threads(config)
     base, layout = load_model(config)
     users, evaluation_users = load_users(config)
-    num_users = config.privacy.num_users or users.num_users
-    plan = plan_from_config(
-        config, num_users=num_users, trust="simulation", base=base, layout=layout
-    )
+    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
     if problems := data_problems(config, users, evaluation_users, base):
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)

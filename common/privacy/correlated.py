@@ -233,7 +233,8 @@ class CorrelatedGaussian:
         values += self.coefficients[0] * total.total + history.earlier_sums()
         values.flags.writeable = False
         estimate = history.estimate(values)
-        return open_door(estimate * self._unit), NoisedRow(row, attempt, nonce, values)
+        released = open_door(estimate * self._unit, self.clipping_norm)
+        return released, NoisedRow(row, attempt, nonce, values)
 
     @property
     def _unit(self) -> float:

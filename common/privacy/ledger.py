@@ -173,6 +173,11 @@ class Ledger:
         """The newest release."""
         return self._history.releases[-1] if self._history.releases else None
 
+    @property
+    def releases(self) -> list[Release]:
+        """All releases, in the order of their rounds."""
+        return list(self._history.releases)
+
     def open_run(self, run: str) -> None:
         """Writes the OPEN row of a start; its commit also hardens every row that was just read."""
         plan_sha256 = str(self._history.plan["plan_sha256"])

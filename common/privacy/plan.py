@@ -2,20 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import ConfigError
 from common.privacy.accounting import epsilon_curve
+from common.privacy.correlated import CorrelatedGaussian
 from common.privacy.events import Charges, Event, from_body, to_body
+from common.privacy.matrix import NoiseMatrix, choose_matrix, matrix_from_body, participation_rule
 from common.privacy.mechanism import GaussianMechanism
 from common.privacy.multiplier import choose_noise
 from common.privacy.quantile import QuantileClipping
-from common.privacy.sampling import FixedSizeSampler, PoissonSampler, Sampler
+from common.privacy.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
 from common.privacy.schedule import (
+    CORRELATED,
     EXAMPLE,
     FIXED_SIZE,
     POISSON,
@@ -59,6 +63,7 @@ class PrivacyPlan:
       grid_steps: K, integer steps per C.
       dimension: P, numbers per update.
       trust: who is trusted with what is not yet noised.
+      is_noised_by_nodes: every node adds the full noise before its sum leaves it.
       seed: None, or the number that makes the run repeatable and not private.
       details: fingerprints of whatever else the run promises (configuration, base, layout).
       reasons: why each derived number is what it is; not part of the hash.
@@ -89,10 +94,11 @@ class PrivacyPlan:
     noise_multiplier: float
     clipping_norm: float
     quantile: QuantileClipping | None
-    matrix: Mapping[str, Any] | None
+    matrix: NoiseMatrix | None
     grid_steps: int
     dimension: int
     trust: str
+    is_noised_by_nodes: bool
     seed: int | None
     details: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -108,24 +114,15 @@ class PrivacyPlan:
         return self.charges[0][0]
 
     def charges_after(self, num_charges: int) -> Charges:
-        """What so many charges cost; with correlated noise, that of all rounds or turns begun."""
+        """What so many charges cost at most, whichever of them were burned."""
         event, count = self.charges[0]
-        return ((event, -(-num_charges * count // self.num_charges)),)
+        return ((event, min(num_charges, count)),)
 
     @property
-    def is_noised_by_nodes(self) -> bool:
-        """Every node adds the full noise before its sum leaves it."""
-        return self.trust == "node"
-
-    @property
-    def mechanism(self) -> GaussianMechanism:
-        """The one object that turns update sums into released updates.
-
-        Raises:
-          ValueError: the noise is correlated; its mechanism is another.
-        """
+    def mechanism(self) -> GaussianMechanism | CorrelatedGaussian:
+        """The one object that turns update sums into released updates."""
         if self.matrix is not None:
-            raise ValueError("correlated noise has a mechanism of its own")
+            return self._correlated(self.matrix)
         return GaussianMechanism(
             sampler=self._sampler,
             num_units=self.num_units,
@@ -136,6 +133,41 @@ class PrivacyPlan:
             dimension=self.dimension,
             quantile=self.quantile,
         )
+
+    def _correlated(self, matrix: NoiseMatrix) -> CorrelatedGaussian:
+        return CorrelatedGaussian(
+            num_users=self.num_units,
+            expected_cohort_size=self.expected_cohort_size,
+            clipping_norm=self.clipping_norm,
+            noise_multiplier=self.noise_multiplier,
+            grid_steps=self.grid_steps,
+            dimension=self.dimension,
+            coefficients=matrix.coefficients,
+            num_rounds=self.num_rounds,
+            num_spare=matrix.num_spare,
+            participation=participation_rule(
+                self.mechanism_name,
+                num_rounds=self.num_rounds,
+                separation=self.separation,
+                sampling_probability=self.sampling_probability,
+            ),
+            shift=matrix.shift,
+        )
+
+    @property
+    def draw(self) -> Draw:
+        """How the nodes draw in a round."""
+        if self.matrix is None:
+            return self._sampler.draw
+        content = json.dumps(dict(self.details), sort_keys=True).encode()
+        salt = hashlib.sha256(b"feddp-slots/" + content).hexdigest()
+        return Draw(self.sampling_probability, separation=self.separation, salt=salt)
+
+    @property
+    def bit_steps(self) -> int:
+        """Grid steps of the clip bit; 0 where the norm is fixed."""
+        mechanism = self.mechanism
+        return mechanism.bit_steps if isinstance(mechanism, GaussianMechanism) else 0
 
     @property
     def _sampler(self) -> Sampler:
@@ -156,7 +188,8 @@ class PrivacyPlan:
 
     def _content(self) -> dict[str, Any]:
         charges = [{**to_body(event), "count": count} for event, count in self.charges]
-        return asdict(self) | {"charges": charges}
+        matrix = self.matrix and self.matrix.to_body()
+        return asdict(self) | {"charges": charges, "matrix": matrix}
 
 
 def plan_from_json(text: str) -> PrivacyPlan:
@@ -173,7 +206,8 @@ def plan_from_json(text: str) -> PrivacyPlan:
         for body in content["charges"]
     )
     quantile = content.get("quantile") and QuantileClipping(**content["quantile"])
-    return PrivacyPlan(**content | {"charges": charges, "quantile": quantile})
+    matrix = content.get("matrix") and matrix_from_body(content["matrix"])
+    return PrivacyPlan(**content | {"charges": charges, "quantile": quantile, "matrix": matrix})
 
 
 def make_plan(
@@ -197,10 +231,12 @@ def make_plan(
     max_examples_per_user: int | None = None,
     max_nodes_per_user: int = 1,
     separation: int | None = None,
-    quantile: QuantileClipping | None = None,
-    matrix: Mapping[str, Any] | None = None,
+    quantile: Callable[[float], QuantileClipping] | None = None,
+    is_noised_by_nodes: bool = False,
 ) -> PrivacyPlan:
     """Derives the whole plan; None asks for the rule. Reads no data.
+
+    `quantile` is made for the expected cohort size, which may be one of the derived numbers.
 
     **Guarantee:** the epsilon of all charges at accounting_delta is at most target_epsilon, and
     accounting_delta + bridge_delta <= delta.
@@ -241,9 +277,17 @@ def make_plan(
         spare_attempts=spare_attempts,
         separation=separation,
         dimension=dimension,
-        trust=trust,
+        is_noised_by_nodes=is_noised_by_nodes,
     )
-    noise = choose_noise(schedule, noise_multiplier, quantile)
+    if quantile is not None and mechanism in CORRELATED:
+        raise ConfigError(
+            [
+                f'privacy.clipping = "quantile": correlated noise of privacy.mechanism = '
+                f'"{mechanism}" cancels under one norm alone. Set privacy.clipping = "fixed".'
+            ]
+        )
+    clipping = quantile and quantile(schedule.cohort)
+    noise = choose_noise(schedule, noise_multiplier, clipping)
     return PrivacyPlan(
         **asdict(schedule.population),
         relation=schedule.relation,
@@ -264,11 +308,12 @@ def make_plan(
         separation=schedule.separation,
         noise_multiplier=noise.multiplier,
         clipping_norm=float(clipping_norm),
-        quantile=quantile,
-        matrix=matrix,
+        quantile=clipping,
+        matrix=choose_matrix(schedule) if mechanism in CORRELATED else None,
         grid_steps=noise.grid_steps,
         dimension=dimension,
         trust=trust,
+        is_noised_by_nodes=is_noised_by_nodes,
         seed=seed,
         details=details,
         reasons={**schedule.reasons, **noise.reasons},
@@ -279,10 +324,10 @@ def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:
     """Epsilon after 1, 2, ..., num_charges charges; float64, non-decreasing.
 
     A meter: the promise is the last value plus `bridge_epsilon`, also after an early stop. With
-    correlated noise it rises with the rounds, or turns, that are one event.
+    correlated noise the first charges are counted as if each began an event of its own.
     """
     event, count = plan.charges[0]
     curve = epsilon_curve(event, count, delta=plan.accounting_delta, relation=plan.relation)
-    begun = -(-np.arange(1, plan.num_charges + 1) * count // plan.num_charges)
+    begun = np.minimum(np.arange(1, plan.num_charges + 1), count)
     rising: NDArray[np.float64] = curve[begun - 1]
     return rising

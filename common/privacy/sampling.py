@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,10 +17,12 @@ from common.privacy.events import (
     FixedSizeGaussianEvent,
     PoissonGaussianEvent,
 )
+from common.privacy.participation import is_turn, slots
 
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 
 _COIN_RANGE = 1 << 64
+_SALT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,18 @@ class Draw:
             raise ValueError("cohort size must be >= 0, separation >= 1")
         if self.cohort_size and (self.separation > 1 or self.probability < 1):
             raise ValueError("a cohort of fixed size is drawn from all units, without coins")
+        if self.separation > 1 and not _SALT.fullmatch(self.salt):
+            raise ValueError("a separation needs a salt of 64 hexadecimal digits")
 
     def units(self, keys: NDArray[np.uint64], round: int, coins: Coins) -> NDArray[np.int64]:
         """Indices of the units that take part, int64, ascending."""
         if self.cohort_size:
             return draw_fixed_size(keys, self.cohort_size, coins)
-        return draw_cohort(keys, self.probability, coins)
+        if self.separation == 1:
+            return draw_cohort(keys, self.probability, coins)
+        places = slots(keys, salt=bytes.fromhex(self.salt), separation=self.separation)
+        turn = np.flatnonzero(is_turn(places, row=round, separation=self.separation))
+        return turn[draw_cohort(keys[turn], self.probability, coins)]
 
 
 class Sampler(Protocol):

@@ -28,7 +28,7 @@ MECHANISM_RELATIONS: Mapping[str, str] = {
     FIXED_SIZE: REPLACE_ONE,
     BLT: ZERO_OUT,
     BANDED: ZERO_OUT,
-    CYCLIC_POISSON: ZERO_OUT,
+    CYCLIC_POISSON: ADD_OR_REMOVE_ONE,
 }
 FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 ACCOUNTING_SHARE = 0.99
@@ -135,9 +135,11 @@ class Schedule:
     def charges(self, multiplier: float) -> Charges:
         """All that the run may ever charge.
 
-        Correlated noise makes all rounds one Gaussian release; with coins, one per turn of a unit.
+        Correlated noise makes all rounds one Gaussian release; with coins, one per turn of a unit,
+        and one per spare attempt, which throws coins of its own.
         """
-        counts = {BLT: 1, BANDED: 1, CYCLIC_POISSON: math.ceil(self.num_charges / self.separation)}
+        turns = math.ceil(self.num_rounds / self.separation) + self.num_charges - self.num_rounds
+        counts = {BLT: 1, BANDED: 1, CYCLIC_POISSON: turns}
         return ((self.event(multiplier), counts.get(self.mechanism, self.num_charges)),)
 
     def spent(self, multiplier: float, interval: float = FINE) -> float:
@@ -171,14 +173,14 @@ def make_schedule(
     spare_attempts: int | None,
     separation: int | None,
     dimension: int,
-    trust: str,
+    is_noised_by_nodes: bool,
 ) -> Schedule:
     """The schedule by rule (None) or as given; all problems with it at once.
 
     Raises:
       ConfigError: a combination that promises nothing, or a number out of range.
     """
-    if problems := population_problems(population, mechanism, trust):
+    if problems := population_problems(population, mechanism, is_noised_by_nodes):
         raise ConfigError(problems)
     units, protected = population.num_units, population.num_protected
     delta, delta_reason = choose(
@@ -224,7 +226,9 @@ def make_schedule(
     )
 
 
-def population_problems(population: Population, mechanism: str, trust: str) -> list[str]:
+def population_problems(
+    population: Population, mechanism: str, is_noised_by_nodes: bool
+) -> list[str]:
     """Combinations that promise nothing, each with what to do instead."""
     problems = []
     if (population.unit, population.sampling_unit) == (EXAMPLE, USER):
@@ -242,7 +246,7 @@ def population_problems(population: Population, mechanism: str, trust: str) -> l
             'privacy.mechanism = "poisson", or privacy.max-nodes-per-user = 1 and one unit for '
             "drawing and promise."
         )
-    if mechanism in CORRELATED and trust == "node":
+    if mechanism in CORRELATED and is_noised_by_nodes:
         problems.append(
             f'privacy.mechanism = "{mechanism}": correlated noise is made in one place. Take '
             'privacy.trust = "server" or privacy.mechanism = "poisson".'

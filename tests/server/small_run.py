@@ -125,7 +125,8 @@ def training_of(
     """The parts of a run."""
     return Training(
         plan=plan,
-        max_units_per_node=plan.mechanism.num_units,
+        max_units_per_node=plan.num_units,
+        segment=None,
         layout_sha256=LAYOUT_SHA256,
         ledger=ledger,
         nodes=nodes,
