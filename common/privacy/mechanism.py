@@ -73,9 +73,9 @@ class ReleasedUpdate:
         return self._next_clipping_norm
 
 
-def open_door(values: NDArray[np.float64]) -> ReleasedUpdate:
-    """For `correlated` alone, whose rows hold their noise before anything else is made of them."""
-    return ReleasedUpdate(_DOOR, values)
+def open_door(values: NDArray[np.float64], clipping_norm: float) -> ReleasedUpdate:
+    """For `correlated` alone, which makes the values of rows that hold their noise already."""
+    return ReleasedUpdate(_DOOR, values, clipping_norm)
 
 
 @dataclass(frozen=True)
