@@ -9,7 +9,7 @@ The quantised matrix is the matrix: its sensitivity is exact, and its inverse is
 is biased by the quantisation; the prefix errors move by less than 0.2 % at a shift of 8. Truncation
 to the grid biases a coordinate by less than C / K toward zero. With K >= 2^20 the scale of the
 noise is at least 2^28 z, and discrete noise costs next to nothing: for 1e9 numbers in all rows the
-total variation is below 2e-14 at z = 1 (`accounting.bridge_delta` with `num_charges` and
+total variation is below 2e-14 at z = 1 (`bridge.bridge_delta` with `num_charges` and
 `noise_scale`). A larger shift would only make the tail of a BLT, and with it the state, longer.
 """
 

@@ -15,7 +15,8 @@ from scipy import linalg, stats
 
 import common
 from common.errors import FeddpError
-from common.privacy.accounting import bridge_delta, epsilon
+from common.privacy.accounting import epsilon
+from common.privacy.bridge import bridge_delta
 from common.privacy.clipping import clip_to_grid
 from common.privacy.correlated import CorrelatedGaussian, NoisedRow
 from common.privacy.events import (
@@ -558,8 +559,8 @@ def test_prefix_sums_beat_independent_noise_by_the_predicted_factor(kind):
 
 def test_cyclic_bands_reach_the_table_at_their_calibrated_noise():
     # N = 10,000, cohorts of 100, 1000 rounds, 32 bands, epsilon 8, delta 1e-6: 7.2 per clip.
-    schedule = {"sampling_probability": 0.32, "num_charges": 32, "delta": 1e-6}
-    assert 7.99 < epsilon(noise_multiplier=1.4672, **schedule) <= 8
+    charges = [(PoissonGaussianEvent(0.32, 1.4672), 32)]
+    assert 7.99 < epsilon(charges, delta=1e-6, relation=ADD_OR_REMOVE_ONE) <= 8
     best = best_banded(num_rows=1000, num_bands=32, separation=32, max_participations=1)
     error = prefix_error(best, separation=32, max_participations=1)
     assert 1.4672 * error.mean == pytest.approx(7.2, rel=5e-3)
