@@ -9,7 +9,7 @@ The quantised matrix is the matrix: its sensitivity is exact, and its inverse is
 is biased by the quantisation; the prefix errors move by less than 0.2 % at a shift of 8. Truncation
 to the grid biases a coordinate by less than C / K toward zero. With K >= 2^20 the scale of the
 noise is at least 2^28 z, and discrete noise costs next to nothing: for 1e9 numbers in all rows the
-total variation is below 2e-14 at z = 1 (`accounting.bridge_delta` with `num_charges` and
+total variation is below 2e-14 at z = 1 (`bridge.bridge_delta` with `num_charges` and
 `noise_scale`). A larger shift would only make the tail of a BLT, and with it the state, longer.
 """
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from common.errors import FeddpError
 from common.privacy.events import Event
 from common.privacy.keys import MasterKey
-from common.privacy.mechanism import ReleasedUpdate, open_door
+from common.privacy.mechanism import ReleasedUpdate, add_noise, open_door
 from common.privacy.noise import MAX_SAMPLER_SCALE, discrete_gaussian
 from common.privacy.participation import CyclicPoisson, Participation
 from common.privacy.summation import UpdateSum
@@ -75,7 +75,7 @@ class CorrelatedGaussian:
     | the ledger is rolled back, the machine cloned | no noise is used with two sums (`MasterKey`) |
 
     Attributes:
-      num_users: N, declared and public.
+      num_units: N, declared and public: users, or examples where examples are drawn.
       expected_cohort_size: the divisor; N q' / groups for cyclic Poisson sampling.
       clipping_norm: C > 0.
       noise_multiplier: z > 0, noise standard deviation over the sensitivity of the whole run.
@@ -91,7 +91,7 @@ class CorrelatedGaussian:
     2023 (2306.08153); Dvijotham et al. 2024 (2404.16706); Canonne, Kamath & Steinke 2020.
     """
 
-    num_users: int
+    num_units: int
     expected_cohort_size: float
     clipping_norm: float
     noise_multiplier: float
@@ -107,7 +107,7 @@ class CorrelatedGaussian:
         reals = (self.expected_cohort_size, self.clipping_norm, self.noise_multiplier)
         if not all(math.isfinite(value) and value > 0 for value in reals):
             raise ValueError("cohort size, clipping norm and noise multiplier must be > 0")
-        if min(self.num_users, self.dimension, self.num_rounds) < 1 or self.num_spare < 0:
+        if min(self.num_units, self.dimension, self.num_rounds) < 1 or self.num_spare < 0:
             raise ValueError("users, dimension and rounds must be >= 1, spare attempts >= 0")
         if self.grid_steps < 1 or self.grid_steps & (self.grid_steps - 1):
             raise ValueError("grid steps must be a power of two")
@@ -115,13 +115,13 @@ class CorrelatedGaussian:
         self.participation.check(num_rows=self.num_rounds, num_coefficients=len(self.coefficients))
         if isinstance(self.participation, CyclicPoisson):
             turn = self.participation.sampling_probability / self.participation.num_groups
-            if not math.isclose(self.expected_cohort_size, turn * self.num_users, rel_tol=1e-9):
+            if not math.isclose(self.expected_cohort_size, turn * self.num_units, rel_tol=1e-9):
                 raise ValueError("expected cohort size must be q' N / groups")
         if not 2 <= self.noise_scale <= MAX_SAMPLER_SCALE:
             raise ValueError("noise scale must be in [2, 2^50]; choose other grid steps")
-        largest = self.num_users * self.grid_steps * sum(self.coefficients)
+        largest = self.num_units * self.grid_steps * sum(self.coefficients)
         if largest + _MAX_DEVIATIONS * self.noise_scale >= 1 << 62:
-            raise ValueError("num_users * grid_steps * sum of coefficients must stay below 2^62")
+            raise ValueError("num_units * grid_steps * sum of coefficients must stay below 2^62")
 
     def _check_coefficients(self) -> None:
         steps = self.coefficients
@@ -131,6 +131,11 @@ class CorrelatedGaussian:
             raise ValueError("coefficients must be integers, the first of them 2^shift")
         if steps[-1] < 1 or any(a < b for a, b in itertools.pairwise(steps)):
             raise ValueError("coefficients must not increase, and must be above 0")
+
+    @property
+    def relation(self) -> str:
+        """The neighbouring relation under which `event` is the cost."""
+        return self.participation.relation
 
     @property
     def num_charges(self) -> int:
@@ -229,12 +234,10 @@ class CorrelatedGaussian:
             raise ValueError(f"attempt {attempt}: must be in 1 .. {1 + self.num_spare}")
         nonce = master_key.nonce(total, row=row, attempt=attempt, entropy=entropy)
         bits = master_key.noise_bits(row=row, attempt=attempt, nonce=nonce)
-        values = discrete_gaussian(bits, self.noise_scale, self.dimension)
-        values += self.coefficients[0] * total.total + history.earlier_sums()
-        values.flags.writeable = False
-        estimate = history.estimate(values)
-        released = open_door(estimate * self._unit, self.clipping_norm)
-        return released, NoisedRow(row, attempt, nonce, values)
+        held = UpdateSum(self.coefficients[0] * total.total + history.earlier_sums())
+        values = add_noise(held, noise_scale=self.noise_scale, bits=bits).total
+        update = open_door(history.estimate(values) * self._unit, self.clipping_norm)
+        return update, NoisedRow(row, attempt, nonce, values)
 
     @property
     def _unit(self) -> float:
@@ -288,7 +291,7 @@ class History:
         bits = master_key.noise_bits(row=noised.row, attempt=noised.attempt, nonce=noised.nonce)
         noise = discrete_gaussian(bits, mechanism.noise_scale, mechanism.dimension)
         total, rest = np.divmod(values - noise - self.earlier_sums(), mechanism.coefficients[0])
-        largest = mechanism.num_users * mechanism.grid_steps
+        largest = mechanism.num_units * mechanism.grid_steps
         if np.any(rest) or np.any(np.abs(total) > largest):
             raise FeddpError(
                 f"Row {noised.row} was not noised with this master key for this plan. Restore the "

@@ -74,7 +74,7 @@ class ReleasedUpdate:
 
 
 def open_door(values: NDArray[np.float64], clipping_norm: float) -> ReleasedUpdate:
-    """For `correlated` alone, whose rows hold their noise before anything else is made of them."""
+    """For `correlated` alone, which makes the values of rows that hold their noise already."""
     return ReleasedUpdate(_DOOR, values, clipping_norm)
 
 

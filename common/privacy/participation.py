@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
+from common.privacy.events import (
+    ADD_OR_REMOVE_ONE,
+    ZERO_OUT,
+    Event,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
 from common.privacy.toeplitz import worst_column
 
 SALT_BYTES = 32
@@ -33,6 +39,11 @@ class FixedSeparation:
     def __post_init__(self) -> None:
         if self.separation < 1 or self.max_participations < 1:
             raise ValueError("separation and participations must be at least 1")
+
+    @property
+    def relation(self) -> str:
+        """The neighbouring relation of `event`."""
+        return ZERO_OUT
 
     def check(self, *, num_rows: int, num_coefficients: int) -> None:
         """Any number of coefficients is allowed, but no participation that cannot happen.
@@ -96,6 +107,11 @@ class CyclicPoisson:
     def __post_init__(self) -> None:
         if self.num_groups < 1 or not 0 < self.sampling_probability <= 1:
             raise ValueError("cyclic sampling needs at least 1 group and a probability in (0, 1]")
+
+    @property
+    def relation(self) -> str:
+        """The neighbouring relation of `event`."""
+        return ADD_OR_REMOVE_ONE
 
     def check(self, *, num_rows: int, num_coefficients: int) -> None:
         """Participations must not overlap.

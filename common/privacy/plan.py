@@ -136,7 +136,7 @@ class PrivacyPlan:
 
     def _correlated(self, matrix: NoiseMatrix) -> CorrelatedGaussian:
         return CorrelatedGaussian(
-            num_users=self.num_units,
+            num_units=self.num_units,
             expected_cohort_size=self.expected_cohort_size,
             clipping_norm=self.clipping_norm,
             noise_multiplier=self.noise_multiplier,

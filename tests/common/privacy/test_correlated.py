@@ -15,10 +15,16 @@ from scipy import linalg, stats
 
 import common
 from common.errors import FeddpError
-from common.privacy.accounting import bridge_delta
+from common.privacy.accounting import epsilon
+from common.privacy.bridge import bridge_delta
 from common.privacy.clipping import clip_to_grid
 from common.privacy.correlated import CorrelatedGaussian, NoisedRow
-from common.privacy.events import GaussianEvent, PoissonGaussianEvent
+from common.privacy.events import (
+    ADD_OR_REMOVE_ONE,
+    ZERO_OUT,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
 from common.privacy.keys import MasterKey
 from common.privacy.mechanism import ReleasedUpdate
 from common.privacy.noise import discrete_gaussian
@@ -37,7 +43,7 @@ P_THRESHOLD = 1e-3
 NUM_ROUNDS = 12
 ROOT = quantise(square_root(NUM_ROUNDS), shift=8)
 MECHANISM = CorrelatedGaussian(
-    num_users=1000,
+    num_units=1000,
     expected_cohort_size=250.0,
     clipping_norm=0.5,
     noise_multiplier=1.3,
@@ -134,6 +140,7 @@ def test_released_updates_are_read_only_and_of_the_one_type():
         entropy=ENTROPY,
     )
     assert type(update) is ReleasedUpdate
+    assert update.next_clipping_norm == 0.5
     assert update.values.dtype == np.float64
     for values in (update.values, noised.values):
         with pytest.raises(ValueError, match="read-only"):
@@ -435,7 +442,7 @@ def test_no_history_starts_outside_the_run(first_row):
         ({"noise_multiplier": math.nan}, "must be > 0"),
         ({"clipping_norm": -1.0}, "must be > 0"),
         ({"expected_cohort_size": math.inf}, "must be > 0"),
-        ({"num_users": 0}, ">= 1"),
+        ({"num_units": 0}, ">= 1"),
         ({"dimension": 0}, ">= 1"),
         ({"num_rounds": 0}, ">= 1"),
         ({"num_spare": -1}, ">= 1"),
@@ -454,7 +461,7 @@ def test_no_history_starts_outside_the_run(first_row):
         ({"coefficients": (256, 9), "participation": CyclicPoisson(4, 0.5)}, "q' N"),
         ({"noise_multiplier": 1e-12}, "noise scale"),
         ({"noise_multiplier": 1e9}, "noise scale"),
-        ({"num_users": 1 << 40}, "2\\^62"),
+        ({"num_units": 1 << 40}, "2\\^62"),
     ],
 )
 def test_invalid_combinations_cannot_be_made(change, problem):
@@ -463,18 +470,19 @@ def test_invalid_combinations_cannot_be_made(change, problem):
 
 
 def test_sums_at_the_bound_do_not_overflow():
-    mechanism = dataclasses.replace(MECHANISM, num_users=1 << 31, expected_cohort_size=1.0)
+    mechanism = dataclasses.replace(MECHANISM, num_units=1 << 31, expected_cohort_size=1.0)
     sums = np.full((12, 40), (1 << 31) * mechanism.grid_steps, dtype=np.int64)
     _, rows, _ = run(mechanism, sums)
     held = matrix_of(mechanism).astype(object) @ sums.astype(object)
     noise = np.array([noise_of(mechanism, noised) for noised in rows]).astype(object)
     assert np.array_equal(np.array([r.values for r in rows]).astype(object), held + noise)
     with pytest.raises(ValueError, match="2\\^62"):
-        dataclasses.replace(mechanism, num_users=1 << 33)
+        dataclasses.replace(mechanism, num_units=1 << 33)
 
 
 def test_the_whole_run_is_one_gaussian_and_its_beginning_costs_less():
     assert MECHANISM.event() == (GaussianEvent(1.3), 1)
+    assert MECHANISM.relation == ZERO_OUT
     multipliers = [MECHANISM.event(rows)[0].noise_multiplier for rows in range(1, 13)]
     assert multipliers[-1] == 1.3
     assert multipliers == sorted(multipliers, reverse=True)
@@ -491,6 +499,7 @@ def test_a_cyclic_run_is_one_sampled_gaussian_per_turn_and_spare_attempt():
         CYCLIC, expected_cohort_size=25.0, participation=CyclicPoisson(4, 0.1)
     )
     assert cyclic.event() == (PoissonGaussianEvent(0.1, 1.3), 3 + 2)
+    assert cyclic.relation == ADD_OR_REMOVE_ONE
     event, times = cyclic.event(5)
     assert times == 2 + 2
     assert event.noise_multiplier == 1.3
@@ -532,7 +541,7 @@ def test_prefix_sums_beat_independent_noise_by_the_predicted_factor(kind):
     for coefficients in (best, alone):
         mechanism = dataclasses.replace(
             MECHANISM,
-            num_users=users,
+            num_units=users,
             expected_cohort_size=5.0,
             dimension=2000,
             num_spare=0,
@@ -546,3 +555,12 @@ def test_prefix_sums_beat_independent_noise_by_the_predicted_factor(kind):
         predicted.append(prefix_error(coefficients, **run_of).mean)
     assert measured == pytest.approx(predicted, rel=0.03)
     assert measured[1] > 1.9 * measured[0]
+
+
+def test_cyclic_bands_reach_the_table_at_their_calibrated_noise():
+    # N = 10,000, cohorts of 100, 1000 rounds, 32 bands, epsilon 8, delta 1e-6: 7.2 per clip.
+    charges = [(PoissonGaussianEvent(0.32, 1.4672), 32)]
+    assert 7.99 < epsilon(charges, delta=1e-6, relation=ADD_OR_REMOVE_ONE) <= 8
+    best = best_banded(num_rows=1000, num_bands=32, separation=32, max_participations=1)
+    error = prefix_error(best, separation=32, max_participations=1)
+    assert 1.4672 * error.mean == pytest.approx(7.2, rel=5e-3)

@@ -174,9 +174,9 @@ def sets_of_rounds(num_rows, separation, most):
 
 @pytest.mark.parametrize("separation", [1, 2, 3, 5])
 @pytest.mark.parametrize("most", [1, 2, 4])
-@pytest.mark.parametrize("num_spare", [0, 1, 3])
+@pytest.mark.parametrize("num_spare", [0, 1, 2])
 def test_fixed_sensitivity_with_burned_rows_is_that_of_brute_force(separation, most, num_spare):
-    num_rows = 10
+    num_rows = 9
     most = min(most, math.ceil(num_rows / separation))
     matrix = matrix_of(COEFFICIENTS, num_rows)
     oracle = 0
@@ -216,7 +216,7 @@ def test_cyclic_participations_touch_separate_rows_and_have_the_norm(
     assert squared == worst
     assert squared >= COEFFICIENTS[0] ** 2
     _, times = participation.event(noise_multiplier=1.0, num_rows=num_rows, num_spare=num_spare)
-    assert times == max(len(range(s, num_rows, num_groups)) for s in range(1)) + num_spare
+    assert times == len(range(0, num_rows, num_groups)) + num_spare
 
 
 def test_events_are_one_gaussian_or_one_per_turn():
