@@ -7,13 +7,17 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test clean
+.PHONY: demo test soak clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/feddp simulate --with-non-private
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest
+
+# Hours: 10,000 sequences of ledger calls, kills at every step under 100 seeds, every byte flipped.
+soak: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -m slow tests/common/privacy tests/server
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

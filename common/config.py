@@ -25,6 +25,8 @@ from common.sections import (
 )
 from common.settings import AUTO, Scalar, Setting, read_value
 
+LEDGER_KEYS = ("privacy.ledger", "privacy.ledger-key", "privacy.anchor")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -129,6 +131,11 @@ def contradictions(config: RunConfig) -> list[str]:
                 f"sampling.expected-cohort-size = {cohort:g}: must be at most privacy.num-users = "
                 f"{num_users}."
             )
+    if bool(config.privacy.population) != bool(config.privacy.ledger):
+        problems.append(
+            "privacy.population and privacy.ledger: give both, or neither for a ledger of this run "
+            "only. `feddp ledger create` makes the ledger of a population."
+        )
     return problems
 
 
@@ -200,6 +207,9 @@ def _located(flat: Mapping[str, object], folder: Path) -> dict[str, object]:
             located[key] = str((folder / value).resolve())
     if isinstance(output := flat.get("run.output-dir"), str):
         located["run.output-dir"] = str((folder / output).resolve())
+    for key in LEDGER_KEYS:
+        if isinstance(value := flat.get(key), str) and value:
+            located[key] = str((folder / value).resolve())
     return located
 
 

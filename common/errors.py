@@ -44,6 +44,12 @@ class LedgerDamagedError(FeddpError):
     exit_code = 3
 
 
+class RolledBackError(FeddpError):
+    """The ledger does not extend a head that somebody remembers: an old copy, or another one."""
+
+    exit_code = 4
+
+
 class LedgerLockedError(FeddpError):
     """Another process holds the ledger."""
 

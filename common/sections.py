@@ -173,6 +173,16 @@ class PrivacySection:
         str,
         choices=("simulation", "server", "node"),
     )
+    population: str = setting(
+        "", "name of the users that several runs share; empty: this run only", str
+    )
+    ledger: str = setting("", "the population's ledger, made by `feddp ledger create`", str)
+    ledger_key: str = setting("", "private key of the ledger; empty: beside it, in .key", str)
+    anchor: str = setting(
+        "",
+        "file, best elsewhere, that remembers the ledger's head; an older ledger is refused",
+        str,
+    )
 
 
 @dataclass(frozen=True)

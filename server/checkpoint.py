@@ -19,6 +19,7 @@ from common.privacy.correlated import NoisedRow
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.rows import Charge, Release
+from common.privacy.slots import UPDATE
 
 _ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
@@ -137,7 +138,8 @@ def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
 
     **Guarantee:** a charge has at most one answer. A complete file is adopted byte for byte, after
     a second sync, because a file seen after a process crash need not be durable; without one the
-    charge stays spent, and its round is charged again.
+    charge stays spent, and its round is charged again. A charge that was not for an update has no
+    checkpoint: it is burned.
 
     Raises:
       DiskError: a read, sync or write failed; the charge stays open, and spent.
@@ -147,11 +149,16 @@ def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
         path = checkpoint_path(folder, charge.round, charge.attempt)
         content = _read(path)
         checkpoint = parse_checkpoint(content)
-        if checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
+        is_update = charge.purpose == UPDATE
+        if is_update and checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
             with _disk_errors(path):
                 disk.fsync(path)
                 disk.fsync_folder(folder)
-            ledger.release(charge, hashlib.sha256(content).hexdigest())
+            ledger.release(
+                charge,
+                hashlib.sha256(content).hexdigest(),
+                next_clipping_norm=repr(checkpoint.clipping_norm),
+            )
         else:
             ledger.burn(charge, "crash")
     with _disk_errors(folder):

@@ -23,7 +23,7 @@ from common.privacy.statement import (
     statement,
 )
 from common.tracking import read_metrics
-from server.run import LEDGER_NAME, Outcome, Run
+from server.run import Outcome, Run
 
 
 def finish_run(
@@ -39,7 +39,7 @@ def finish_run(
     folder = run.path / "adapter"
     save_adapter(folder, outcome.state.adapter, layout, base)
     check_export(folder, outcome.state.adapter, layout, base)
-    head = Ledger.read(run.path / LEDGER_NAME).head.hex()
+    head = Ledger.read(run.ledger_path).head.hex()
     write_promise(run.path, run.plan, ledger_head=head, not_covered=not_covered)
     write_card(run.path, run.plan, config, results=outcome.results, not_covered=not_covered)
     text = json.dumps(outcome.results, indent=2) + "\n"

@@ -159,7 +159,7 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     norm = released.next_clipping_norm
     checkpoint = Checkpoint(number, charge.attempt, plan.sha256, adapter, moments, norm, row)
     digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)
-    ledger.release(charge, digest)  # durable, then published
+    ledger.release(charge, digest, next_clipping_norm=repr(norm))  # durable, then published
     if training.segment is not None and row is not None:
         training.segment.append(row)  # all rows are kept: later rounds are noised with them
     else:

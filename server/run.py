@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common.adapter import AdapterLayout
 from common.build import declared_sizes
-from common.config import RunConfig, load_config, to_flat, to_toml
+from common.config import LEDGER_KEYS, RunConfig, load_config, to_flat, to_toml
 from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.model import BaseModel
 from common.privacy.disk import Disk
@@ -23,12 +23,11 @@ from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
 from common.privacy.quantile import QuantileClipping
-from common.privacy.rows import SCHEMA, Body
-from common.privacy.statement import accountant_version
 from common.tracking import open_trackers, read_metrics
 from server.aggregation import metrics_of
 from server.checkpoint import recover, released_rows
 from server.nodes import Nodes
+from server.opening import create_or_check_ledger, ledger_path, open_ledger, start_of
 from server.optimizer import ServerOptimizer
 from server.rounds import (
     RoundReport,
@@ -41,7 +40,7 @@ from server.rounds import (
 )
 from server.segment import Segment, open_segment
 
-CONFIG_NAME, PLAN_NAME, LEDGER_NAME = "config.toml", "plan.json", "ledger.sqlite"
+CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
 DEFAULT_EVALUATIONS = 10
 MOST_CLIPPING_CHANGE = 64.0
@@ -54,6 +53,16 @@ class Run:
     path: Path
     config: RunConfig
     plan: PrivacyPlan
+
+    @property
+    def name(self) -> str:
+        """By which its ledger knows it, wherever the folder is moved."""
+        return self.config.run.name or self.path.name
+
+    @property
+    def ledger_path(self) -> Path:
+        """Its own ledger, or its population's."""
+        return ledger_path(self.path, self.config)
 
 
 def plan_from_config(
@@ -118,8 +127,11 @@ def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
 def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
     """Makes the run folder with configuration, plan and ledger: whole, or not at all.
 
+    A run of a named population makes no ledger: its population's must be there, and have room.
+
     Raises:
       ConfigError: the folder exists.
+      BudgetSpentError, PlanDiffersError: the population's ledger does not take it.
       DiskError: it cannot be written.
     """
     parent = Path(config.run.output_dir)
@@ -133,6 +145,7 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
                 f"`feddp simulate --resume {path}`, or choose another name."
             ]
         )
+    config = replace(config, run=replace(config.run, name=name))
     try:
         parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
@@ -140,7 +153,8 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
             disk.write(making / CONFIG_NAME, to_toml(config).encode())
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
-            Ledger.create(making / LEDGER_NAME, plan_row(plan))  # also syncs the folder
+            create_or_check_ledger(making, config, plan, name, disk)
+            disk.fsync_folder(making)
             disk.rename(making, path)
             disk.fsync_folder(parent)
         except BaseException:
@@ -160,8 +174,8 @@ def load_run(path: Path) -> Run:
       ConfigError: there is no run in that folder.
       PlanDiffersError: plan.json or config.toml is not the one that the ledger was made with.
     """
-    if not (path / LEDGER_NAME).is_file():
-        raise ConfigError([f"{path}: no run here (no {LEDGER_NAME})."])
+    if not (path / PLAN_NAME).is_file():
+        raise ConfigError([f"{path}: no run here (no {PLAN_NAME})."])
     config = load_config(path / CONFIG_NAME)
     try:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
@@ -232,14 +246,12 @@ def train(
     task, disk = run.config.model.task, Disk()
     curve = epsilon_curve_of(run.plan)
     with ExitStack() as stack:
-        ledger = stack.enter_context(
-            Ledger.open(run.path / LEDGER_NAME, plan_sha256=run.plan.sha256)
-        )
+        ledger = stack.enter_context(open_ledger(run.path, run.config))
         report_to, flat = run.config.tracking.report_to, to_flat(run.config)
         trackers = open_trackers(report_to, folder=run.path, config=flat)
         for tracker in trackers:
             stack.callback(tracker.close)
-        ledger.open_run(run.path.name)
+        ledger.open_run(start_of(run.name, run.plan))
         checkpoints_path = run.path / CHECKPOINTS_NAME
         recover(ledger, checkpoints_path, run.plan.sha256, disk)
         segment = open_segment(
@@ -339,31 +351,8 @@ def _publish_missing(
         publish(RoundReport(state.round, 0.0, evaluation))
 
 
-def plan_row(plan: PrivacyPlan) -> Body:
-    """The PLAN row: what the ledger needs to recompute epsilon, as integers and exact texts."""
-    return {
-        "schema": SCHEMA,
-        "unit": plan.unit,
-        "relation": plan.relation,
-        "trust": plan.trust,
-        "mode": "fixed-schedule",
-        "seeded": "no" if plan.seed is None else "yes",
-        "accountant": f"{plan.accountant} {accountant_version()}",
-        "target_epsilon": repr(plan.target_epsilon),
-        "accounting_delta": repr(plan.accounting_delta),
-        "num_users": plan.num_users,
-        "sampling_probability": repr(plan.sampling_probability),
-        "noise_multiplier": repr(plan.noise_multiplier),
-        "clipping_norm": repr(plan.clipping_norm),
-        "grid_steps": plan.grid_steps,
-        "dimension": plan.dimension,
-        "num_rounds": plan.num_rounds,
-        "num_charges": plan.num_charges,
-        "plan_sha256": plan.sha256,
-    }
-
-
 def _config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where the run is kept, which a move may change."""
-    flat = {k: v for k, v in to_flat(config).items() if k not in ("run.name", "run.output-dir")}
+    """Hash of every setting except where run and ledger are kept, which a move may change."""
+    places = ("run.name", "run.output-dir", *LEDGER_KEYS)
+    flat = {k: v for k, v in to_flat(config).items() if k not in places}
     return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()

@@ -3,8 +3,9 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.config import RunConfig, load_config, parse_override, settings, to_flat
 from common.errors import DiskError, FeddpError
@@ -66,12 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
 
-    ledger = commands.add_parser("ledger", help="show the privacy ledger of a run")
-    ledger.add_argument("run", type=Path, metavar="RUN")
-    ledger.add_argument(
-        "--verify", action="store_true", help="recompute epsilon from the events as well"
-    )
-    ledger.set_defaults(command=_ledger)
+    ledger = commands.add_parser("ledger", help="the privacy ledger of a run or a population")
+    _add_ledger(ledger)
 
     chat = commands.add_parser("chat", help="generate or classify with a run's adapter")
     chat.add_argument("run", type=Path, metavar="RUN")
@@ -92,6 +89,45 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         help="override one setting; repeatable",
     )
     parser.add_argument("--output-dir", metavar="FOLDER", help="parent folder of runs")
+
+
+def _add_ledger(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="WHAT")
+
+    def add(name: str, about: str, command: Callable[[argparse.Namespace], int]) -> Any:
+        made = commands.add_parser(name, help=about)
+        made.add_argument("path", type=Path, metavar="LEDGER_OR_RUN")
+        made.set_defaults(command=command)
+        return made
+
+    add("show", "rows, what is spent and what is left", _ledger_show)
+    verify = add("verify", "rows, signatures, anchor; epsilon from the events", _ledger_verify)
+    verify.add_argument("--anchor", type=Path, metavar="FILE", help="a head to be extended")
+    add("export", "all rows as JSON lines; public", _ledger_export)
+    anchor = add("anchor", "remember the head in a file, best elsewhere", _ledger_anchor)
+    anchor.add_argument("--file", type=Path, metavar="FILE", required=True)
+    add("rotate", "replace the key that signs", _ledger_rotate)
+    backup = add("backup", "a verified copy, labelled with its head", _ledger_backup)
+    backup.add_argument("--file", type=Path, metavar="FILE", required=True)
+    create = add("create", "the ledger of a population that runs share", _ledger_create)
+    create.add_argument(
+        "--config",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of an expected run; repeatable; default: the demo",
+    )
+    create.add_argument("--population", required=True, help="name of the users")
+    create.add_argument("--num-users", type=int, help="N; default: the config's")
+    create.add_argument("--target-epsilon", type=float, help="of all runs; default: the config's")
+    create.add_argument("--target-delta", type=float, help="of all runs; default: the plan's")
+    create.add_argument("--runs", type=int, default=1, help="runs of each config; default: 1")
+    create.add_argument(
+        "--filter",
+        choices=("fixed-schedule", "adaptive"),
+        default="fixed-schedule",
+        help="whether all charges are planned now, or unforeseen runs may come",
+    )
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -138,10 +174,56 @@ def _check(options: argparse.Namespace) -> int:
     return check(config, is_counting=options.count_users)
 
 
-def _ledger(options: argparse.Namespace) -> int:
-    from simulations.inspect import show_ledger
+def _ledger_show(options: argparse.Namespace) -> int:
+    from simulations.ledger import show
 
-    return show_ledger(options.run, is_verifying=options.verify)
+    return show(options.path)
+
+
+def _ledger_verify(options: argparse.Namespace) -> int:
+    from simulations.ledger import verify
+
+    return verify(options.path, anchor=options.anchor)
+
+
+def _ledger_export(options: argparse.Namespace) -> int:
+    from simulations.ledger import export
+
+    return export(options.path)
+
+
+def _ledger_anchor(options: argparse.Namespace) -> int:
+    from simulations.ledger import anchor
+
+    return anchor(options.path, file=options.file)
+
+
+def _ledger_rotate(options: argparse.Namespace) -> int:
+    from simulations.ledger import rotate
+
+    return rotate(options.path)
+
+
+def _ledger_backup(options: argparse.Namespace) -> int:
+    from simulations.ledger import backup
+
+    return backup(options.path, target=options.file)
+
+
+def _ledger_create(options: argparse.Namespace) -> int:
+    configs = [load_config(path) for path in options.config or [None]]
+    from simulations.ledger import create_ledger
+
+    return create_ledger(
+        options.path,
+        configs,
+        population=options.population,
+        mode=options.filter,
+        num_users=options.num_users,
+        target_epsilon=options.target_epsilon,
+        target_delta=options.target_delta,
+        num_runs=options.runs,
+    )
 
 
 def _chat(options: argparse.Namespace) -> int:

@@ -1,42 +1,14 @@
-"""feddp plan, check and ledger: look before anything is spent, and after."""
-
-import json
-from pathlib import Path
+"""feddp plan and check: look before anything is spent."""
 
 from common.build import load_model, load_users
 from common.config import RunConfig
-from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError, ProblemsError
+from common.errors import ConfigError, ProblemsError
 from common.model import BaseModel
-from common.privacy.accounting import epsilon
-from common.privacy.bridge import bridge_cost
-from common.privacy.ledger import Ledger
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import History
-from common.privacy.statement import delta_text, epsilon_text, guarantee_line, privacy_record
 from common.tracking import tracker_problems
 from common.users import Users
-from server.run import LEDGER_NAME, epsilon_curve_of, load_run, plan_from_config, plan_row
+from server.run import epsilon_curve_of, plan_from_config
 from simulations.console import curve_lines, plan_lines
 from simulations.problems import data_problems
-
-# What privacy.json has to repeat of the plan, exactly.
-PROMISED = (
-    "unit",
-    "neighboring_relation",
-    "trust",
-    "epsilon",
-    "delta",
-    "noise_multiplier",
-    "clipping_norm",
-    "sampling_probability",
-    "num_users",
-    "num_charges",
-    "accounting_delta",
-    "bridge_epsilon",
-    "bridge_delta",
-    "seeded",
-    "plan_sha256",
-)
 
 
 def show_plan(config: RunConfig) -> int:
@@ -75,98 +47,3 @@ def check(config: RunConfig, *, is_counting: bool) -> int:
             "privacy.num-users a number that is public already, or that may be."
         )
     return 0
-
-
-def show_ledger(path: Path, *, is_verifying: bool) -> int:
-    """Prints what a run has spent; `is_verifying` recomputes epsilon from the recorded events.
-
-    Raises:
-      LedgerDamagedError: the ledger does not verify, or privacy.json promises something else.
-      PlanDiffersError: the folder's plan is not the ledger's.
-    """
-    run = load_run(path)
-    history = Ledger.read(path / LEDGER_NAME)
-    _check_plan(path, history, run.plan)
-    num_released = len(history.releases)
-    num_open = history.open_charge is not None
-    print(f"{path / LEDGER_NAME}: {history.num_rows} rows, every hash in its place")
-    print(f"  plan      {run.plan.sha256[:16]}  {guarantee_line(run.plan)}")
-    print(f"  starts    {history.num_opened}")
-    print(
-        f"  charges   {len(history.charges)} of {run.plan.num_charges}: {num_released} released, "
-        f"{len(history.charges) - num_released - num_open} burned, {int(num_open)} open"
-    )
-    print(f"  head      {history.head.hex()}")
-    if is_verifying:
-        _verify_record(path, run.plan)
-        _verify_epsilon(path, history, run.plan)
-    return 0
-
-
-def _check_plan(path: Path, history: History, plan: PrivacyPlan) -> None:
-    """Refuses a plan that says anything else than the ledger's first row; versions may differ."""
-    expected = plan_row(plan)
-    for name, value in history.plan.items():
-        if name != "accountant" and value != expected[name]:
-            raise PlanDiffersError(
-                f"{path}: {name} of plan.json is not the ledger's ({expected[name]} against "
-                f"{value}). Restore the file."
-            )
-
-
-def _verify_epsilon(path: Path, history: History, plan: PrivacyPlan) -> None:
-    """Recomputes epsilon of the recorded charges, and of all that the plan allows.
-
-    Reading the ledger has refused every charge that is not the plan's one event.
-    """
-    so_far, whole = (_promise(plan, count) for count in (len(history.charges), plan.num_charges))
-    if whole > min(plan.epsilon * (1 + 1e-9), plan.target_epsilon):
-        raise LedgerDamagedError(
-            f"{path}: plan.json promises epsilon {epsilon_text(plan.epsilon)}, and its "
-            f"{plan.num_charges} charges cost {epsilon_text(whole)}. Do not publish this run."
-        )
-    print(
-        f"  verified  epsilon <= {epsilon_text(so_far)} for the {len(history.charges)} charges so "
-        f"far, <= {epsilon_text(whole)} for all {plan.num_charges} planned (upper bounds at delta "
-        f"{delta_text(plan.delta)}); the promise is the planned one"
-    )
-
-
-def _promise(plan: PrivacyPlan, num_charges: int) -> float:
-    """Epsilon of so many charges, with what the discrete noise adds."""
-    spent = epsilon(
-        plan.charges_after(num_charges), delta=plan.accounting_delta, relation=plan.relation
-    )
-    added, _ = bridge_cost(
-        num_charges=num_charges,
-        dimension=plan.dimension,
-        noise_scale=plan.mechanism.noise_scale,
-        epsilon=spent,
-        delta=plan.delta,
-    )
-    return spent + added
-
-
-def _verify_record(path: Path, plan: PrivacyPlan) -> None:
-    """Refuses a privacy.json that promises anything else than the plan; without one, does nothing.
-
-    The file is there once all rounds are released.
-    """
-    record_path = path / "privacy.json"
-    if not record_path.is_file():
-        return
-    try:
-        found = json.loads(record_path.read_text(encoding="utf-8"))
-        head = str(found["ledger_head"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LedgerDamagedError(
-            f"{record_path}: damaged. `feddp simulate --resume {path}` writes it anew."
-        ) from error
-    expected = privacy_record(plan, ledger_head=head, not_covered=())
-    for name in PROMISED:
-        if found.get(name) != expected[name]:
-            raise LedgerDamagedError(
-                f"{record_path}: {name} = {found.get(name)}, and the ledger's plan says "
-                f"{expected[name]}. `feddp simulate --resume {path}` writes it anew."
-            )
-    print("  verified  privacy.json promises what the plan does")

@@ -1,9 +1,17 @@
 """Durable file operations: the seam at which tests make a disk die, fill up or lie."""
 
+import hashlib
 import os
+import platform
+import re
 import shutil
 import sqlite3
 from pathlib import Path
+
+MOUNTS_PATH = Path("/proc/self/mountinfo")
+BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")
+# Locks and syncs reach the disk of another machine late, or never.
+REMOTE = re.compile(r"nfs\d?|cifs|smb\w*|9p|fuse.*|afs|ceph|glusterfs|lustre|gpfs|beegfs|virtiofs")
 
 
 class Disk:
@@ -56,3 +64,37 @@ class Disk:
     def free_bytes(self, path: Path) -> int:
         """How much may still be written to the file system of a folder."""
         return shutil.disk_usage(path).free
+
+    def filesystem(self, path: Path) -> str:
+        """Type of the file system of an existing path, as in "ext4"; "" where nobody can tell."""
+        if not MOUNTS_PATH.is_file():
+            return ""
+        return filesystem_of(str(path.resolve()), MOUNTS_PATH.read_text(encoding="utf-8"))
+
+
+def filesystem_of(path: str, mounts: str) -> str:
+    """Type of the file system that holds an absolute path, from the text of mountinfo.
+
+    >>> mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\\n2 1 0:9 / /mnt/far rw - nfs4 host:/x rw"
+    >>> filesystem_of("/mnt/far/ledger", mounts), filesystem_of("/mnt/farther", mounts)
+    ('nfs4', 'ext4')
+    """
+    longest, found = -1, ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), before.split()[4])
+        is_above = path == point or path.startswith(point.rstrip("/") + "/")
+        if is_above and len(point) >= longest:  # the last of equals hides the others
+            longest, found = len(point), after.split()[0]
+    return found
+
+
+def is_remote(filesystem: str) -> bool:
+    """Whether a file system of this type cannot keep a ledger."""
+    return REMOTE.fullmatch(filesystem) is not None
+
+
+def host_id() -> str:
+    """This start of this machine, as 16 hex digits that name neither."""
+    boot = BOOT_PATH.read_text() if BOOT_PATH.is_file() else ""
+    return hashlib.sha256(f"{platform.node()}/{boot}".encode()).hexdigest()[:16]

@@ -1,51 +1,72 @@
-"""The ledger: append-only, hash-chained, crash-safe record of what a population has spent.
+"""The ledger: append-only, chained, signed, crash-safe record of what a population has spent.
 
 One SQLite file, one writer. A charge is durable before its noise is drawn; its release row is
 written after the noised result is durable. Rows are never changed. Epsilon is not stored: it is
 recomputed from the charges.
 """
 
-import fcntl
-import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from common.errors import (
     BudgetSpentError,
     DiskError,
-    FeddpError,
     LedgerDamagedError,
-    LedgerLockedError,
     PlanDiffersError,
 )
-from common.privacy.disk import Disk
-from common.privacy.rows import Body, Charge, History, Release, canonical, charge_body
-
-Row = tuple[int, str, str, bytes, bytes]  # seq, kind, body, prev, hash
-
-APPLICATION_ID = 0xFEDD9
-USER_VERSION = 1
-TABLE = """CREATE TABLE event(
-  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, body TEXT NOT NULL,
-  prev BLOB NOT NULL, hash BLOB NOT NULL UNIQUE) STRICT"""
-NO_UPDATE = """CREATE TRIGGER no_update BEFORE UPDATE ON event
-  BEGIN SELECT RAISE(ABORT, 'append only'); END"""
-NO_DELETE = """CREATE TRIGGER no_delete BEFORE DELETE ON event
-  BEGIN SELECT RAISE(ABORT, 'append only'); END"""
-INSERT = "INSERT INTO event VALUES (?, ?, ?, ?, ?)"
-# EXTRA also syncs the folder after the journal is deleted; else a power cut can undo a commit.
-PRAGMAS = (("journal_mode", "DELETE", "delete"), ("synchronous", "EXTRA", 3))
-DISK_CODES = (
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
+from common.privacy import store
+from common.privacy.anchor import (
+    MAX_PROOF_ROWS,
+    HeadClaim,
+    anchor_of,
+    check_anchor_file,
+    claim_of,
+    write_anchor,
 )
-CHECKS = (("trusted_schema", "OFF", 0), ("cell_size_check", "ON", 1))
+from common.privacy.budget import Shortage
+from common.privacy.disk import Disk, host_id
+from common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
+from common.privacy.signing import (
+    LedgerKey,
+    create_key,
+    default_key_path,
+    load_key,
+    new_key_path,
+    replace_key,
+    writer_key,
+)
+from common.privacy.slots import Slot
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run says of itself when it opens a ledger.
+
+    Attributes:
+      run: name; the same name goes on with the same run.
+      slot: of its updates.
+      num_charges: most charges that it may take, for whatever purpose.
+      terms: what must stand in the PLAN row as well: unit, relation, trust, seeded, num_users.
+      plan_sha256: of its plan.
+      config_sha256: of its configuration.
+      base_sha256: of its base model.
+      layout_sha256: of its adapter.
+      seal_pubkey: to which nodes seal their replies; "" without seals.
+    """
+
+    run: str
+    slot: Slot
+    num_charges: int
+    terms: Mapping[str, str | int]
+    plan_sha256: str
+    config_sha256: str = ""
+    base_sha256: str = ""
+    layout_sha256: str = ""
+    seal_pubkey: str = ""
 
 
 class Ledger:
@@ -56,84 +77,121 @@ class Ledger:
     error the object refuses all further use.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, history: History, disk: Disk):
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        content: store.Content,
+        key: LedgerKey,
+        disk: Disk,
+    ):
         self._path = path
         self._connection = connection
-        self._history = history
+        self._history = content.history
+        self._signature = content.signature
+        self._key = key
         self._disk = disk
         self._lock: int | None = None
+        self._anchor_path: Path | None = None
+        self._start: Start | None = None
         self._is_failed = False
 
     @classmethod
-    def create(cls, path: Path, plan: Body, *, disk: Disk | None = None) -> None:
-        """Makes a new ledger whose first row is the plan.
+    def create(
+        cls, path: Path, plan: Body, *, key_path: Path | None = None, disk: Disk | None = None
+    ) -> None:
+        """Makes a new ledger whose first row is the plan, and its key unless there is one.
+
+        Args:
+          path: of the ledger.
+          plan: the PLAN row without its public key.
+          key_path: of the private key; None: beside the ledger.
+          disk: where both are kept.
 
         Raises:
           DiskError: it exists already, or cannot be written.
           LedgerDamagedError: the row is not a PLAN row.
+          ConfigError: the key that is there cannot be used.
         """
-        disk = disk or Disk()
+        disk, key_path = disk or Disk(), key_path or default_key_path(path)
+        History().apply("PLAN", {**plan, "public_key": "00" * 32})  # before anything is written
         if path.exists():
             raise DiskError(f"{path}: exists already; a ledger is never overwritten.")
-        first = _next_row(History(), "PLAN", plan)
-        with _disk_errors(path):
-            connection = disk.connect(path, is_new=True)
-            try:
-                _set_pragmas(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {USER_VERSION}")
-                for statement in (TABLE, NO_UPDATE, NO_DELETE):
-                    connection.execute(statement)
-                connection.execute(INSERT, first)
-                connection.execute("COMMIT")
-            finally:
-                connection.close()
-            disk.fsync_folder(path.parent)
+        with store.disk_errors(key_path):
+            store.check_local(path.parent, disk)
+            key = load_key(key_path) if key_path.exists() else create_key(key_path, disk)
+        history, body = History(), {**plan, "public_key": key.public.hex()}
+        signature = key.sign(history.apply("PLAN", body))
+        store.create_file(path, store.new_row(history, "PLAN", body, signature), disk)
 
     @classmethod
-    def open(cls, path: Path, *, plan_sha256: str, disk: Disk | None = None) -> "Ledger":
+    def open(
+        cls,
+        path: Path,
+        *,
+        key_path: Path | None = None,
+        anchor_path: Path | None = None,
+        disk: Disk | None = None,
+    ) -> "Ledger":
         """Takes the writer's lock and verifies every row. Use as a context manager.
+
+        Args:
+          path: of the ledger.
+          key_path: of the private key; None: beside the ledger.
+          anchor_path: of the operator's anchor, which is followed from now on; None: none.
+          disk: where they are kept.
 
         Raises:
           LedgerLockedError: another process holds it.
-          LedgerDamagedError: it does not verify.
-          PlanDiffersError: it was made for another plan.
+          LedgerDamagedError: it does not verify, or the key is not this ledger's.
+          RolledBackError: it does not extend the anchor.
+          ConfigError: the key cannot be read, or others can read it.
           DiskError: it cannot be read, or a half commit in it cannot be undone.
         """
         disk, path = disk or Disk(), path.resolve()  # one lock, whatever name led here
-        _check_present(path)
-        lock = _take_lock(path)
+        if not path.is_file():
+            raise LedgerDamagedError(f"{path}: missing. A lost ledger counts as a spent budget.")
+        store.check_local(path.parent, disk)
+        lock = store.take_lock(path)
         try:
-            connection, history = _read(path, disk)
+            connection, content = store.read_file(path, disk)
+            try:
+                check_anchor_file(path, content.history, anchor_path)
+                key = writer_key(
+                    key_path or default_key_path(path), content.history.public_key, disk
+                )
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
             os.close(lock)
             raise
-        found = str(history.plan["plan_sha256"])
-        if found != plan_sha256:
-            connection.close()
-            os.close(lock)
-            raise PlanDiffersError(
-                f"{path}: made for plan {found[:12]}, and this run's is {plan_sha256[:12]}. A "
-                "ledger keeps its plan: start a new run for another one."
-            )
-        ledger = cls(path, connection, history, disk)
-        ledger._lock = lock
+        ledger = cls(path, connection, content, key, disk)
+        ledger._lock, ledger._anchor_path = lock, anchor_path
+        if anchor_path is not None and not anchor_path.exists():
+            ledger._anchor()  # before the first OPEN: after it, a missing anchor is refused
         return ledger
 
     @classmethod
-    def read(cls, path: Path) -> History:
-        """Verifies every row without taking the lock, and tells what they say.
+    def read(cls, path: Path, *, anchor_path: Path | None = None) -> History:
+        """Verifies every row without lock or private key, and tells what they say.
 
         Raises:
           LedgerLockedError: another process is writing just now.
           LedgerDamagedError: it does not verify.
+          RolledBackError: it does not extend the anchor.
           DiskError: it cannot be read, or a half commit in it cannot be undone.
         """
-        _check_present(path)
-        connection, history = _read(path, Disk())
-        connection.close()
+        history = cls.read_content(path).history
+        check_anchor_file(path, history, anchor_path)
         return history
+
+    @classmethod
+    def read_content(cls, path: Path) -> store.Content:
+        """Like `read`, with the rows as they are stored."""
+        connection, content = store.read_file(path, Disk())
+        connection.close()
+        return content
 
     def __enter__(self) -> "Ledger":
         return self
@@ -147,6 +205,7 @@ class Ledger:
         self._connection.close()
         if self._lock is not None:
             os.close(self._lock)  # also frees the lock
+            self._lock = None
 
     @property
     def head(self) -> str:
@@ -154,14 +213,19 @@ class Ledger:
         return self._history.head.hex()
 
     @property
+    def history(self) -> History:
+        """What all rows say, of every run."""
+        return self._history
+
+    @property
     def next_round(self) -> int:
-        """The first round that has no release."""
-        return self._history.next_round
+        """The first round of this run that has no release."""
+        return self._run.next_round
 
     @property
     def num_charges(self) -> int:
-        """Charges so far, released, burned or open."""
-        return len(self._history.charges)
+        """Charges of this run so far, released, burned or open."""
+        return self._run.num_charges
 
     @property
     def open_charge(self) -> Charge | None:
@@ -170,166 +234,164 @@ class Ledger:
 
     @property
     def last_release(self) -> Release | None:
-        """The newest release."""
-        return self._history.releases[-1] if self._history.releases else None
+        """The newest release of this run."""
+        return self._run.releases[-1] if self._run.releases else None
 
     @property
     def releases(self) -> list[Release]:
-        """All releases, in the order of their rounds."""
-        return list(self._history.releases)
+        """All releases of this run, in the order of their rounds."""
+        return list(self._run.releases)
 
-    def open_run(self, run: str) -> None:
-        """Writes the OPEN row of a start; its commit also hardens every row that was just read."""
-        plan_sha256 = str(self._history.plan["plan_sha256"])
-        epoch = self._history.num_opened + 1
-        self._append("OPEN", {"run": run, "epoch": epoch, "plan_sha256": plan_sha256})
+    def claim(self, *, num_rows: int = MAX_PROOF_ROWS) -> HeadClaim:
+        """What a request tells its nodes of the head; see `anchor.HeadMemory`."""
+        return claim_of(self._history, self._signature, num_rows=num_rows)
 
-    def charge(self, round: int) -> Charge:
-        """Spends one of the planned charges; durable when this returns.
+    def open_run(self, start: Start) -> None:
+        """Writes the OPEN row of a start; its commit also hardens every row that was just read.
+
+        A charge that another run left open is burned: its answer was never published.
 
         Raises:
-          BudgetSpentError: no planned charge is left. Nothing is written.
+          PlanDiffersError: the run's terms or plan are not the ledger's.
+          BudgetSpentError: a new run does not fit. Nothing is written.
+        """
+        self.check_start(start)
+        self._append(
+            "OPEN",
+            {
+                "run": start.run,
+                "epoch": self._history.num_opened + 1,
+                "host": host_id(),
+                "num_charges": start.num_charges,
+                "plan_sha256": start.plan_sha256,
+                "config_sha256": start.config_sha256,
+                "base_sha256": start.base_sha256,
+                "layout_sha256": start.layout_sha256,
+                "seal_pubkey": start.seal_pubkey,
+            },
+        )
+        self._start = start
+        charge = self.open_charge
+        if charge is not None and self._history.charges[-1]["run"] != start.run:
+            self.burn(charge, "crash")
+
+    def check_start(self, start: Start) -> None:
+        """Whether `open_run` would take a start; writes nothing.
+
+        Raises:
+          PlanDiffersError, BudgetSpentError: it would not.
+        """
+        plan, known = self._history.plan, self._history.runs.get(start.run)
+        for name, value in start.terms.items():
+            if plan[name] != value:
+                raise PlanDiffersError(
+                    f"{self._path}: {name} = {plan[name]} for this population, and this run's is "
+                    f"{value}. A ledger keeps its plan."
+                )
+        found = known.opened["plan_sha256"] if known else plan["plan_sha256"]
+        if found not in ("", start.plan_sha256):
+            raise PlanDiffersError(
+                f"{self._path}: made for plan {found[:12]}, and this run's is "
+                f"{start.plan_sha256[:12]}. A ledger keeps its plan: start a new run for another "
+                "one."
+            )
+        if known is None and (shortage := self._shortage(start.slot, start.num_charges)):
+            raise BudgetSpentError(
+                f"The population's budget is spent. {shortage} Nothing was charged: plan fewer or "
+                "less costly rounds."
+            )
+
+    def charge(self, round: int, slot: Slot | None = None) -> Charge:
+        """Spends a slot, by default of the run's updates; durable when this returns.
+
+        Args:
+          round: an update's own; for another purpose, the last released one.
+          slot: what is paid for.
+
+        Raises:
+          BudgetSpentError: the run's or the population's budget does not hold it. Nothing is
+            written.
           LedgerDamagedError: not the next round, or a charge is open.
         """
-        plan, charge = self._history.plan, self._history.next_charge
-        if self.num_charges >= int(plan["num_charges"]):
+        if self._start is None:
+            raise LedgerDamagedError("A charge needs an open run.")
+        slot = slot or self._start.slot
+        if (num_left := self._start.num_charges - self.num_charges) <= 0:
             raise BudgetSpentError(
-                f"The promise allows {plan['num_charges']} charges for {plan['num_rounds']} rounds "
-                "and all are spent. Requested 1, remaining 0, difference 1. The adapter of round "
-                f"{self.next_round - 1} is the last; in a new run, `privacy.spare-attempts` plans "
-                "for more crashes."
+                f"The plan of this run allows {self._start.num_charges} charges and all are spent. "
+                f"Requested 1, remaining {num_left}, difference {1 - num_left}. {self._last()}; in "
+                "a new run, `privacy.spare-attempts` plans for more crashes."
             )
+        if shortage := self._shortage(slot, 1):
+            raise BudgetSpentError(f"The population's budget is spent. {shortage} {self._last()}.")
+        charge = self._run.next_charge(slot.purpose)
         if round != charge.round or self.open_charge is not None:
             raise LedgerDamagedError(f"A charge for round {round} cannot follow.")
-        self._append("CHARGE", charge_body(plan, charge))
+        assert self._history.budget is not None  # the PLAN row set it
+        cost = self._history.budget.cost(slot)
+        self._append("CHARGE", charge_body(self._start.run, charge, slot, cost))
         return charge
 
-    def release(self, charge: Charge, sha256: str) -> None:
-        """Records the one answer of a charge; the file with that digest is durable already."""
-        row: Body = {"round": charge.round, "attempt": charge.attempt, "sha256": sha256}
+    def release(self, charge: Charge, sha256: str, *, next_clipping_norm: str = "") -> None:
+        """Records the one answer of a charge; the file with that digest is durable already.
+
+        Args:
+          charge: the open one.
+          sha256: of the file that holds the answer.
+          next_clipping_norm: exact decimal of the next round's, where it is adaptive.
+        """
+        row = {
+            "round": charge.round,
+            "attempt": charge.attempt,
+            "sha256": sha256,
+            "next_clipping_norm": next_clipping_norm,
+        }
         self._append("RELEASE", row)
 
     def burn(self, charge: Charge, cause: str) -> None:
         """Records that a charge got no answer: "crash", "disk" or "operator". It stays spent."""
         self._append("BURN", {"round": charge.round, "attempt": charge.attempt, "cause": cause})
 
+    def rotate(self, key_path: Path | None = None) -> None:
+        """Replaces the key: the old one signs the new one, which signs all rows from then on.
+
+        Raises:
+          DiskError: the new key or its row cannot be written.
+        """
+        key_path = key_path or default_key_path(self._path)
+        with store.disk_errors(key_path):
+            new = create_key(new_key_path(key_path), self._disk)
+        self._append("KEY", {"new_public_key": new.public.hex()})
+        with store.disk_errors(key_path):
+            replace_key(key_path, self._disk)
+        self._key = new
+
+    @property
+    def _run(self) -> RunHistory:
+        return self._history.runs[self._start.run] if self._start else RunHistory({})
+
+    def _last(self) -> str:
+        return f"The adapter of round {self.next_round - 1} is the last"
+
+    def _shortage(self, slot: Slot, count: int) -> Shortage | None:
+        assert self._history.budget is not None  # the PLAN row set it
+        return self._history.budget.shortage(slot, count)
+
     def _append(self, kind: str, body: Body) -> None:
         if self._is_failed:
             raise DiskError(f"{self._path}: a write failed before; open the ledger again.")
-        row = _next_row(self._history, kind, body)
+        head = self._history.apply(kind, body)
+        signature = self._key.sign(head)
+        row = store.new_row(self._history, kind, body, signature)
         self._is_failed = True  # until the commit is known to be durable
         self._disk.point(f"before {kind}")
-        with _disk_errors(self._path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute(INSERT, row)
-            self._connection.execute("COMMIT")
-        self._is_failed = False
+        with store.disk_errors(self._path):
+            store.append_row(self._connection, row)
+        self._signature = signature
         self._disk.point(f"after {kind}")
+        self._anchor()
+        self._is_failed = False
 
-
-def _next_row(history: History, kind: str, body: Body) -> Row:
-    """Adds a row to the history and returns it as it is stored."""
-    previous = history.head
-    digest = history.apply(kind, body)
-    return (history.num_rows, kind, canonical(body), previous, digest)
-
-
-def _check_present(path: Path) -> None:
-    if not path.is_file():
-        raise LedgerDamagedError(f"{path}: missing. A lost ledger counts as a spent budget.")
-
-
-def _read(path: Path, disk: Disk) -> tuple[sqlite3.Connection, History]:
-    """A verified connection and what its rows say."""
-    with _disk_errors(path):
-        connection = disk.connect(path)
-    try:
-        _set_pragmas(connection)
-        _check_file(connection, path)
-        history = History()
-        rows = connection.execute("SELECT seq, kind, body, prev, hash FROM event ORDER BY seq")
-        for row in rows:
-            _check_row(history, row)
-        if history.num_rows == 0:  # a damaged file can look like an empty table
-            raise LedgerDamagedError(f"{path}: has no plan.")
-    except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
-        connection.close()
-        raise _refusal(path, error) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection, history
-
-
-def _refusal(path: Path, error: Exception) -> FeddpError:
-    """Why a file cannot be opened: somebody writes it, its disk fails, or it is no sound ledger."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the detail
-    if code == sqlite3.SQLITE_BUSY:
-        return LedgerLockedError(f"{path}: being written just now; try again.")
-    if code in DISK_CODES:  # undoing a half commit writes
-        return _disk_error(path, str(error))
-    return LedgerDamagedError(f"{path}: damaged ({type(error).__name__}: {error}).")
-
-
-def _check_file(connection: sqlite3.Connection, path: Path) -> None:
-    found = (
-        connection.execute("PRAGMA application_id").fetchone()[0],
-        connection.execute("PRAGMA user_version").fetchone()[0],
-        connection.execute("PRAGMA integrity_check").fetchall(),
-        {row[0] for row in connection.execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL")},
-    )
-    if found != (APPLICATION_ID, USER_VERSION, [("ok",)], {TABLE, NO_UPDATE, NO_DELETE}):
-        raise LedgerDamagedError(f"{path}: not an intact ledger of version {USER_VERSION}.")
-
-
-def _check_row(history: History, row: Row) -> None:
-    seq, kind, text, _, _ = row
-    body = json.loads(text)
-    if not isinstance(body, dict) or _next_row(history, kind, body) != row:
-        raise LedgerDamagedError(f"Ledger row {seq}: not what follows the row before it.")
-
-
-def _set_pragmas(connection: sqlite3.Connection) -> None:
-    """Sets and reads back: SQLite ignores what it cannot do."""
-    for name, value, expected in (*CHECKS, *PRAGMAS):
-        connection.execute(f"PRAGMA {name} = {value}")
-        if connection.execute(f"PRAGMA {name}").fetchone()[0] != expected:
-            raise LedgerDamagedError(f"SQLite refuses {name} = {value}; no ledger without it.")
-
-
-def _take_lock(path: Path) -> int:
-    """A descriptor that holds the writer's lock until it is closed."""
-    lock_path = path.with_name(path.name + ".lock")
-    with _disk_errors(lock_path):
-        lock = os.open(lock_path, os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
-        except BlockingIOError as error:
-            holder = os.pread(lock, 20, 0).decode(errors="replace") or "unknown"
-            os.close(lock)
-            raise LedgerLockedError(
-                f"{path}: held by process {holder}. One run writes a ledger at a time; wait for "
-                "it, or stop it."
-            ) from error
-        except BaseException:
-            os.close(lock)
-            raise
-    return lock
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise _disk_error(path, reason) from error
-
-
-def _disk_error(path: Path, reason: str) -> DiskError:
-    return DiskError(
-        f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk and "
-        "resume."
-    )
+    def _anchor(self) -> None:
+        if self._anchor_path is not None:
+            write_anchor(self._anchor_path, anchor_of(self._history, self._signature), self._disk)

@@ -164,6 +164,11 @@ class PrivacyPlan:
         return Draw(self.sampling_probability, separation=self.separation, salt=salt)
 
     @property
+    def sum_dimension(self) -> int:
+        """Numbers of an update sum: P, and one for the clip bits where the norm adapts."""
+        return self.dimension + (self.quantile is not None)
+
+    @property
     def bit_steps(self) -> int:
         """Grid steps of the clip bit; 0 where the norm is fixed."""
         mechanism = self.mechanism

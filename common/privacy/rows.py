@@ -4,64 +4,124 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from common.errors import LedgerDamagedError
+from common.errors import ConfigError, LedgerDamagedError
+from common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, Budget, budget_of
+from common.privacy.events import RELATIONS
+from common.privacy.slots import UPDATE, Slot, slot_from_body
 
-Body = Mapping[str, str | int]
+Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in slots.py
 
 FIELDS: Mapping[str, Mapping[str, type]] = {
     "PLAN": {
         "schema": str,
+        "population": str,
+        "scope": str,
         "unit": str,
         "relation": str,
         "trust": str,
-        "mode": str,
         "seeded": str,
+        "num_users": int,
+        "mode": str,
         "accountant": str,
         "target_epsilon": str,
+        "target_delta": str,
         "accounting_delta": str,
-        "num_users": int,
-        "sampling_probability": str,
-        "noise_multiplier": str,
-        "clipping_norm": str,
-        "grid_steps": int,
-        "dimension": int,
-        "num_rounds": int,
+        "schedule": list,
+        "alpha": str,
+        "budget": str,
+        "plan_sha256": str,
+        "public_key": str,
+    },
+    "OPEN": {
+        "run": str,
+        "epoch": int,
+        "host": str,
         "num_charges": int,
         "plan_sha256": str,
+        "config_sha256": str,
+        "base_sha256": str,
+        "layout_sha256": str,
+        "seal_pubkey": str,
     },
-    "OPEN": {"run": str, "epoch": int, "plan_sha256": str},
     "CHARGE": {
+        "run": str,
         "round": int,
         "attempt": int,
         "purpose": str,
-        "event": str,
-        "sampling_probability": str,
-        "noise_multiplier": str,
+        "event": dict,
+        "dimension": int,
+        "noise_scale": int,
+        "cost": str,
     },
-    "RELEASE": {"round": int, "attempt": int, "sha256": str},
+    "RELEASE": {"round": int, "attempt": int, "sha256": str, "next_clipping_norm": str},
     "BURN": {"round": int, "attempt": int, "cause": str},
+    "KEY": {"new_public_key": str},
 }
-CAUSES = ("crash", "disk", "operator")
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "unit": ("user", "example"),
+    "relation": tuple(RELATIONS),
+    "trust": ("simulation", "server", "node"),
+    "seeded": ("no", "yes"),
+    "mode": (FIXED_SCHEDULE, ADAPTIVE),
+    "scope": ("run", "population"),
+    "cause": ("crash", "disk", "operator"),
+}
 SCHEMA = "feddp-ledger-1"
 GENESIS = bytes(32)
 
 
 @dataclass(frozen=True)
 class Charge:
-    """One durable promise to spend: its answer is adopted, or it is burned; never refunded."""
+    """One durable promise to spend: its answer is adopted, or it is burned; never refunded.
+
+    Attributes:
+      round: an update's own round; another purpose looks at the last released one.
+      attempt: from 1, of this purpose in this round.
+      purpose: of the charge.
+    """
 
     round: int
     attempt: int
+    purpose: str = UPDATE
 
 
 @dataclass(frozen=True)
 class Release:
-    """The one answer to a charge, by the digest of its checkpoint file."""
+    """The one answer to an update's charge, by the digest of its checkpoint file."""
 
     round: int
     attempt: int
     sha256: str
+    next_clipping_norm: str = ""
+
+
+@dataclass
+class RunHistory:
+    """What the rows say of one run.
+
+    Attributes:
+      opened: body of its last OPEN row.
+      releases: of its updates, in order of rounds.
+      num_charges: all of them, whatever became of them.
+      attempts: charges by purpose since its last released round.
+    """
+
+    opened: Body
+    releases: list[Release] = field(default_factory=list)
+    num_charges: int = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def next_round(self) -> int:
+        """The first round without a release."""
+        return len(self.releases) + 1
+
+    def next_charge(self, purpose: str) -> Charge:
+        """The only charge of a purpose that may come next."""
+        number = self.next_round if purpose == UPDATE else self.next_round - 1
+        return Charge(number, self.attempts.get(purpose, 0) + 1, purpose)
 
 
 @dataclass
@@ -70,98 +130,149 @@ class History:
 
     Attributes:
       plan: body of the PLAN row.
-      head: hash of the last row.
-      num_rows: all of them; also the number of the last one.
+      budget: what the plan still allows; None before it.
+      digests: of the rows, in order.
+      heads: hashes that chain them; heads[n] is the head after n rows.
+      public_key: that signs the next row.
       open_charge: charged, and neither released nor burned yet.
       charges: bodies of all CHARGE rows.
-      releases: in order of rounds.
+      runs: by name, in order of their first start.
+      run: name of the run that was opened last.
       num_opened: OPEN rows, the epoch of the last start.
-      num_attempts: charges since the last release.
+      num_released: RELEASE rows, of any purpose.
     """
 
     plan: Body = field(default_factory=dict)
-    head: bytes = GENESIS
-    num_rows: int = 0
+    budget: Budget | None = None
+    digests: list[bytes] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=lambda: [GENESIS])
+    public_key: bytes = b""
     open_charge: Charge | None = None
     charges: list[Body] = field(default_factory=list)
-    releases: list[Release] = field(default_factory=list)
+    runs: dict[str, RunHistory] = field(default_factory=dict)
+    run: str = ""
     num_opened: int = 0
-    num_attempts: int = 0
+    num_released: int = 0
 
     @property
-    def next_round(self) -> int:
-        """The first round without a release."""
-        return len(self.releases) + 1
+    def num_rows(self) -> int:
+        """All rows; also the number of the last one."""
+        return len(self.digests)
 
     @property
-    def next_charge(self) -> Charge:
-        """The only charge that may come next."""
-        return Charge(self.next_round, self.num_attempts + 1)
+    def head(self) -> bytes:
+        """Hash of the last row."""
+        return self.heads[-1]
+
+    @property
+    def releases(self) -> list[Release]:
+        """Of all runs, run by run."""
+        return [release for run in self.runs.values() for release in run.releases]
 
     def apply(self, kind: str, body: Body) -> bytes:
-        """Adds one row and returns its hash. A refused row changes nothing.
+        """Takes one row more and returns its hash.
 
         Raises:
-          LedgerDamagedError: unknown kind, wrong fields, or a row that cannot follow.
+          LedgerDamagedError: the row has a wrong field or cannot follow; nothing changes.
         """
         row = f"Ledger row {self.num_rows + 1}"
         if kind not in FIELDS or set(body) != set(FIELDS[kind]):
             raise LedgerDamagedError(f"{row}: not a row that this version knows.")
         if any(type(body[name]) is not kept for name, kept in FIELDS[kind].items()):
             raise LedgerDamagedError(f"{row}: a value of a wrong type.")
-        if not self._can_follow(kind, body):
-            raise LedgerDamagedError(f"{row}: {kind} cannot stand here.")
-        self._take(kind, body)
-        self.head = row_hash(self.head, kind, canonical(body))
-        self.num_rows += 1
+        if any(body[name] not in allowed for name, allowed in CHOICES.items() if name in body):
+            raise LedgerDamagedError(f"{row}: a value that this version does not know.")
+        try:
+            if not self._can_follow(kind, body):
+                raise LedgerDamagedError(f"{row}: {kind} cannot stand here.")
+            self._take(kind, body)
+        except (ValueError, ConfigError) as error:
+            raise LedgerDamagedError(f"{row}: {error}.") from error
+        digest = row_digest(kind, canonical(body))
+        self.digests.append(digest)
+        self.heads.append(row_hash(self.head, digest))
         return self.head
 
     def _can_follow(self, kind: str, body: Body) -> bool:
         if kind == "PLAN" or self.num_rows == 0:
             return kind == "PLAN" and self.num_rows == 0 and body["schema"] == SCHEMA
-        if kind == "OPEN":
-            expected = (self.num_opened + 1, self.plan["plan_sha256"])
-            return (body["epoch"], body["plan_sha256"]) == expected
-        charge = Charge(int(body["round"]), int(body["attempt"]))
-        if kind != "CHARGE":  # an answer
-            is_known = kind == "RELEASE" or body["cause"] in CAUSES
-            return is_known and charge == self.open_charge
+        match kind:
+            case "OPEN":
+                return body["epoch"] == self.num_opened + 1 and self._can_open(body)
+            case "CHARGE":
+                return self._can_charge(body)
+            case "KEY":
+                return _key(body["new_public_key"]) != self.public_key
+        charge = self.open_charge
+        is_its = charge and (body["round"], body["attempt"]) == (charge.round, charge.attempt)
+        # A run that was opened since may burn the charge of another, and never answer it.
+        return bool(is_its) and (kind == "BURN" or self.charges[-1]["run"] == self.run)
+
+    def _can_open(self, body: Body) -> bool:
+        known = self.runs.get(body["run"])
+        if known is None:
+            is_planned = self.plan["plan_sha256"] in ("", body["plan_sha256"])
+            is_alone = self.plan["scope"] == "population" or not self.runs
+            return is_planned and is_alone and body["num_charges"] >= 0
+        kept = ("plan_sha256", "num_charges", "base_sha256", "layout_sha256")
+        return all(body[name] == known.opened[name] for name in kept)
+
+    def _can_charge(self, body: Body) -> bool:
+        run, slot = self.runs.get(self.run), slot_from_body(body)
+        if run is None or self.budget is None or self.open_charge is not None:
+            return False
+        charge = Charge(body["round"], body["attempt"], slot.purpose)
         return (
-            self.num_opened > 0
-            and self.open_charge is None
-            and charge == self.next_charge
-            and len(self.charges) < int(self.plan["num_charges"])
-            and body == charge_body(self.plan, charge)
+            body["run"] == self.run
+            and charge == run.next_charge(slot.purpose)
+            and run.num_charges < run.opened["num_charges"]
+            and self.budget.accepts(slot, body["cost"])
         )
 
     def _take(self, kind: str, body: Body) -> None:
         match kind:
             case "PLAN":
-                self.plan = body
+                key = _key(body["public_key"])
+                self.budget, self.plan, self.public_key = budget_of(body), body, key
             case "OPEN":
                 self.num_opened += 1
+                self.run = body["run"]
+                self.runs.setdefault(self.run, RunHistory(body)).opened = body
             case "CHARGE":
-                self.open_charge = self.next_charge
-                self.charges.append(body)
-                self.num_attempts += 1
-            case "RELEASE" if self.open_charge is not None:
-                number, attempt = self.open_charge.round, self.open_charge.attempt
-                self.releases.append(Release(number, attempt, str(body["sha256"])))
-                self.open_charge, self.num_attempts = None, 0
+                self._take_charge(body)
+            case "RELEASE":
+                self._take_release(body)
             case "BURN":
                 self.open_charge = None
+            case "KEY":
+                self.public_key = _key(body["new_public_key"])
+
+    def _take_charge(self, body: Body) -> None:
+        run, slot = self.runs[self.run], slot_from_body(body)
+        assert self.budget is not None  # `_can_charge`
+        self.budget.take(slot, body["cost"])
+        self.open_charge = run.next_charge(slot.purpose)
+        self.charges.append(body)
+        run.num_charges += 1
+        run.attempts[slot.purpose] = self.open_charge.attempt
+
+    def _take_release(self, body: Body) -> None:
+        assert self.open_charge is not None  # `_can_follow`
+        run, charge = self.runs[self.run], self.open_charge
+        if charge.purpose == UPDATE:
+            release = Release(
+                charge.round, charge.attempt, body["sha256"], body["next_clipping_norm"]
+            )
+            run.releases.append(release)
+            run.attempts.clear()
+        self.num_released += 1
+        self.open_charge = None
 
 
-def charge_body(plan: Body, charge: Charge) -> Body:
-    """The one CHARGE row of a charge: this version knows one event, with the plan's numbers."""
-    return {
-        "round": charge.round,
-        "attempt": charge.attempt,
-        "purpose": "update",
-        "event": "poisson-gaussian",
-        "sampling_probability": plan["sampling_probability"],
-        "noise_multiplier": plan["noise_multiplier"],
-    }
+def charge_body(run: str, charge: Charge, slot: Slot, cost: str) -> Body:
+    """The CHARGE row of a slot."""
+    own = {"run": run, "round": charge.round, "attempt": charge.attempt, "cost": cost}
+    return {**slot.to_body(), **own}
 
 
 def canonical(body: Body) -> str:
@@ -169,8 +280,23 @@ def canonical(body: Body) -> str:
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
-def row_hash(previous: bytes, kind: str, text: str) -> bytes:
+def row_digest(kind: str, text: str) -> bytes:
+    """SHA-256 of what a row says, without its place: 32 bytes prove it to whoever has the head."""
+    return hashlib.sha256(b"\n".join((SCHEMA.encode(), kind.encode(), text.encode()))).digest()
+
+
+def row_hash(previous: bytes, digest: bytes) -> bytes:
     """SHA-256 that chains a row to all rows before it."""
-    return hashlib.sha256(
-        b"\n".join((SCHEMA.encode(), previous, kind.encode(), text.encode()))
-    ).digest()
+    return hashlib.sha256(SCHEMA.encode() + b" chain\n" + previous + digest).digest()
+
+
+def _key(text: str) -> bytes:
+    """A public key from its hex text.
+
+    Raises:
+      ValueError: not 32 bytes in lower case.
+    """
+    key = bytes.fromhex(text)
+    if len(key) != 32 or key.hex() != text:
+        raise ValueError("not a public key")
+    return key

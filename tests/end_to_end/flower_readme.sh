@@ -18,7 +18,7 @@ commands=$(awk '/<!-- flower -->/{on=1; next} on && /^```$/{exit} on && !/^```/{
 test -n "$commands"
 rm -rf runs/flower runs/flower-local
 bash -euxo pipefail -c "$commands"
-feddp ledger runs/flower --verify
+feddp ledger verify runs/flower
 feddp simulate --set run.rounds=2 --set run.seed=7 --set run.name=flower-local
 cmp runs/flower/adapter/adapter_model.safetensors runs/flower-local/adapter/adapter_model.safetensors
 echo "The same bytes under Flower and in one process."

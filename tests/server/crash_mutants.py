@@ -14,9 +14,11 @@ import server.checkpoint
 import server.rounds
 from common.messages import EvaluateRequest
 from common.privacy.disk import Disk
-from common.privacy.ledger import NO_DELETE, Ledger
+from common.privacy.ledger import Ledger
 from common.privacy.noise import BitStream, fresh_key, seeded_key
 from common.privacy.rows import Charge, History, charge_body
+from common.privacy.slots import UPDATE
+from common.privacy.store import NO_DELETE, SELECT, check_row
 from common.privacy.summation import UpdateSum
 from server.checkpoint import Checkpoint, write_checkpoint
 from server.optimizer import Moments
@@ -93,7 +95,7 @@ def release_before_checkpoint(log: OutsideLog) -> None:
 
 def publish_before_charge(log: OutsideLog) -> None:
     def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
-        charge = training.ledger._history.next_charge
+        charge = training.ledger._run.next_charge(UPDATE)
         checkpoint, state = draw(training, state, total, charge)
         publish(training, state)
         training.ledger.charge(charge.round)
@@ -118,7 +120,7 @@ def publish_before_checkpoint(log: OutsideLog) -> None:
 
 def draw_before_charge(log: OutsideLog) -> None:
     def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
-        charge = training.ledger._history.next_charge
+        charge = training.ledger._run.next_charge(UPDATE)
         checkpoint, state = draw(training, state, total, charge)
         digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
         training.ledger.release(training.ledger.charge(charge.round), digest)
@@ -151,35 +153,36 @@ def refund_open_charge(log: OutsideLog) -> None:
         connection.execute("DELETE FROM event WHERE seq >= (SELECT max(seq) - 1 FROM event)")
         connection.execute(NO_DELETE)
         ledger._history = server_history(connection)
-        ledger.open_run("small")
+        ledger.open_run(ledger._start)
 
     small_run.recover = recover
 
 
 def server_history(connection: sqlite3.Connection) -> History:
     """The history of the rows that are left."""
-    from common.privacy.ledger import _check_row
-
     history = History()
-    for row in connection.execute("SELECT seq, kind, body, prev, hash FROM event ORDER BY seq"):
-        _check_row(history, row)
+    for row in connection.execute(SELECT):
+        check_row(history, row)
     return history
 
 
 def allow_one_charge_more(log: OutsideLog) -> None:
-    """`>` for `>=`, in both places that look at the budget."""
+    """`>` for `>=`, wherever the writer looks at the budget."""
 
     def charge(ledger: Ledger, round: int) -> Charge:
-        history = ledger._history
-        planned = int(history.plan["num_charges"])
-        if len(history.charges) > planned:
+        history, start = ledger._history, ledger._start
+        budget, run, slot = history.budget, ledger._run, start.slot
+        honest, planned = run.opened, run.opened["num_charges"]
+        if run.num_charges > planned:
             raise AssertionError("far beyond the plan")
-        next_charge = history.next_charge
-        honest, history.plan = history.plan, {**history.plan, "num_charges": planned + 1}
+        next_charge = run.next_charge(UPDATE)
+        run.opened = {**honest, "num_charges": planned + 1}
+        budget._left[slot] += 1
         try:
-            ledger._append("CHARGE", charge_body(honest, next_charge))
+            ledger._append("CHARGE", charge_body(start.run, next_charge, slot, ""))
         finally:
-            history.plan = honest
+            run.opened = honest
+            budget._left[slot] -= 1
         return next_charge
 
     Ledger.charge = charge  # type: ignore[method-assign]

@@ -13,9 +13,9 @@ from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainReq
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.rows import SCHEMA, Body
 from common.privacy.summation import UpdateSum
 from server.checkpoint import recover
+from server.opening import plan_row, start_of
 from server.optimizer import ServerOptimizer
 from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
 
@@ -45,30 +45,6 @@ def small_plan(
         seed=seed,
         details={"layout_sha256": LAYOUT_SHA256},
     )
-
-
-def plan_body(plan: PrivacyPlan) -> Body:
-    """The PLAN row of a plan."""
-    return {
-        "schema": SCHEMA,
-        "unit": "user",
-        "relation": "add or remove one user",
-        "trust": plan.trust,
-        "mode": "fixed-schedule",
-        "seeded": "no" if plan.seed is None else "yes",
-        "accountant": "none",
-        "target_epsilon": repr(plan.target_epsilon),
-        "accounting_delta": repr(plan.accounting_delta),
-        "num_users": plan.num_users,
-        "sampling_probability": repr(plan.sampling_probability),
-        "noise_multiplier": repr(plan.noise_multiplier),
-        "clipping_norm": repr(plan.clipping_norm),
-        "grid_steps": plan.grid_steps,
-        "dimension": plan.dimension,
-        "num_rounds": plan.num_rounds,
-        "num_charges": plan.num_charges,
-        "plan_sha256": plan.sha256,
-    }
 
 
 def no_log(*words: object) -> None:
@@ -115,7 +91,7 @@ class IntegerNodes:
 def create(folder: Path, plan: PrivacyPlan) -> Path:
     """An empty run folder."""
     (folder / "checkpoints").mkdir(parents=True)
-    Ledger.create(folder / "ledger.sqlite", plan_body(plan))
+    Ledger.create(folder / "ledger.sqlite", plan_row(plan))
     return folder
 
 
@@ -149,8 +125,8 @@ def live(
     """One life of the server process: opens, recovers, resumes, publishes, runs to the end."""
     disk, nodes = disk or Disk(), nodes or IntegerNodes()
     path = folder / "ledger.sqlite"
-    with Ledger.open(path, plan_sha256=plan.sha256, disk=disk) as ledger:
-        ledger.open_run("small")
+    with Ledger.open(path, disk=disk) as ledger:
+        ledger.open_run(start_of("small", plan))
         recover(ledger, folder / "checkpoints", plan.sha256, disk)
         training = training_of(folder, plan, ledger, nodes, disk)
         state = resume_state(training, INITIAL)

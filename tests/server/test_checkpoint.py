@@ -11,7 +11,7 @@ import pytest
 from crash_disk import FailingDisk
 from crash_rules import quick_folder
 from safetensors.numpy import save
-from small_run import create, live, plan_body, small_plan
+from small_run import create, live, small_plan
 
 from common.errors import DiskError, LedgerDamagedError
 from common.privacy.disk import Disk
@@ -27,6 +27,7 @@ from server.checkpoint import (
     recover,
     write_checkpoint,
 )
+from server.opening import plan_row, start_of
 
 PLAN = small_plan()
 CHECKPOINT = Checkpoint(
@@ -174,9 +175,9 @@ def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
 def charged(tmp_path: Path) -> Iterator[tuple[Ledger, Path]]:
     """A ledger with an open charge, and the folder of its checkpoints."""
     path = tmp_path / "ledger.sqlite"
-    Ledger.create(path, plan_body(PLAN))
-    with Ledger.open(path, plan_sha256=PLAN.sha256) as ledger:
-        ledger.open_run("r")
+    Ledger.create(path, plan_row(PLAN))
+    with Ledger.open(path) as ledger:
+        ledger.open_run(start_of("r", PLAN))
         ledger.charge(1)
         (tmp_path / "checkpoints").mkdir()
         yield ledger, tmp_path / "checkpoints"

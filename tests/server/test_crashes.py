@@ -64,6 +64,18 @@ def test_a_run_killed_at_any_step_and_again_keeps_every_rule(num_steps: int) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100))
+def test_a_run_killed_at_every_step_under_a_hundred_seeds_keeps_every_rule(
+    seed: int, num_steps: int
+) -> None:
+    rng = np.random.default_rng(1000 + seed)
+    assert num_steps >= 33
+    for step in range(1, num_steps + 1):
+        with quick_folder() as folder:
+            Trial(folder).survive(step, int(rng.integers(1, num_steps)))
+
+
+@pytest.mark.slow
 def test_runs_killed_many_times_keep_every_rule_and_end_like_the_straight_run(
     num_steps: int,
 ) -> None:

@@ -16,7 +16,7 @@ from power_machine import PowerTrial
 from power_medium import HAS_APSW, Medium
 from small_run import small_plan
 
-import common.privacy.ledger
+import common.privacy.store
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from server.checkpoint import recover
@@ -160,7 +160,7 @@ def adopt_without_sync(log: OutsideLog) -> None:
 
 def with_pragmas(*pragmas: tuple[str, str, str | int]) -> Callable[[OutsideLog], None]:
     def mutate(log: OutsideLog) -> None:
-        common.privacy.ledger.PRAGMAS = pragmas  # type: ignore[assignment]
+        common.privacy.store.PRAGMAS = pragmas  # type: ignore[assignment]
 
     return mutate
 

@@ -29,6 +29,7 @@ from common.privacy.plan import PrivacyPlan
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.checkpoint import checkpoint_path
+from server.opening import start_of
 from server.rounds import RoundReport, RoundState, resume_state, run_rounds
 
 SEEDED = small_plan(seed=7)
@@ -36,7 +37,7 @@ Change = Callable[[TrainRequest, list[TrainReply]], Sequence[TrainReply]]
 
 
 def read(folder: Path) -> Ledger:
-    return Ledger.open(folder / "ledger.sqlite", plan_sha256=SEEDED.sha256)
+    return Ledger.open(folder / "ledger.sqlite")
 
 
 def final_bytes(folder: Path, nodes: IntegerNodes, plan: PrivacyPlan = SEEDED) -> bytes:
@@ -227,8 +228,8 @@ def test_evaluations_come_when_due_and_at_the_end(tmp_path: Path) -> None:
     plan = small_plan(seed=7, num_rounds=5)
     folder = create(tmp_path / "run", plan)
     reports: list[RoundReport] = []
-    with Ledger.open(folder / "ledger.sqlite", plan_sha256=plan.sha256) as ledger:
-        ledger.open_run("r")
+    with Ledger.open(folder / "ledger.sqlite") as ledger:
+        ledger.open_run(start_of("r", plan))
         training = training_of(folder, plan, ledger, IntegerNodes(), Disk())
         training = replace(training, evaluate_every=2)
         state = resume_state(training, INITIAL)
@@ -241,8 +242,8 @@ def test_evaluations_come_when_due_and_at_the_end(tmp_path: Path) -> None:
 
 def first_step(folder: Path, change: Change) -> np.ndarray:
     """What one round adds to the adapter under fedavg with learning rate 1."""
-    with Ledger.open(create(folder, SEEDED) / "ledger.sqlite", plan_sha256=SEEDED.sha256) as ledger:
-        ledger.open_run("r")
+    with Ledger.open(create(folder, SEEDED) / "ledger.sqlite") as ledger:
+        ledger.open_run(start_of("r", SEEDED))
         training = training_of(folder, SEEDED, ledger, IntegerNodes(change=change), Disk())
         plain = replace(training.optimizer, kind="fedavg", learning_rate=1.0)
         training = replace(training, optimizer=plain)

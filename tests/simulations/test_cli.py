@@ -31,7 +31,7 @@ def test_keys_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_run_that_is_not_there_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for arguments in (["simulate", "--resume"], ["ledger"], ["chat"]):
+    for arguments in (["simulate", "--resume"], ["ledger", "verify"], ["chat"]):
         assert main([*arguments, str(tmp_path / "none")]) == 2
         error = capsys.readouterr().err
         assert "no run here" in error

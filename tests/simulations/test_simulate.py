@@ -55,6 +55,7 @@ def test_run_folder_holds_what_the_readme_names(run_path: Path) -> None:
         "config.toml",
         "curves.png",
         "ledger.sqlite",
+        "ledger.sqlite.key",
         "metrics.jsonl",
         "plan.json",
         "privacy.json",
@@ -178,7 +179,7 @@ def test_a_ledger_of_another_plan_is_refused(run_path: Path) -> None:
 
 
 def test_ledger_command_verifies(run_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ledger", str(run_path), "--verify"]) == 0
+    assert main(["ledger", "verify", str(run_path)]) == 0
     out = capsys.readouterr().out
     assert "3 of 6: 3 released, 0 burned, 0 open" in out
     assert "verified" in out
@@ -190,7 +191,7 @@ def test_ledger_command_refuses_an_epsilon_below_its_events(run_path: Path) -> N
     claim = json.loads(text)
     path.write_text(json.dumps({**claim, "epsilon": claim["epsilon"] / 2}))
     try:
-        assert main(["ledger", str(run_path), "--verify"]) == 3
+        assert main(["ledger", "verify", str(run_path)]) == 3
     finally:
         path.write_text(text)
 

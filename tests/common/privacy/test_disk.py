@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.privacy.disk import Disk
+from common.privacy.disk import Disk, filesystem_of, host_id, is_remote
 
 
 @pytest.fixture
@@ -77,3 +77,24 @@ def test_a_connection_creates_a_file_only_when_asked(tmp_path: Path) -> None:
     connection.execute("CREATE TABLE t(x)")
     connection.close()
     assert path.stat().st_size > 0
+
+
+def test_the_file_system_is_that_of_the_nearest_mount() -> None:
+    mounts = (
+        "1 0 8:1 / / rw - ext4 /dev/a rw\n"
+        "2 1 0:9 / /mnt/a\\040b rw shared:1 - nfs4 host:/x rw\n"
+        "3 1 0:9 / /mnt/a\\040b/c rw - tmpfs none rw\n"
+    )
+    found = [filesystem_of(path, mounts) for path in ("/mnt/a b", "/mnt/a b/x", "/mnt/a b/c/d")]
+    assert found == ["nfs4", "nfs4", "tmpfs"]
+    assert filesystem_of("/mnt/a bc", mounts) == "ext4"
+
+
+def test_this_machines_file_system_is_known(tmp_path: Path) -> None:
+    assert Disk().filesystem(tmp_path)
+    assert not is_remote(Disk().filesystem(tmp_path))
+
+
+def test_a_host_has_one_id_and_shows_no_name() -> None:
+    assert host_id() == host_id()
+    assert len(host_id()) == 16

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 from ledger_rows import (
     PLAN,
-    PLAN_SHA256,
     SHA256,
     answer,
     chained,
+    charged_body,
+    key_of,
     new_ledger,
     open_body,
     open_ledger,
+    start_of,
     stored_rows,
     three_charges,
 )
@@ -33,7 +35,7 @@ from common.errors import (
 )
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
-from common.privacy.rows import Charge, Release, charge_body
+from common.privacy.rows import Charge, Release
 
 # Life of a ledger
 
@@ -41,22 +43,25 @@ from common.privacy.rows import Charge, Release, charge_body
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     path = three_charges(tmp_path)
     with open_ledger(path) as ledger:
-        assert ledger.num_charges == 3
         assert ledger.open_charge == Charge(2, 2)
-        assert ledger.next_round == 2
-        assert ledger.last_release == Release(1, 1, SHA256)
         assert ledger.head == stored_rows(path)[-1][4].hex() == Ledger.read(path).head.hex()
     assert stored_rows(path) == chained(
         [
             ("PLAN", PLAN),
             ("OPEN", open_body(1)),
-            ("CHARGE", charge_body(PLAN, Charge(1, 1))),
+            ("CHARGE", charged_body(1, 1)),
             ("RELEASE", answer("RELEASE", 1, 1)),
-            ("CHARGE", charge_body(PLAN, Charge(2, 1))),
+            ("CHARGE", charged_body(2, 1)),
             ("BURN", {"round": 2, "attempt": 1, "cause": "disk"}),
-            ("CHARGE", charge_body(PLAN, Charge(2, 2))),
-        ]
+            ("CHARGE", charged_body(2, 2)),
+        ],
+        key_of(path),
     )
+    with open_ledger(path) as ledger:
+        ledger.open_run(start_of())
+        assert ledger.num_charges == 3
+        assert ledger.next_round == 2
+        assert ledger.last_release == Release(1, 1, SHA256)
 
 
 def test_a_ledger_is_never_overwritten(tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_a_ledger_is_never_overwritten(tmp_path: Path) -> None:
 def test_a_ledger_starts_with_a_whole_plan(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with pytest.raises(LedgerDamagedError):
-        Ledger.create(path, {**PLAN, "num_charges": "5"})
+        Ledger.create(path, {**PLAN, "num_users": "5"})
     assert not path.exists()
 
 
@@ -96,10 +101,11 @@ def test_odd_names_are_names(tmp_path: Path) -> None:
 
 def test_another_plan_is_refused(tmp_path: Path) -> None:
     path = three_charges(tmp_path)
-    with pytest.raises(PlanDiffersError, match="cccccccccccc"):
-        Ledger.open(path, plan_sha256="c" * 64)
-    with open_ledger(path):  # the refusal freed the lock
-        pass
+    before = path.read_bytes()
+    for name in ("r", "other"):
+        with open_ledger(path) as ledger, pytest.raises(PlanDiffersError, match="cccccccccccc"):
+            ledger.open_run(start_of(name, plan_sha256="c" * 64))
+    assert path.read_bytes() == before
 
 
 def test_durability_settings_are_in_force(tmp_path: Path) -> None:
@@ -139,7 +145,7 @@ def test_rows_cannot_be_changed_through_sql(tmp_path: Path) -> None:
 def test_the_budget_is_spent_exactly_and_the_refusal_leaves_the_file_alone(tmp_path: Path) -> None:
     path = new_ledger(tmp_path)
     with open_ledger(path) as ledger:
-        ledger.open_run("r")
+        ledger.open_run(start_of())
         for _ in range(5):
             ledger.burn(ledger.charge(1), "crash")
         before = path.read_bytes()
@@ -154,7 +160,7 @@ def test_the_budget_is_spent_exactly_and_the_refusal_leaves_the_file_alone(tmp_p
 def test_only_the_next_round_is_charged(tmp_path: Path, round: int) -> None:
     path = new_ledger(tmp_path)
     with open_ledger(path) as ledger:
-        ledger.open_run("r")
+        ledger.open_run(start_of())
         ledger.release(ledger.charge(1), SHA256)
         before = path.read_bytes()
         with pytest.raises(LedgerDamagedError):
@@ -176,10 +182,10 @@ def test_a_second_process_is_refused_and_told_who_holds_the_ledger(tmp_path: Pat
     code = (
         "import sys; from pathlib import Path; from common.privacy.ledger import Ledger\n"
         "from common.errors import LedgerLockedError\n"
-        "try: Ledger.open(Path(sys.argv[1]), plan_sha256=sys.argv[2])\n"
+        "try: Ledger.open(Path(sys.argv[1]))\n"
         "except LedgerLockedError as error: print(error); sys.exit(error.exit_code)"
     )
-    command = [sys.executable, "-c", code, str(path), PLAN_SHA256]
+    command = [sys.executable, "-c", code, str(path)]
     with open_ledger(path):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 5
@@ -232,7 +238,7 @@ def _race(path: Path, start: int, done: int, results: int, others: tuple[int, in
 def test_a_writer_whose_lock_was_stolen_cannot_answer_a_burned_charge(tmp_path: Path) -> None:
     path = new_ledger(tmp_path)
     with open_ledger(path) as robbed:
-        robbed.open_run("r")
+        robbed.open_run(start_of())
         charge = robbed.charge(1)
         path.with_name(path.name + ".lock").unlink()
         with open_ledger(path) as thief:
@@ -291,9 +297,9 @@ def test_after_a_write_error_the_ledger_refuses_all_further_use(tmp_path: Path) 
     path = new_ledger(tmp_path)
     disk = FullDisk("OPEN")
     with open_ledger(path, disk) as ledger:
-        written = count_until_full(lambda: ledger.open_run("r"))
+        written = count_until_full(lambda: ledger.open_run(start_of()))
         for use in (
-            lambda: ledger.open_run("r"),
+            lambda: ledger.open_run(start_of()),
             lambda: ledger.charge(1),
             lambda: ledger.burn(Charge(1, 1), "disk"),
         ):
@@ -307,7 +313,7 @@ def test_a_charge_that_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
     path = new_ledger(tmp_path)
     disk = FullDisk("CHARGE")
     with open_ledger(path, disk) as ledger:
-        ledger.open_run("r" * 3000)  # nearly fills its page
+        ledger.open_run(start_of("r" * 2000))  # nearly fills its page
         granted = count_until_full(lambda: ledger.burn(ledger.charge(1), "crash"))
     assert granted < 5
     assert len(Ledger.read(path).charges) == granted
@@ -331,9 +337,9 @@ def half_committed(folder: Path) -> Path:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the commit
     connection.execute("BEGIN")
-    rows = [(seq, "BURN", "x" * 300, b"", str(seq).encode()) for seq in range(100, 300)]
-    connection.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
-    for name in ("ledger.sqlite", "ledger.sqlite-journal"):
+    rows = [(seq, "BURN", "x" * 300, b"", str(seq).encode(), b"") for seq in range(100, 300)]
+    connection.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", rows)
+    for name in ("ledger.sqlite", "ledger.sqlite-journal", "ledger.sqlite.key"):
         shutil.copy(folder / name, folder / "died")
     connection.close()
     return folder / "died" / "ledger.sqlite"
@@ -347,7 +353,7 @@ def test_a_disk_that_fails_at_opening_is_not_called_damage(
     with no_room(), pytest.raises(DiskError, match="mend the disk"):
         use(path)
     with open_ledger(path) as ledger:  # the refusal freed the lock
-        assert ledger.num_charges == 3
+        assert len(ledger.history.charges) == 3
     assert stored_rows(path) == stored_rows(tmp_path / "ledger.sqlite")
 
 
@@ -358,7 +364,7 @@ def test_a_commit_that_the_system_refuses_leaves_the_old_rows(tmp_path: Path) ->
         with no_room(), pytest.raises(DiskError):
             ledger.burn(Charge(2, 2), "crash")
         with pytest.raises(DiskError, match="failed before"):
-            ledger.open_run("r")
+            ledger.open_run(start_of())
     with open_ledger(path) as ledger:
         assert ledger.open_charge == Charge(2, 2)
     assert stored_rows(path) == before

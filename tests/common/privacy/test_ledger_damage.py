@@ -6,22 +6,29 @@ from pathlib import Path
 import pytest
 from ledger_rows import (
     PLAN,
-    Row,
+    adaptive_plan,
     answer,
     chained,
+    charged_body,
+    key_of,
     new_ledger,
     open_body,
     open_ledger,
+    rewrite,
     stored_rows,
+    tamper,
     three_charges,
 )
 
 from common.errors import (
+    DiskError,
     FeddpError,
     LedgerDamagedError,
 )
-from common.privacy.ledger import TABLE, Ledger
-from common.privacy.rows import Body, Charge, charge_body
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.rows import Body
+from common.privacy.store import TABLE, Row, copy_file
 
 
 def assert_refused_or_same(path: Path, expected: list[Row]) -> bool:
@@ -64,21 +71,6 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
             open_ledger(path)
 
 
-def tamper(path: Path, *statements: str) -> None:
-    """Runs SQL as somebody who knows SQLite would: triggers dropped, and put back after."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    triggers = connection.execute(
-        "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
-    ).fetchall()
-    for name, _ in triggers:
-        connection.execute(f"DROP TRIGGER {name}")
-    for statement in statements:
-        connection.execute(statement)
-    for _, sql in triggers:
-        connection.execute(sql)
-    connection.close()
-
-
 TAMPERED = {
     "deleted charge": ["DELETE FROM event WHERE seq = 5"],
     "deleted charge, renumbered": [
@@ -93,11 +85,11 @@ TAMPERED = {
         "UPDATE event SET seq = 6 WHERE seq = 99",
     ],
     "inserted copy": [
-        "INSERT INTO event SELECT 8, kind, body, prev, x'00' FROM event WHERE seq = 7"
+        "INSERT INTO event SELECT 8, kind, body, prev, x'00', sig FROM event WHERE seq = 7"
     ],
     "changed body": ["UPDATE event SET body = replace(body, '1.5', '9.5') WHERE seq = 5"],
     "more charges": [
-        "UPDATE event SET body = replace(body, 'charges\":5', 'charges\":9') WHERE seq = 1"
+        "UPDATE event SET body = replace(body, 'count\":5', 'count\":9') WHERE seq = 1"
     ],
     "changed kind": ["UPDATE event SET kind = 'BURN' WHERE seq = 4"],
     "changed hash": ["UPDATE event SET hash = zeroblob(32) WHERE seq = 7"],
@@ -142,16 +134,17 @@ def test_a_history_that_breaks_the_order_is_refused_even_with_right_hashes(tmp_p
     two_answers: list[tuple[str, Body]] = [
         ("PLAN", PLAN),
         ("OPEN", open_body(1)),
-        ("CHARGE", charge_body(PLAN, Charge(1, 1))),
+        ("CHARGE", charged_body(1, 1)),
         ("RELEASE", answer("RELEASE", 1, 1)),
         ("RELEASE", answer("RELEASE", 1, 1)),
     ]
     path = new_ledger(tmp_path)
+    rows = chained(two_answers, key_of(path))
     connection = sqlite3.connect(path)
-    connection.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", chained(two_answers)[1:4])
+    connection.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", rows[1:4])
     connection.commit()
     open_ledger(path).__exit__(None, None, None)  # so far it is one
-    connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", chained(two_answers)[4])
+    connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", rows[4])
     connection.commit()
     connection.close()
     with pytest.raises(LedgerDamagedError, match="RELEASE cannot stand here"):
@@ -173,3 +166,57 @@ def test_a_start_that_is_refused_frees_the_lock(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(LedgerDamagedError):
             open_ledger(path)
+
+
+def test_rows_of_a_foreign_population_are_refused(tmp_path: Path) -> None:
+    path, other = three_charges(tmp_path), tmp_path / "other"
+    other.mkdir()
+    foreign = stored_rows(new_ledger(other, adaptive_plan()))
+    mine = stored_rows(path)
+    rewrite(path, [*foreign, *mine[1:]])
+    with pytest.raises(LedgerDamagedError, match="row 2"):
+        Ledger.read(path)
+
+
+def test_rows_spliced_out_of_the_middle_are_refused(tmp_path: Path) -> None:
+    path = three_charges(tmp_path)
+    rows = stored_rows(path)
+    for start in range(1, len(rows) - 1):
+        shifted = [(row[0] - 1, *row[1:]) for row in rows[start + 1 :]]
+        rewrite(path, [*rows[:start], *shifted])
+        with pytest.raises(LedgerDamagedError):
+            Ledger.read(path)
+
+
+@pytest.mark.slow
+def test_every_byte_flipped_is_refused_or_harmless(tmp_path: Path) -> None:
+    path = three_charges(tmp_path)
+    expected, content = stored_rows(path), path.read_bytes()
+    for index in range(len(content)):
+        changed = bytearray(content)
+        changed[index] ^= 1 << (index * 5 % 8)
+        path.write_bytes(changed)
+        assert_refused_or_same(path, expected)
+        for leftover in tmp_path.glob("ledger.sqlite-*"):
+            leftover.unlink()
+
+
+@pytest.mark.parametrize("found", ["nfs4", "cifs", "smb3", "fuse.sshfs", "fuseblk"])
+def test_a_file_system_of_another_machine_is_refused(tmp_path: Path, found: str) -> None:
+    class Remote(Disk):
+        def filesystem(self, path: Path) -> str:
+            return found
+
+    path = three_charges(tmp_path)
+    with pytest.raises(DiskError, match=found):
+        open_ledger(path, Remote())
+    with pytest.raises(DiskError, match=found):
+        Ledger.create(tmp_path / "new.sqlite", PLAN, disk=Remote())
+    assert not (tmp_path / "new.sqlite").exists()
+
+
+def test_a_backup_is_the_ledger_and_is_never_overwritten(tmp_path: Path) -> None:
+    path, target = three_charges(tmp_path), tmp_path / "backup.sqlite"
+    assert copy_file(path, target, Disk()).rows == stored_rows(path) == stored_rows(target)
+    with pytest.raises(DiskError, match="never overwritten"):
+        copy_file(path, target, Disk())

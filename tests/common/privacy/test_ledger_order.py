@@ -1,23 +1,40 @@
-"""Any order of calls, restarts and crashes of the ledger, against an exact model."""
+"""Any order of calls, restarts, crashes and restored copies, against an exact rational model."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from ledger_rows import (
-    PLAN,
+    COST,
+    EVALUATION,
     SHA256,
+    SLOT,
+    Died,
+    DyingDisk,
+    adaptive_plan,
     answer,
     chained,
+    charged_body,
+    key_of,
     new_ledger,
     open_body,
-    open_ledger,
+    plan_of,
+    start_of,
     stored_rows,
 )
 
@@ -26,57 +43,95 @@ from common.errors import (
     FeddpError,
     LedgerDamagedError,
     LedgerLockedError,
+    RolledBackError,
 )
-from common.privacy.disk import Disk
+from common.privacy.anchor import read_anchor
 from common.privacy.ledger import Ledger
-from common.privacy.rows import Body, Charge, charge_body
+from common.privacy.rows import Body, Charge
+from common.privacy.signing import LedgerKey
+from common.privacy.slots import Slot
 
 MEMORY = Path("/dev/shm")  # hundreds of commits; this test is not about the disk
-
-
-class Died(BaseException):
-    """The process is gone."""
-
-
-class DyingDisk(Disk):
-    dies_at = ""
-
-    def point(self, name: str) -> None:
-        if name == self.dies_at:
-            raise Died
+QUOTAS = {"a": 3, "b": 2}
+DEATHS = st.sampled_from(["", "", "before", "after"])
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Any order of calls, restarts and crashes against a list of rows."""
+    """Two runs of one population against a list of rows."""
 
-    @initialize(num_charges=st.integers(0, 4))
-    def create(self, num_charges: int) -> None:
+    @initialize(updates=st.integers(0, 5), evaluations=st.integers(0, 2), is_adaptive=st.booleans())
+    def create(self, updates: int, evaluations: int, is_adaptive: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
-        self.plan = {**PLAN, "num_charges": num_charges}
-        self.path = new_ledger(self.folder, self.plan)
-        self.rows: list[tuple[str, Body]] = [("PLAN", self.plan)]
-        self.disk = DyingDisk()
-        self.ledger = open_ledger(self.path, self.disk)
+        self.is_adaptive = is_adaptive
+        shared = {"scope": "population", "population": "people", "plan_sha256": ""}
+        plan = {**plan_of(updates, evaluations), **shared}
+        if is_adaptive:
+            self.left = updates * Fraction(COST) + Fraction(1, 10**9)
+            plan = adaptive_plan(repr(float(self.left)))
+            self.left = Fraction(plan["budget"])
+        self.slots_left = {SLOT: updates, EVALUATION: evaluations}
+        self.path = new_ledger(self.folder, plan)
+        self.anchor_path = self.folder / "anchor"
+        self.rows: list[tuple[str, Body]] = [("PLAN", plan)]
+        self.keys: list[LedgerKey] = [key_of(self.path)]
+        self.disk, self.run, self.started = DyingDisk(), "", False
+        self.old: tuple[int, bytes] | None = None
+        self.ledger = self.opened()
+
+    def opened(self) -> Ledger:
+        return Ledger.open(self.path, anchor_path=self.anchor_path, disk=self.disk)
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
             self.ledger.__exit__(None, None, None)
             shutil.rmtree(self.folder)
 
-    def bodies(self, kind: str) -> list[Body]:
-        return [body for found, body in self.rows if found == kind]
+    # The model
 
-    def open_charge(self) -> Charge | None:
-        kinds = [(kind, body) for kind, body in self.rows if kind != "OPEN"]
-        kind, body = kinds[-1]
-        return Charge(int(body["round"]), int(body["attempt"])) if kind == "CHARGE" else None
+    def of_run(self, kind: str) -> list[Body]:
+        """Charges of the current run that are followed by `kind`; all of them for CHARGE."""
+        found = []
+        charge: Body = {}
+        for name, body in self.rows:
+            charge = body if name == "CHARGE" else charge
+            if name == kind and charge.get("run") == self.run:
+                found.append(charge)
+        return found
 
-    def next_charge(self) -> Charge:
-        round = 1 + len(self.bodies("RELEASE"))
-        return Charge(round, 1 + sum(body["round"] == round for body in self.bodies("CHARGE")))
+    def open_charge(self) -> Body | None:
+        kind, body = [row for row in self.rows if row[0] not in ("OPEN", "KEY")][-1]
+        return body if kind == "CHARGE" else None
 
-    def attempt(self, kind: str, body: Body, call: Callable[[], object], dies: str) -> None:
-        """Makes a legal call; `dies` is "", "before" or "after"."""
+    def next_charge(self, slot: Slot) -> Charge:
+        last: Body = {}
+        num_released = sum(body["purpose"] == "update" for body in self.of_run("RELEASE"))
+        attempts = 0
+        for kind, body in self.rows:
+            if kind == "CHARGE":
+                last = body
+                attempts += body["run"] == self.run and body["purpose"] == slot.purpose
+            elif kind == "RELEASE" and (last["run"], last["purpose"]) == (self.run, "update"):
+                attempts = 0
+        round = num_released + (slot.purpose == "update")
+        return Charge(round, attempts + 1, slot.purpose)
+
+    def cost(self, slot: Slot) -> str:
+        assert self.ledger.history.budget is not None
+        return self.ledger.history.budget.cost(slot)
+
+    def fits(self, slot: Slot, count: int) -> bool:
+        if self.is_adaptive:
+            return count * Fraction(self.cost(slot)) <= self.left
+        return count <= self.slots_left[slot]
+
+    def spend(self, slot: Slot) -> None:
+        if self.is_adaptive:
+            self.left -= Fraction(self.cost(slot))
+        else:
+            self.slots_left[slot] -= 1
+
+    def attempt(self, kind: str, body: Body, call: Callable[[], object], dies: str) -> bool:
+        """Makes a legal call; `dies` is "", "before" or "after". Whether the row is there."""
         self.disk.dies_at = f"{dies} {kind}"
         try:
             call()
@@ -85,6 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.disk.dies_at = ""
         if dies != "before":
             self.rows.append((kind, body))
+        return dies != "before"
 
     def refuse(self, call: Callable[[], object], error: type[FeddpError]) -> None:
         before = self.path.read_bytes()
@@ -92,37 +148,57 @@ class LedgerMachine(RuleBasedStateMachine):
             call()
         assert self.path.read_bytes() == before
 
+    # What may happen
+
     @rule()
     def restart(self) -> None:
         self.ledger.__exit__(None, None, None)
-        self.ledger = open_ledger(self.path, self.disk)
+        self.ledger, self.started = self.opened(), False
 
-    @rule(dies=st.sampled_from(["", "before", "after"]))
-    def open_run(self, dies: str) -> None:
-        body = open_body(1 + len(self.bodies("OPEN")))
-        self.attempt("OPEN", body, lambda: self.ledger.open_run("r"), dies)
+    @rule(dies=DEATHS, run=st.sampled_from("ab"))
+    def open_run(self, dies: str, run: str) -> None:
+        start = start_of(run, num_charges=QUOTAS[run])
+        is_new = all(body["run"] != run for kind, body in self.rows if kind == "OPEN")
+        if is_new and not self.fits(SLOT, QUOTAS[run]):
+            self.refuse(lambda: self.ledger.open_run(start), BudgetSpentError)
+            return
+        epoch = 1 + sum(kind == "OPEN" for kind, _ in self.rows)
+        body = open_body(epoch, run=run, num_charges=QUOTAS[run])
+        left_open = self.open_charge()
+        if not self.attempt("OPEN", body, lambda: self.ledger.open_run(start), dies):
+            return
+        self.run, self.started = run, not dies
+        if left_open and left_open["run"] != run and not dies:
+            self.rows.append(("BURN", answer("BURN", left_open["round"], left_open["attempt"])))
 
-    @rule(dies=st.sampled_from(["", "", "before", "after"]), is_next=st.sampled_from([1, 1, 0]))
-    def charge(self, dies: str, is_next: int) -> None:
-        charge = self.next_charge()
-        if len(self.bodies("CHARGE")) >= int(self.plan["num_charges"]):
-            self.refuse(lambda: self.ledger.charge(charge.round), BudgetSpentError)
+    @rule(dies=DEATHS, is_next=st.sampled_from([1, 1, 0]), slot=st.sampled_from([SLOT, EVALUATION]))
+    def charge(self, dies: str, is_next: int, slot: Slot) -> None:
+        if not self.started:
+            self.refuse(lambda: self.ledger.charge(1, slot), LedgerDamagedError)
+            return
+        charge = self.next_charge(slot)
+        call = lambda: self.ledger.charge(charge.round, slot)  # noqa: E731
+        if len(self.of_run("CHARGE")) >= QUOTAS[self.run] or not self.fits(slot, 1):
+            self.refuse(call, BudgetSpentError)
         elif not is_next:
-            self.refuse(lambda: self.ledger.charge(charge.round + 1), LedgerDamagedError)
-        elif self.open_charge() is not None or not self.bodies("OPEN"):
-            self.refuse(lambda: self.ledger.charge(charge.round), LedgerDamagedError)
+            self.refuse(lambda: self.ledger.charge(charge.round + 1, slot), LedgerDamagedError)
+        elif self.open_charge() is not None:
+            self.refuse(call, LedgerDamagedError)
         else:
-            body = charge_body(self.plan, charge)
-            self.attempt("CHARGE", body, lambda: self.ledger.charge(charge.round), dies)
+            body = charged_body(
+                charge.round, charge.attempt, run=self.run, slot=slot, cost=self.cost(slot)
+            )
+            if self.attempt("CHARGE", body, call, dies):
+                self.spend(slot)
 
     @rule(
-        dies=st.sampled_from(["", "", "before", "after"]),
+        dies=DEATHS,
         kind=st.sampled_from(["RELEASE", "BURN"]),
         shift=st.sampled_from([(0, 0), (0, 0), (0, 1), (1, 0)]),
     )
     def answer(self, dies: str, kind: str, shift: tuple[int, int]) -> None:
-        charge = self.open_charge() or Charge(1, 1)
-        asked = Charge(charge.round + shift[0], charge.attempt + shift[1])
+        charge = self.open_charge() or {"round": 1, "attempt": 1, "run": ""}
+        asked = Charge(charge["round"] + shift[0], charge["attempt"] + shift[1])
 
         def call() -> None:
             if kind == "RELEASE":
@@ -130,24 +206,87 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self.ledger.burn(asked, "crash")
 
-        if asked == self.open_charge():
+        is_its = self.open_charge() is not None and shift == (0, 0)
+        if is_its and (kind == "BURN" or charge["run"] == self.run):
             self.attempt(kind, answer(kind, asked.round, asked.attempt), call, dies)
         else:
             self.refuse(call, LedgerDamagedError)
 
+    @rule(dies=DEATHS)
+    def rotate(self, dies: str) -> None:
+        self.disk.dies_at = f"{dies} KEY"
+        try:
+            self.ledger.rotate()
+        except Died:
+            self.restart()
+        self.disk.dies_at = ""
+        if dies != "before":
+            self.keys += [self.keys[-1]] * (len(self.rows) + 1 - len(self.keys))
+            self.keys.append(key_of(self.path))
+            self.rows.append(("KEY", {"new_public_key": self.keys[-1].public.hex()}))
+
     @rule()
     def open_twice(self) -> None:
-        self.refuse(lambda: open_ledger(self.path), LedgerLockedError)
+        self.refuse(self.opened, LedgerLockedError)
+
+    @rule()
+    def copy(self) -> None:
+        self.old = (len(self.rows), self.path.read_bytes())
+
+    @precondition(lambda self: getattr(self, "old", None) is not None)
+    @rule()
+    def restore_the_copy(self) -> None:
+        assert self.old is not None
+        anchor = read_anchor(self.anchor_path)
+        now = self.path.read_bytes()
+        self.ledger.__exit__(None, None, None)
+        self.path.write_bytes(self.old[1])
+        if anchor and anchor.seq > self.old[0]:
+            self.refuse(self.opened, RolledBackError)
+        self.path.write_bytes(now)
+        self.ledger, self.started = self.opened(), False
+
+    @rule(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+    def flip(self, place: float, bit: int) -> None:
+        content = bytearray(self.path.read_bytes())
+        content[int(place * len(content))] ^= 1 << bit
+        copy = self.folder / "flipped.sqlite"
+        copy.write_bytes(content)
+        with contextlib.suppress(FeddpError):
+            assert Ledger.read(copy).head.hex() == self.ledger.head
+        for leftover in self.folder.glob("flipped.sqlite*"):
+            leftover.unlink()
 
     @precondition(lambda self: hasattr(self, "rows"))
     @invariant()
     def agrees(self) -> None:
-        assert stored_rows(self.path) == chained(self.rows)
+        found = stored_rows(self.path)
+        self.keys += [self.keys[-1]] * (len(self.rows) + 1 - len(self.keys))
+        expected = chained(self.rows, self.keys[0])
+        for row, (*kept, _), key in zip(found, expected, self.keys, strict=False):
+            assert row == (*kept, key.sign(row[4]))
+        assert len(found) == len(expected)
         assert Ledger.read(self.path).head.hex() == self.ledger.head
-        assert self.ledger.num_charges == len(self.bodies("CHARGE"))
-        assert self.ledger.open_charge == self.open_charge()
-        assert self.ledger.next_round == self.next_charge().round
+        assert self.left >= 0 if self.is_adaptive else min(self.slots_left.values()) >= 0
+        charge = self.open_charge()
+        known = self.ledger.open_charge
+        assert (known is None) == (charge is None)
+        if self.started:
+            assert self.ledger.num_charges == len(self.of_run("CHARGE"))
+            assert self.ledger.next_round == self.next_charge(SLOT).round
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+SHORT = settings(max_examples=40, stateful_step_count=30, deadline=None)
+LONG = settings(
+    max_examples=10_000,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+LedgerMachine.TestCase.settings = SHORT
 TestAnyOrderOfCallsAndCrashes = LedgerMachine.TestCase
+
+
+@pytest.mark.slow
+def test_ten_thousand_sequences_never_overspend() -> None:
+    run_state_machine_as_test(LedgerMachine, settings=LONG)

@@ -1,11 +1,12 @@
 """The order of rows, against an exact model written from the specification."""
 
+import hashlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_rows import PLAN, answer, open_body
+from ledger_rows import PLAN, SIGNED_PLAN, answer, charged_body, open_body
 
 from common.errors import LedgerDamagedError
 from common.privacy.rows import (
@@ -16,9 +17,11 @@ from common.privacy.rows import (
     History,
     Release,
     canonical,
-    charge_body,
+    row_digest,
     row_hash,
 )
+
+EVENT = charged_body(1, 1)["event"]
 
 
 def history_of(*rows: tuple[str, Body]) -> History:
@@ -29,9 +32,7 @@ def history_of(*rows: tuple[str, Body]) -> History:
 
 
 def charged() -> History:
-    return history_of(
-        ("PLAN", PLAN), ("OPEN", open_body(1)), ("CHARGE", charge_body(PLAN, Charge(1, 1)))
-    )
+    return history_of(("PLAN", SIGNED_PLAN), ("OPEN", open_body(1)), ("CHARGE", charged_body(1, 1)))
 
 
 def snapshot(history: History) -> tuple[object, ...]:
@@ -42,7 +43,8 @@ def snapshot(history: History) -> tuple[object, ...]:
         list(history.charges),
         list(history.releases),
         history.num_opened,
-        history.next_charge,
+        {name: (run.num_charges, dict(run.attempts)) for name, run in history.runs.items()},
+        history.public_key,
     )
 
 
@@ -58,23 +60,23 @@ def test_one_round_is_charged_released_and_counted() -> None:
     history.apply("RELEASE", answer("RELEASE", 1, 1))
     assert history.releases == [Release(1, 1, "b" * 64)]
     assert history.open_charge is None
-    assert history.next_charge == Charge(2, 1)
+    assert history.runs["r"].next_charge("update") == Charge(2, 1)
 
 
 def test_a_burned_charge_stays_spent_and_its_round_gets_the_next_attempt() -> None:
     history = charged()
     history.apply("BURN", answer("BURN", 1, 1))
     assert len(history.charges) == 1
-    assert history.next_charge == Charge(1, 2)
+    assert history.runs["r"].next_charge("update") == Charge(1, 2)
 
 
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
         ("OPEN", open_body(1)),
-        ("CHARGE", charge_body(PLAN, Charge(1, 1))),
+        ("CHARGE", charged_body(1, 1)),
         ("RELEASE", answer("RELEASE", 1, 1)),
-        ("PLAN", {**PLAN, "schema": "feddp-ledger-2"}),
+        ("PLAN", {**SIGNED_PLAN, "schema": "feddp-ledger-2"}),
     ],
 )
 def test_only_a_plan_of_this_schema_comes_first(kind: str, body: Body) -> None:
@@ -82,18 +84,18 @@ def test_only_a_plan_of_this_schema_comes_first(kind: str, body: Body) -> None:
 
 
 def test_a_charge_needs_an_open_run() -> None:
-    assert_refused(history_of(("PLAN", PLAN)), "CHARGE", charge_body(PLAN, Charge(1, 1)))
+    assert_refused(history_of(("PLAN", SIGNED_PLAN)), "CHARGE", charged_body(1, 1))
 
 
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        ("PLAN", PLAN),
+        ("PLAN", SIGNED_PLAN),
         ("OPEN", open_body(1)),
         ("OPEN", open_body(3)),
         ("OPEN", open_body(2, "c" * 64)),
-        ("CHARGE", charge_body(PLAN, Charge(1, 2))),
-        ("CHARGE", charge_body(PLAN, Charge(2, 1))),
+        ("CHARGE", charged_body(1, 2)),
+        ("CHARGE", charged_body(2, 1)),
         ("RELEASE", answer("RELEASE", 1, 2)),
         ("RELEASE", answer("RELEASE", 2, 1)),
         ("BURN", answer("BURN", 1, 2)),
@@ -117,46 +119,54 @@ def test_a_charge_has_one_answer(kind: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"event": "gaussian"},
+        {"event": {"event": "gaussian", "noise_multiplier": "1.5"}},
+        {"event": {**EVENT, "noise_multiplier": "1.6"}},
+        {"event": {**EVENT, "sampling_probability": "0.1"}},
+        {"event": {**EVENT, "class": "os.system"}},
+        {"event": {**EVENT, "num_coins": True}},
         {"purpose": "evaluation"},
-        {"noise_multiplier": "1.6"},
-        {"sampling_probability": "0.1"},
+        {"purpose": "anything"},
+        {"dimension": 5},
+        {"noise_scale": 1},
+        {"cost": "0.1"},
+        {"run": "other"},
     ],
 )
 def test_a_charge_costs_what_the_plan_says(change: Body) -> None:
-    history = history_of(("PLAN", PLAN), ("OPEN", open_body(1)))
-    assert_refused(history, "CHARGE", {**charge_body(PLAN, Charge(1, 1)), **change})
+    history = history_of(("PLAN", SIGNED_PLAN), ("OPEN", open_body(1)))
+    assert_refused(history, "CHARGE", {**charged_body(1, 1), **change})
 
 
 def test_the_last_planned_charge_is_taken_and_the_next_is_refused() -> None:
-    history = history_of(("PLAN", PLAN), ("OPEN", open_body(1)))
+    history = history_of(("PLAN", SIGNED_PLAN), ("OPEN", open_body(1)))
     for attempt in range(1, 6):
-        history.apply("CHARGE", charge_body(PLAN, Charge(1, attempt)))
+        history.apply("CHARGE", charged_body(1, attempt))
         history.apply("BURN", answer("BURN", 1, attempt))
-    assert_refused(history, "CHARGE", charge_body(PLAN, Charge(1, 6)))
+    assert_refused(history, "CHARGE", charged_body(1, 6))
 
 
 @pytest.mark.parametrize("kind", sorted(FIELDS))
 def test_a_field_more_less_or_of_another_type_is_refused(kind: str) -> None:
     bodies: dict[str, Body] = {
-        "PLAN": PLAN,
+        "PLAN": SIGNED_PLAN,
         "OPEN": open_body(1),
-        "CHARGE": charge_body(PLAN, Charge(1, 1)),
+        "CHARGE": charged_body(1, 1),
         "RELEASE": answer("RELEASE", 1, 1),
         "BURN": answer("BURN", 1, 1),
+        "KEY": {"new_public_key": "22" * 32},
     }
     body = bodies[kind]
     before: dict[str, list[tuple[str, Body]]] = {
         "PLAN": [],
-        "OPEN": [("PLAN", PLAN)],
-        "CHARGE": [("PLAN", PLAN), ("OPEN", open_body(1))],
+        "OPEN": [("PLAN", SIGNED_PLAN)],
+        "CHARGE": [("PLAN", SIGNED_PLAN), ("OPEN", open_body(1))],
     }
     rows = before.get(kind, [*before["CHARGE"], ("CHARGE", bodies["CHARGE"])])
     history_of(*rows, (kind, body))  # what is refused below is refused for its change alone
     assert_refused(history_of(*rows), kind, {**body, "extra": "x"})
     for name, kept in FIELDS[kind].items():
         assert_refused(history_of(*rows), kind, {k: v for k, v in body.items() if k != name})
-        other: str | int = str(body[name]) if kept is int else 1
+        other: str | int = 1 if kept is str else str(body[name])
         assert_refused(history_of(*rows), kind, {**body, name: other})
         if kept is int:
             assert_refused(history_of(*rows), kind, {**body, name: body[name] == 1})
@@ -167,17 +177,23 @@ def test_an_unknown_kind_is_refused() -> None:
 
 
 def test_the_hash_binds_history_kind_and_body() -> None:
-    text = canonical(open_body(1))
+    text = canonical(answer("BURN", 1, 1))
     hashes = {
-        row_hash(GENESIS, "OPEN", text),
-        row_hash(b"\x01" + GENESIS[1:], "OPEN", text),
-        row_hash(GENESIS, "BURN", text),
-        row_hash(GENESIS, "OPEN", canonical(open_body(2))),
+        row_hash(GENESIS, row_digest("OPEN", text)),
+        row_hash(b"\x01" + GENESIS[1:], row_digest("OPEN", text)),
+        row_hash(GENESIS, row_digest("BURN", text)),
+        row_hash(GENESIS, row_digest("OPEN", canonical(answer("BURN", 1, 2)))),
     }
     assert len(hashes) == 4
-    # Golden: sha256("feddp-ledger-1\n" + 32 zero bytes + "\nOPEN\n" + the text), by coreutils.
-    golden = "074bb974e2714955"
-    assert row_hash(GENESIS, "OPEN", text).hex()[:16] == golden
+
+
+def test_the_hash_is_the_one_of_the_specification() -> None:
+    text = canonical(answer("BURN", 1, 1))
+    digest = hashlib.sha256(b"feddp-ledger-1\nBURN\n" + text.encode()).digest()
+    chained = hashlib.sha256(b"feddp-ledger-1 chain\n" + bytes(32) + digest).digest()
+    assert row_hash(GENESIS, row_digest("BURN", text)) == chained
+    # Golden: sha256sum of the first text, by coreutils.
+    assert digest.hex()[:16] == "5c20445571c38c89"
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers())))
