@@ -188,7 +188,7 @@ def test_a_finished_checkpoint_is_adopted_byte_for_byte(charged: tuple[Ledger, P
     digest = write_checkpoint(folder, CHECKPOINT, Disk())
     before = (folder / PATH).read_bytes()
     recover(ledger, folder, PLAN.sha256, Disk())
-    assert ledger.last_release == Release(1, 1, digest)
+    assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
     assert ledger.num_charges == 1
     assert (folder / PATH).read_bytes() == before
 
@@ -296,7 +296,7 @@ def test_a_failed_sync_keeps_recovery_from_releasing(
         recover(ledger, folder, PLAN.sha256, FailingDisk(fails_at, error))
     assert ledger.open_charge == Charge(1, 1)
     recover(ledger, folder, PLAN.sha256, Disk())
-    assert ledger.last_release == Release(1, 1, digest)
+    assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_neither_adopted_nor_burned(
