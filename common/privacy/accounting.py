@@ -8,6 +8,7 @@ thousand. Everything is rounded toward privacy.
 
 import functools
 import math
+from collections import Counter
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
@@ -23,6 +24,7 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
+from common.privacy.mixture import mixture_pld
 from common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 FINE, COARSE = 1e-4, 1e-3  # discretisation of the privacy loss; coarser is larger, never smaller
@@ -69,6 +71,8 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
     directions. Rounded up by a relative 1e-6. The events may come in any order, and whatever is
     not in them (clipping norms, optimizer, masks) may depend on earlier releases.
 
+    An odometer over several runs on one population is the epsilon of their charges together.
+
     **Edge cases:**
 
     | arguments | result |
@@ -93,7 +97,7 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
     >>> round(epsilon(rounds, delta=1e-6, relation=ADD_OR_REMOVE_ONE), 4)
     2.1245
     """
-    charged = [(event, count) for event, count in charges if count > 0]
+    charged = _merged(charges)
     if accountant_of(charged, relation) == RDP:
         return epsilon_rdp(charged, delta, relation) * ROUND_UP
     if not charged:
@@ -156,6 +160,14 @@ def _rdp_curve(event: Event, num_charges: int, delta: float, relation: str) -> N
     return np.maximum(best, 0) * ROUND_UP
 
 
+def _merged(charges: Charges) -> list[tuple[Event, int]]:
+    """Every event once; the order does not matter to a fixed schedule."""
+    counts: Counter[Event] = Counter()
+    for event, count in charges:
+        counts[event] += count
+    return [(event, count) for event, count in counts.items() if count > 0]
+
+
 def _read(composed: pld.PrivacyLossDistribution, delta: float) -> float:
     """The larger epsilon of both directions, rounded up."""
     return float(composed.get_epsilon_for_delta(delta)) * ROUND_UP
@@ -174,11 +186,8 @@ def _self_composed(
 def _single(event: Event, relation: str, interval: float) -> pld.PrivacyLossDistribution:
     if isinstance(event, PoissonGaussianEvent) and event.num_coins > 1:
         mixture = event.to_dp_event()
-        return pld.from_mixture_gaussian_mechanism(
-            mixture.standard_deviation,
-            mixture.sensitivities,
-            mixture.sampling_probs,
-            value_discretization_interval=interval,
+        return mixture_pld(
+            mixture.standard_deviation, mixture.sensitivities, mixture.sampling_probs, interval
         )
     probability = event.sampling_probability if isinstance(event, PoissonGaussianEvent) else 1.0
     return pld.from_gaussian_mechanism(

@@ -2,53 +2,49 @@
 
 import itertools
 import math
-from fractions import Fraction
 
 import dp_accounting
-import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
 from common.errors import ConfigError
 from common.privacy.accounting import (
     COARSE,
-    MAX_GRID_STEPS,
-    MAX_NOISE_MULTIPLIER,
-    MIN_GRID_STEPS,
-    MIN_NOISE_MULTIPLIER,
-    bridge_cost,
-    bridge_delta,
-    calibrate_noise_multiplier,
-    choose_grid_steps,
+    PLD,
+    RDP,
+    accountant_of,
+    compose,
     epsilon,
     epsilon_curve,
-    epsilon_rdp,
-    ratio_bridge,
-    schedule_event,
 )
-from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from common.privacy.events import (
+    ADD_OR_REMOVE_ONE,
+    RELATIONS,
+    REPLACE_ONE,
+    ZERO_OUT,
+    Event,
+    FixedSizeGaussianEvent,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
+from common.privacy.renyi import epsilon_rdp
 
 
 def bound(q: float, z: float, rounds: int, delta: float, **interval: float) -> float:
-    return epsilon(
-        sampling_probability=q, noise_multiplier=z, num_charges=rounds, delta=delta, **interval
-    )
+    charges = [(PoissonGaussianEvent(q, z), rounds)]
+    return epsilon(charges, delta=delta, relation=ADD_OR_REMOVE_ONE, **interval)
 
 
 def rdp(q: float, z: float, rounds: int, delta: float) -> float:
-    return epsilon_rdp(sampling_probability=q, noise_multiplier=z, num_charges=rounds, delta=delta)
+    return epsilon_rdp([(PoissonGaussianEvent(q, z), rounds)], delta, ADD_OR_REMOVE_ONE)
 
 
-def calibrated(q: float, rounds: int, target: float, delta: float) -> float:
-    return calibrate_noise_multiplier(
-        sampling_probability=q, num_charges=rounds, target_epsilon=target, delta=delta
-    )
+def spent(*charges: tuple[Event, int], delta: float, relation: str = ADD_OR_REMOVE_ONE) -> float:
+    return epsilon(charges, delta=delta, relation=relation)
 
 
 # (q, z, rounds, delta): PLD at 1e-4, PLD at 1e-3, RDP; dp-accounting 0.6.0, add-or-remove-one.
@@ -124,7 +120,7 @@ def test_the_accountant_of_dp_accounting_alone_agrees(q, z, rounds, delta):
         dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=1e-4
     )
     accountant.compose(
-        schedule_event(sampling_probability=q, noise_multiplier=z, num_charges=rounds)
+        dp_accounting.SelfComposedDpEvent(PoissonGaussianEvent(q, z).to_dp_event(), rounds)
     )
     assert bound(q, z, rounds, delta) == pytest.approx(accountant.get_epsilon(delta), rel=2e-6)
     assert bound(q, z, rounds, delta) >= accountant.get_epsilon(delta)
@@ -154,18 +150,12 @@ def test_epsilon_is_monotone(direction):
 
 def test_no_charge_costs_nothing():
     assert bound(0.1, 1.0, 0, 1e-5) == 0.0
-    curve = epsilon_curve(sampling_probability=0.1, noise_multiplier=1.0, num_charges=0, delta=1e-5)
+    curve = epsilon_curve(PoissonGaussianEvent(0.1, 1.0), 0, delta=1e-5, relation=ADD_OR_REMOVE_ONE)
     assert curve.shape == (0,)
 
 
 def test_delta_beyond_the_accountants_reach_is_infinity_and_never_a_number_too_small():
     assert bound(0.01, 1.0, 100, 1e-18) == math.inf
-
-
-def test_event_is_the_documented_one():
-    one = dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.5))
-    event = schedule_event(sampling_probability=0.01, noise_multiplier=1.5, num_charges=7)
-    assert event == dp_accounting.SelfComposedDpEvent(one, 7)
 
 
 CURVES = [
@@ -179,7 +169,7 @@ CURVES = [
 @pytest.mark.parametrize(("q", "z", "rounds", "delta"), CURVES)
 def test_curve_rises_to_epsilon_and_never_above_it(q, z, rounds, delta):
     curve = epsilon_curve(
-        sampling_probability=q, noise_multiplier=z, num_charges=rounds, delta=delta
+        PoissonGaussianEvent(q, z), rounds, delta=delta, relation=ADD_OR_REMOVE_ONE
     )
     assert curve.shape == (rounds,)
     assert np.all(np.diff(curve) >= 0)
@@ -215,182 +205,152 @@ def test_one_round_is_the_closed_form_of_the_worse_direction_and_not_below(q, z,
     assert max(exact_subsampled(q, z, value * (1 - 1e-3))) > delta
 
 
-# (q, rounds, target, delta): z, bisected on a grid of 1e-4.
-CALIBRATED = [
-    (0.01, 1000, 2, 1e-6, 1.0291),
-    pytest.param(0.01, 1000, 8, 1e-6, 0.6168, marks=pytest.mark.slow),
-    pytest.param(0.02, 500, 8, 1e-5, 0.6552, marks=pytest.mark.slow),
-    (0.05, 500, 1, 1e-5, 4.3000),
-    (0.05, 200, 8, 1e-6, 0.8374),
-    (0.1, 2000, 4, 1e-5, 4.9151),
-    pytest.param(0.01, 100, 8, 1e-5, 0.4646, marks=pytest.mark.slow),
+# (event, count, delta, relation): golden; dp-accounting 0.6.0.
+ANY_EVENT = [
+    (PoissonGaussianEvent(0.05, 1.0), 100, 1e-5, REPLACE_ONE, 4.8895),
+    (GaussianEvent(1.0), 100, 1e-5, ZERO_OUT, 91.817),
+    (GaussianEvent(1.0), 100, 1e-5, REPLACE_ONE, 284.392),
+    (GaussianEvent(1.0), 1, 1e-5, REPLACE_ONE, 9.9973),
+    (FixedSizeGaussianEvent(10_000, 200, 1.0), 500, 1e-5, REPLACE_ONE, 31.50),
+    (FixedSizeGaussianEvent(1000, 50, 1.0), 100, 1e-5, REPLACE_ONE, 34.26),
 ]
 
 
-@pytest.mark.parametrize(("q", "rounds", "target", "delta", "golden"), CALIBRATED)
-def test_calibrated_noise_keeps_the_target_and_a_step_less_does_not(
-    q, rounds, target, delta, golden
-):
-    z = calibrated(q, rounds, target, delta)
-    assert z == pytest.approx(golden, abs=1.01e-4)
-    assert bound(q, z, rounds, delta) <= target < bound(q, z - 1e-4, rounds, delta)
+@pytest.mark.parametrize(("event", "count", "delta", "relation", "golden"), ANY_EVENT)
+def test_any_event_has_its_golden_value(event, count, delta, relation, golden):
+    assert spent((event, count), delta=delta, relation=relation) == pytest.approx(golden, rel=1e-3)
 
 
-def test_target_below_the_floor_of_the_coarse_grid_is_reached():
-    z = calibrated(0.001, 10_000, 0.25, 1e-6)
-    assert bound(0.001, MAX_NOISE_MULTIPLIER, 10_000, 1e-6, interval=COARSE) > 0.02
-    assert bound(0.001, z, 10_000, 1e-6, interval=COARSE) > 0.25
-    assert bound(0.001, z, 10_000, 1e-6) <= 0.25 < bound(0.001, z - 1e-4, 10_000, 1e-6)
+# Users with several coins at q = .01, 1000 rounds, delta 1e-6, interval 1e-3, by noise multiplier.
+COINS = {
+    1.0: {1: 2.1253, 2: 4.5545, 3: 7.1903, 4: 10.0156, 8: 23.0827},
+    2.0: {1: 0.7230, 2: 1.5261, 3: 2.3778, 4: 3.2705, 8: 7.2026},
+    4.0: {1: 0.3233, 2: 0.6728, 4: 1.4175, 8: 3.0307, 16: 6.6511},
+}
 
 
-@pytest.mark.slow
-def test_calibration_stays_at_the_smallest_allowed_noise():
-    assert calibrated(1e-6, 1, 8.0, 1e-5) == MIN_NOISE_MULTIPLIER
-
-
-def test_target_out_of_reach_is_refused():
-    with pytest.raises(ValueError, match="out of reach"):
-        calibrated(1.0, 10_000, 0.5, 1e-6)
-
-
-# Extra delta at rounds * dimension = 1e9, for epsilon 1, 2, 4, 8.
-BRIDGE = [
-    (1 << 20, (3.2e-9, 7.1e-9, 4.7e-8, 2.5e-6)),
-    (1 << 22, (2.0e-10, 4.4e-10, 2.9e-9, 1.6e-7)),
-    (1 << 24, (1.2e-11, 2.8e-11, 1.8e-10, 9.9e-9)),
-    (1 << 26, (7.7e-13, 1.7e-12, 1.2e-11, 6.2e-10)),
-]
-
-
-@pytest.mark.parametrize(("scale", "golden"), BRIDGE)
-def test_bridge_term_has_its_golden_values(scale, golden):
-    for target, value in zip((1.0, 2.0, 4.0, 8.0), golden, strict=True):
-        bridge = bridge_delta(
-            num_charges=1000, dimension=1_000_000, noise_scale=scale, epsilon=target
-        )
-        assert bridge == pytest.approx(value, rel=0.05)
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_bridge_covers_the_real_distance_of_discrete_and_rounded_noise(scale):
-    """KL and total variation of one coordinate, summed term by term, stay below the formula."""
-    integers = np.arange(-12 * scale, 12 * scale + 1)
-    weights = np.exp(-(integers**2) / (2 * scale**2))
-    discrete = weights / weights.sum()
-    # From the tail's side, so that small differences of the two distribution functions are exact.
-    distance = np.abs(integers)
-    rounded = norm.sf((distance - 0.5) / scale) - norm.sf((distance + 0.5) / scale)
-    divergence = float(np.sum(discrete * np.log(discrete / rounded)))
-    variation = 0.5 * float(np.sum(np.abs(discrete - rounded)))
-    assert 0.9 / (576 * scale**4) < divergence <= 1 / (576 * scale**4)
-    allowed = bridge_delta(num_charges=1, dimension=1, noise_scale=scale, epsilon=0.0)
-    assert 2 * variation <= allowed
-
-
-@given(st.integers(1, 10_000), st.integers(1, 10**8), st.integers(2, MAX_SCALE), st.floats(0, 30))
-def test_bridge_is_never_below_its_formula(num_charges, dimension, scale, target):
-    bridge = bridge_delta(
-        num_charges=num_charges, dimension=dimension, noise_scale=scale, epsilon=target
-    )
-    squared = Fraction(num_charges * dimension, 1152) / scale**4
-    assert Fraction(bridge) ** 2 >= squared * Fraction(1 + math.exp(target)) ** 2
-
-
-def test_bridge_of_an_epsilon_beyond_float64_is_infinity():
-    assert bridge_delta(num_charges=1, dimension=1, noise_scale=2, epsilon=1e6) == math.inf
-
-
-@given(
-    st.floats(0.3, 4.0),
-    st.integers(1, 2000),
-    st.integers(1, 10**7),
-    st.sampled_from([0.5, 1.0, 2.0, 4.0, 8.0, 10.0]),
-    st.sampled_from([1e-5, 1e-6]),
+@pytest.mark.parametrize(
+    ("z", "coins", "golden"),
+    [(z, coins, golden) for z, row in COINS.items() for coins, golden in row.items()],
 )
-def test_grid_is_the_smallest_that_fits(z, num_charges, dimension, target, delta):
-    def share(steps: int) -> float:
-        scale = math.ceil(Fraction(z) * steps)
-        return (
-            bridge_delta(
-                num_charges=num_charges, dimension=dimension, noise_scale=scale, epsilon=target
-            )
-            / delta
-        )
-
-    allowed = [MIN_GRID_STEPS << i for i in range(5)]
-    assert allowed[-1] == MAX_GRID_STEPS
-    fitting = [steps for steps in allowed if z * steps <= MAX_SCALE and share(steps) <= 0.01]
-    chosen = choose_grid_steps(
-        noise_multiplier=z,
-        num_charges=num_charges,
-        dimension=dimension,
-        epsilon=target,
-        delta=delta,
-    )
-    if fitting:
-        assert chosen == fitting[0]
-    added_epsilon, added_delta = bridge_cost(
-        num_charges=num_charges,
-        dimension=dimension,
-        noise_scale=math.ceil(z * chosen),
-        epsilon=target,
-        delta=delta,
-    )
-    assert added_epsilon <= 1e-5 * target
-    assert added_delta <= 0.01 * delta
-    assert (added_epsilon == 0) == bool(fitting)
+def test_a_user_with_several_coins_costs_what_the_mixture_says(z, coins, golden):
+    charges = [(PoissonGaussianEvent(0.01, z, coins), 1000)]
+    value = epsilon(charges, delta=1e-6, relation=ADD_OR_REMOVE_ONE, interval=COARSE)
+    assert value == pytest.approx(golden, rel=1e-3)
 
 
-@pytest.mark.parametrize("scale", [16, 17, 64])
-def test_the_ratio_of_discrete_and_rounded_noise_is_within_its_bound(scale):
-    """|log(p / r)| <= (1 + k^2 / s^2) / (8 s^2) at every integer, in high precision."""
-    with mpmath.workdps(60):
-        s = mpmath.mpf(scale)
-        total = mpmath.nsum(lambda j: mpmath.exp(-(j**2) / (2 * s**2)), [-mpmath.inf, mpmath.inf])
-        for k in [0, 1, scale // 2, scale, 3 * scale, 8 * scale, 20 * scale]:
-            discrete = mpmath.exp(-(mpmath.mpf(k) ** 2) / (2 * s**2)) / total
-            root = s * mpmath.sqrt(2)
-            half = mpmath.mpf(1) / 2
-            rounded = (mpmath.erfc((k - half) / root) - mpmath.erfc((k + half) / root)) / 2
-            ratio = abs(mpmath.log(discrete / rounded))
-            assert 0 < ratio <= (1 + (k / s) ** 2) / (8 * s**2)
-
-
-@pytest.mark.parametrize("scale", [16, 40])
-def test_the_norm_of_noise_exceeds_its_bound_as_rarely_as_claimed(scale):
-    """The tail that the ratio bridge gives away, for a tail that can be counted."""
-    numbers, tail, runs = 50, 3.0, 4000
-    noise = discrete_gaussian(BitStream(bytes(32)), scale, numbers * runs).reshape(runs, numbers)
-    squares = (noise.astype(float) ** 2).sum(axis=1) / scale**2
-    share = (squares > numbers + 2 * math.sqrt(numbers * tail) + 2 * tail).mean()
-    assert share <= math.exp(-tail)
-
-
-def test_ratio_bridge_grows_with_numbers_and_shrinks_with_the_scale():
-    arguments = {"epsilon": 32.0, "delta": 1e-5}
-    costs = [
-        ratio_bridge(num_charges=charges, dimension=10**4, noise_scale=scale, **arguments)
-        for charges, scale in [(10, 1 << 22), (10, 1 << 20), (1000, 1 << 20)]
+def test_different_events_compose_to_their_golden_values():
+    mixed = [
+        (PoissonGaussianEvent(0.01, 1.0), 400),
+        (PoissonGaussianEvent(0.02, 1.2), 300),
+        (PoissonGaussianEvent(0.05, 2.0), 100),
     ]
-    assert sorted(costs) == costs
-    numbers = 1000 * 10**4
-    assert costs[-1][0] == pytest.approx(numbers / 2**40, rel=0.01)
-    assert costs[-1][1] <= 1e-7
+    value = spent(*mixed, delta=1e-6)
+    assert value == pytest.approx(2.53549, rel=1e-4)
+    assert epsilon_rdp(mixed, 1e-6, ADD_OR_REMOVE_ONE) == pytest.approx(2.79631, rel=1e-4)
 
 
-def test_ratio_bridge_refuses_a_scale_that_its_proof_does_not_cover():
-    with pytest.raises(ValueError, match="at least 16"):
-        ratio_bridge(num_charges=1, dimension=1, noise_scale=15, epsilon=1.0, delta=1e-5)
+# Beside 1000 rounds of (.01, 1) at delta 1e-6.
+BESIDE = [
+    (PoissonGaussianEvent(0.01, 20.0), 100, 2.12463, 2.43679),
+    (PoissonGaussianEvent(0.1, 20.0), 100, 2.13558, 2.44671),
+    (GaussianEvent(50.0), 10, 2.14215, 2.45261),
+    (GaussianEvent(10.0), 10, 2.55016, 2.82998),
+]
 
 
-def test_numbers_that_no_grid_serves_are_refused():
-    arguments = {"num_charges": 10**6, "dimension": 10**10, "epsilon": 0.5, "delta": 1e-6}
-    with pytest.raises(ConfigError, match="Train fewer numbers"):
-        choose_grid_steps(noise_multiplier=1.0, **arguments)
+@pytest.mark.parametrize(("event", "count", "golden", "renyi"), BESIDE)
+def test_what_else_is_charged_adds_to_the_rounds(event, count, golden, renyi):
+    charges = [(PoissonGaussianEvent(0.01, 1.0), 1000), (event, count)]
+    assert spent(*charges, delta=1e-6) == pytest.approx(golden, rel=1e-4)
+    assert epsilon_rdp(charges, 1e-6, ADD_OR_REMOVE_ONE) == pytest.approx(renyi, rel=1e-4)
 
 
-def test_noise_scale_never_passes_the_sampler():
-    arguments = {"num_charges": 55, "dimension": 100_000, "epsilon": 13.0, "delta": 1e-6}
-    assert choose_grid_steps(noise_multiplier=4.0, **arguments) == MAX_GRID_STEPS
-    above = math.nextafter(4.0, 5.0)
-    assert math.ceil(above * choose_grid_steps(noise_multiplier=above, **arguments)) <= MAX_SCALE
+def test_several_runs_cost_what_one_run_of_all_their_rounds_does():
+    event = PoissonGaussianEvent(0.01, 1.0)
+    runs = [(event, 300), (GaussianEvent(50.0), 2), (event, 700)]
+    together = [(GaussianEvent(50.0), 2), (event, 1000)]
+    assert spent(*runs, delta=1e-6) == pytest.approx(spent(*together, delta=1e-6), rel=1e-6)
+
+
+def test_always_falling_coins_are_one_larger_sensitivity():
+    several = spent((PoissonGaussianEvent(1.0, 10.0, 4), 20), delta=1e-6)
+    assert several == pytest.approx(9.61740, rel=1e-5)
+    assert spent((GaussianEvent(2.5), 20), delta=1e-6) == pytest.approx(9.61740, rel=1e-5)
+
+
+def test_a_certain_coin_is_no_coin():
+    sampled, plain = PoissonGaussianEvent(1.0, 2.0), GaussianEvent(2.0)
+    assert spent((sampled, 9), delta=1e-5) == pytest.approx(spent((plain, 9), delta=1e-5), rel=2e-5)
+
+
+def test_zeroing_a_user_costs_what_removing_one_does():
+    charges = [(PoissonGaussianEvent(0.02, 1.0, coins), 50) for coins in (1, 2)]
+    for charge in charges:
+        removed = spent(charge, delta=1e-5)
+        assert spent(charge, delta=1e-5, relation=ZERO_OUT) == removed
+
+
+MATRIX = {
+    (PoissonGaussianEvent(0.1, 1.0), ADD_OR_REMOVE_ONE): (PLD, 1.6845),
+    (PoissonGaussianEvent(0.1, 1.0), ZERO_OUT): (PLD, 1.6845),
+    (PoissonGaussianEvent(0.1, 1.0), REPLACE_ONE): (PLD, 1.7892),
+    (PoissonGaussianEvent(0.1, 1.0, 2), ADD_OR_REMOVE_ONE): (PLD, None),
+    (PoissonGaussianEvent(0.1, 1.0, 2), ZERO_OUT): (PLD, None),
+    (PoissonGaussianEvent(0.1, 1.0, 2), REPLACE_ONE): (None, None),
+    (GaussianEvent(1.0), ADD_OR_REMOVE_ONE): (PLD, 4.3772),
+    (GaussianEvent(1.0), ZERO_OUT): (PLD, 4.3772),
+    (GaussianEvent(1.0), REPLACE_ONE): (PLD, 9.9973),
+    (FixedSizeGaussianEvent(100, 10, 2.0), ADD_OR_REMOVE_ONE): (None, None),
+    (FixedSizeGaussianEvent(100, 10, 2.0), ZERO_OUT): (None, None),
+    (FixedSizeGaussianEvent(100, 10, 2.0), REPLACE_ONE): (RDP, 2.2751),
+}
+
+
+@pytest.mark.parametrize(("event", "relation"), MATRIX)
+def test_every_event_and_relation_has_its_accountant_or_is_refused(event, relation):
+    accountant, golden = MATRIX[event, relation]
+    if accountant is None:
+        with pytest.raises(ConfigError, match="No accountant covers"):
+            epsilon([(event, 1)], delta=1e-5, relation=relation)
+        return
+    assert accountant_of([(event, 1)], relation) == accountant
+    value = spent((event, 1), delta=1e-5, relation=relation)
+    if golden is not None:
+        assert value == pytest.approx(golden, rel=2e-4)
+    else:
+        assert value > spent((PoissonGaussianEvent(0.1, 1.0), 1), delta=1e-5)
+
+
+def test_the_matrix_is_complete():
+    kinds = {type(event) for event, _ in MATRIX}
+    assert kinds == {PoissonGaussianEvent, FixedSizeGaussianEvent, GaussianEvent}
+    assert {relation for _, relation in MATRIX} == set(RELATIONS)
+
+
+def test_events_without_an_accountant_in_common_are_refused():
+    charges = [(FixedSizeGaussianEvent(100, 10, 2.0), 1), (GaussianEvent(2.0), 1)]
+    with pytest.raises(ConfigError, match="no accountant in common"):
+        epsilon(charges, delta=1e-5, relation=REPLACE_ONE)
+
+
+def test_a_cohort_of_fixed_size_has_no_privacy_loss_distribution():
+    with pytest.raises(ConfigError, match="No privacy loss distribution"):
+        compose([(FixedSizeGaussianEvent(100, 10, 2.0), 1)], relation=REPLACE_ONE)
+
+
+@pytest.mark.parametrize(
+    ("event", "count", "relation"),
+    [
+        (PoissonGaussianEvent(0.05, 2.0, 3), 30, ADD_OR_REMOVE_ONE),
+        (FixedSizeGaussianEvent(1000, 20, 2.0), 400, REPLACE_ONE),
+        (GaussianEvent(5.0), 12, ZERO_OUT),
+    ],
+)
+def test_the_curve_of_any_event_bounds_every_number_of_charges(event, count, relation):
+    curve = epsilon_curve(event, count, delta=1e-5, relation=relation)
+    assert np.all(np.diff(curve) >= 0)
+    assert curve[-1] == pytest.approx(spent((event, count), delta=1e-5, relation=relation))
+    for charges in (1, count // 2):
+        single = spent((event, charges), delta=1e-5, relation=relation)
+        assert single * (1 - 1e-9) <= curve[charges - 1] <= single * 1.05
