@@ -281,7 +281,7 @@ def make_plan(
         expected_cohort_size=expected_cohort_size,
         spare_attempts=spare_attempts,
         separation=separation,
-        dimension=dimension,
+        dimension=dimension + (quantile is not None),
         is_noised_by_nodes=is_noised_by_nodes,
     )
     if quantile is not None and mechanism in CORRELATED:

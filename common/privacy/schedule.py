@@ -86,7 +86,7 @@ class Schedule:
       num_rounds: T.
       num_charges: T and the spare attempts.
       cohort: units of a round, on average.
-      dimension: P.
+      dimension: numbers that get noise in a release.
       separation: rounds between two participations of a unit; 1 without correlated noise.
       reasons: why each derived number is what it is.
     """

@@ -83,6 +83,7 @@ def privacy_record(
         "separation": plan.separation,
         "grid_steps": plan.grid_steps,
         "dimension": plan.dimension,
+        "sum_dimension": plan.sum_dimension,
         "accounting_delta": plan.accounting_delta,
         "bridge_epsilon": plan.bridge_epsilon,
         "bridge_delta": plan.bridge_delta,
