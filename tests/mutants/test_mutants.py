@@ -1,0 +1,65 @@
+"""The catalogue of seeded bugs fits the source, and its quick part is killed."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from mutants.catalogue import MUTANTS
+from mutants.mutant import Mutant, MutantError, missing_tests
+from mutants.run import ROOT, broken_without_bugs, run_mutants
+
+QUICK = [mutant for mutant in MUTANTS if mutant.is_quick]
+
+
+def test_there_are_enough_mutants_and_no_two_of_one_name() -> None:
+    assert len(MUTANTS) >= 40
+    assert max(Counter(mutant.name for mutant in MUTANTS).values()) == 1
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_mutant_fits_the_source_and_names_tests_that_exist(mutant: Mutant) -> None:
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    assert mutant.apply(source) != source
+    assert mutant.killed_by
+    assert missing_tests(mutant, ROOT) == []
+
+
+def test_no_mutant_is_killed_by_a_name_that_it_does_not_know(tmp_path: Path) -> None:
+    for number, mutant in enumerate(MUTANTS):
+        source = (ROOT / mutant.file).read_text(encoding="utf-8")
+        (tmp_path / f"mutant_{number}.py").write_text(mutant.apply(source), encoding="utf-8")
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F823"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("source", ["x = 1", "a = 1\na = 1\n"])
+def test_a_mutant_whose_text_is_absent_or_ambiguous_is_refused(source: str) -> None:
+    mutant = Mutant("m", "common/errors.py", {"a = 1": "a = 2"}, ("t::t",))
+    with pytest.raises(MutantError, match="must stand there once"):
+        mutant.apply(source)
+
+
+def test_a_mutant_that_is_no_python_is_refused() -> None:
+    with pytest.raises(MutantError, match="no Python"):
+        Mutant("m", "common/errors.py", {"a = 1": "a = ("}, ("t::t",)).apply("a = 1")
+
+
+def test_a_change_that_no_test_notices_is_alive() -> None:
+    text = '"""The sum over nobody."""'
+    harmless = Mutant(
+        "another comment",
+        "common/privacy/summation.py",
+        {text: '"""The sum of nobody."""'},
+        ("tests/common/privacy/test_summation.py::test_sum_over_nobody_is_zero",),
+    )
+    (verdict,) = run_mutants([harmless], processes=1)
+    assert not verdict.is_killed
+
+
+def test_the_quick_mutants_are_killed_and_their_tests_pass_without_them() -> None:
+    assert len(QUICK) >= 5
+    assert broken_without_bugs(QUICK) is None
+    assert [verdict for verdict in run_mutants(QUICK) if not verdict.is_killed] == []
