@@ -94,7 +94,7 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
             clipping_norm=float(about["clipping_norm"]),
         )
         is_whole = about["content_sha256"] == _content_sha256(checkpoint)
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return checkpoint if is_whole else None
 

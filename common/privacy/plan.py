@@ -165,7 +165,10 @@ def plan_from_json(text: str) -> PrivacyPlan:
     Raises:
       ValueError, TypeError, KeyError: the text is not a plan.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(content, dict) or not isinstance(content.get("charges"), list):
         raise ValueError("the text is not a plan")
     charges = tuple(

@@ -1,11 +1,16 @@
 """`python -m fuzz --inputs 1000000`: every parser, a table, and exit code 1 on a finding."""
 
 import argparse
+import multiprocessing
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 
-from fuzz.run import MAX_SECONDS, fuzz
+from fuzz.run import MAX_SECONDS, Report, fuzz
 from fuzz.targets import TARGETS
+
+
+def _job(job: tuple[str, int, int]) -> tuple[str, Report]:
+    name, num_inputs, seed = job
+    return name, fuzz(name, num_inputs=num_inputs, seed=seed)
 
 
 def main() -> int:
@@ -16,16 +21,12 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(TARGETS), help="one parser")
     asked = parser.parse_args()
     print(f"{'parser':18}{'inputs':>10}{'accepted':>10}{'seconds':>9}{'slowest':>9}{'MiB':>6}")
-    num_findings = 0
-    with ProcessPoolExecutor(asked.processes, max_tasks_per_child=1) as executor:
-        running = {
-            executor.submit(fuzz, name, num_inputs=asked.inputs, seed=asked.seed): name
-            for name in asked.only or TARGETS
-        }
-        for done in as_completed(running):
-            report = done.result()
+    num_findings, jobs = 0, [(n, asked.inputs, asked.seed) for n in asked.only or TARGETS]
+    # A process per parser, so that its largest resident set is its own.
+    with multiprocessing.get_context("fork").Pool(asked.processes, maxtasksperchild=1) as pool:
+        for name, report in pool.imap_unordered(_job, jobs):
             print(
-                f"{running[done]:18}{report.num_inputs:10,}{report.num_accepted:10,}"
+                f"{name:18}{report.num_inputs:10,}{report.num_accepted:10,}"
                 f"{report.seconds:9.1f}{report.slowest:9.3f}{report.grown_bytes >> 20:6}",
                 flush=True,
             )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from fuzz.changes import change_bytes, change_tree
 
 from common.messages import (
     EvaluateReply,
@@ -24,6 +23,7 @@ from common.messages import (
 )
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
+from fuzz.changes import change_bytes, change_tree
 
 P = 6
 ADAPTER = np.linspace(-1, 1, P, dtype=np.float32)

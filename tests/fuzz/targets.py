@@ -10,9 +10,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from fuzz.changes import change_bytes, change_tree
-from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS
-from fuzz.messages import MESSAGES, make_message
 
 from common.config import RunConfig, from_flat, load_config, to_flat, to_toml
 from common.errors import (
@@ -30,6 +27,9 @@ from common.privacy.plan import plan_from_json
 from common.privacy.rows import History
 from common.sources import read_batches
 from common.users import Columns, parse_messages, to_example
+from fuzz.changes import change_bytes, change_tree
+from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS
+from fuzz.messages import MESSAGES, make_message
 from server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 
 Make = Callable[[Random], Any]
@@ -53,8 +53,19 @@ class Target:
 
 # Configuration
 
-TOML = to_toml(RunConfig()).encode()
 FLAT = to_flat(RunConfig())
+PARAGRAPHS = to_toml(RunConfig()).split("\n\n")
+
+
+def make_flat(rng: Random) -> Any:
+    """A few of the settings, changed."""
+    return change_tree(rng, {key: FLAT[key] for key in rng.sample(list(FLAT), 5)})
+
+
+def make_toml(rng: Random) -> bytes:
+    """A few paragraphs of a file, changed."""
+    paragraphs = rng.sample(PARAGRAPHS, 2)
+    return change_bytes(rng, "\n\n".join(paragraphs).encode())
 
 
 def parse_toml(content: bytes, folder: Path) -> None:
@@ -200,7 +211,9 @@ JSONL = b"".join(
         {"user_id": "b\u0107b", "text": "\u2603", "chat": None},
     )
 )
-CSV = 'user_id,text,chat\nann,"a ""quoted"", text",\n7,"two\nlines",x\nb\u0107b,\u2603,[]\n'.encode()
+CSV = (
+    'user_id,text,chat\nann,"a ""quoted"", text",\n7,"two\nlines",x\nb\u0107b,\u2603,[]\n'.encode()
+)
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
 
@@ -240,8 +253,8 @@ def make_chat(rng: Random) -> object:
 
 LEDGER_ERRORS = (LedgerDamagedError, LedgerLockedError, DiskError)
 TARGETS: Mapping[str, Target] = {
-    "config.toml": Target(lambda rng: change_bytes(rng, TOML), parse_toml, (ConfigError,)),
-    "run config": Target(lambda rng: change_tree(rng, FLAT), parse_flat, (ConfigError,)),
+    "config.toml": Target(make_toml, parse_toml, (ConfigError,)),
+    "run config": Target(make_flat, parse_flat, (ConfigError,)),
     **{name: message_target(name) for name in MESSAGES},
     "ledger rows": Target(make_rows, parse_rows, (LedgerDamagedError,)),
     "ledger file": Target(lambda rng: change_bytes(rng, LEDGER), parse_ledger, LEDGER_ERRORS),

@@ -57,9 +57,7 @@ def missing_tests(mutant: Mutant, root: Path) -> list[str]:
         file = root / path
         tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
         found = {
-            node.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
         } | {
             target.id
             for node in ast.walk(tree)

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from mutants.catalogue import MUTANTS
 from mutants.mutant import Mutant, MutantError, missing_tests
 from mutants.run import ROOT, broken_without_bugs, run_mutants

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from server_path import C, K, NUM_USERS, P, add, arrived, node_reply, odd_update, squares
+from server_path import NUM_USERS, C, K, P, add, arrived, node_reply, odd_update, squares
 
 from common.privacy.clipping import clip_to_grid
 from common.privacy.summation import UpdateSum
