@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from mutants.catalogue import MUTANTS
+from mutants.mutant import table
 from mutants.run import broken_without_bugs, run_mutants
 
 
@@ -11,7 +12,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("--only", default="", help="mutants whose name or file holds this text")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of docs/assurance.md")
     asked = parser.parse_args()
+    if asked.table:
+        print("\n".join(table(MUTANTS)))
+        return 0
     chosen = [m for m in MUTANTS if asked.only in m.name or asked.only in m.file]
     if problem := broken_without_bugs(chosen):
         print(f"The tests fail without any bug:\n{problem}")

@@ -1,7 +1,7 @@
 """One seeded bug: a small change of a source file, and the tests that must fail because of it."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,3 +68,12 @@ def missing_tests(mutant: Mutant, root: Path) -> list[str]:
         if not names or not set(names) <= found:
             missing.append(test)
     return missing
+
+
+def table(mutants: Sequence[Mutant]) -> list[str]:
+    """The rows of the table in docs/assurance.md: the bug, its file, the tests that kill it."""
+    rows = ["| bug | file | killed by |", "|---|---|---|"]
+    for mutant in mutants:
+        tests = [test.rpartition("/")[2].replace(".py::", ": ") for test in mutant.killed_by]
+        rows.append(f"| {mutant.name} | `{mutant.file}` | {'; '.join(f'`{t}`' for t in tests)} |")
+    return rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mutants.catalogue import MUTANTS
-from mutants.mutant import Mutant, MutantError, missing_tests
+from mutants.mutant import Mutant, MutantError, missing_tests, table
 from mutants.run import ROOT, broken_without_bugs, run_mutants
 
 QUICK = [mutant for mutant in MUTANTS if mutant.is_quick]
@@ -25,6 +25,14 @@ def test_each_mutant_fits_the_source_and_names_tests_that_exist(mutant: Mutant) 
     assert mutant.apply(source) != source
     assert mutant.killed_by
     assert missing_tests(mutant, ROOT) == []
+
+
+def test_the_page_shows_this_catalogue() -> None:
+    """`python -m mutants --table` prints it."""
+    page = (ROOT / "docs" / "assurance.md").read_text(encoding="utf-8").splitlines()
+    rows = table(MUTANTS)
+    start = page.index(rows[0])
+    assert page[start : start + len(rows)] == rows
 
 
 def test_no_mutant_is_killed_by_a_name_that_it_does_not_know(tmp_path: Path) -> None:
