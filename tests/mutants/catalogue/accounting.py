@@ -2,68 +2,72 @@
 
 from mutants.mutant import Mutant
 
+BRIDGE = "common/privacy/bridge.py"
+SCHEDULE = "common/privacy/schedule.py"
+MULTIPLIER = "common/privacy/multiplier.py"
 SOURCE = "common/privacy/accounting.py"
 EVENTS = "common/privacy/events.py"
-PLAN = "common/privacy/plan.py"
-TEST_ACCOUNTING = "tests/common/privacy/test_accounting.py::"
 TEST_EVENTS = "tests/common/privacy/test_events.py::"
 TEST_PLAN = "tests/common/privacy/test_plan.py::"
 
-SPENT = """        num_charges=schedule.num_charges,
-        delta=schedule.accounting_delta,
-        interval=interval,
-"""
+GOLDEN = "tests/golden/test_epsilon.py::test_each_kind_of_event_has_its_golden_epsilon"
+BRIDGE_TERM = "tests/golden/test_epsilon.py::test_the_bridge_term_has_its_golden_values"
+SAMPLERS = "tests/properties/test_sampler_events.py::test_each_sampler_is_charged_for_what_it_does"
+COUNTS = "counts.get(self.mechanism, self.num_charges)),)"
 
 ACCOUNTING = (
     Mutant(
         "Renyi DP reported instead of the PLD",
         SOURCE,
         {
-            "    return _read(one.self_compose(num_charges), delta)": (
-                "    return epsilon_rdp(\n"
-                "        sampling_probability=sampling_probability,\n"
-                "        noise_multiplier=noise_multiplier,\n"
-                "        num_charges=num_charges,\n"
-                "        delta=delta,\n"
-                "    )"
+            "    return _read(compose(charged, relation=relation, interval=interval), delta)": (
+                "    return epsilon_rdp(charged, delta, relation) * ROUND_UP"
             )
         },
-        (TEST_ACCOUNTING + "test_poisson_subsampled_gaussian_has_its_golden_values",),
+        (GOLDEN,),
     ),
     Mutant(
         "only the direction of an added user",
         SOURCE,
         {"composed.get_epsilon_for_delta(delta)": "composed._pmf_add.get_epsilon_for_delta(delta)"},
-        (TEST_ACCOUNTING + "test_the_worse_direction_decides",),
+        (GOLDEN,),
     ),
     Mutant(
         "epsilon rounded down",
         SOURCE,
-        {"_ROUND_UP = 1 + 1e-6": "_ROUND_UP = 1 - 1e-6"},
-        (TEST_ACCOUNTING + "test_the_accountant_of_dp_accounting_alone_agrees",),
+        {"ROUND_UP = 1 + 1e-6": "ROUND_UP = 1 - 1e-6"},
+        ("tests/golden/test_epsilon.py::test_epsilon_is_rounded_up_and_never_down",),
     ),
     Mutant(
         "sampling counted twice as amplification",
         SOURCE,
-        {
-            "        sampling_prob=sampling_probability,\n": "        sampling_prob=sampling_probability**2,\n"
-        },
-        (
-            TEST_ACCOUNTING + "test_without_sampling_the_bound_is_the_exact_gaussian_and_not_below",
-            TEST_ACCOUNTING + "test_poisson_subsampled_gaussian_has_its_golden_values",
-        ),
+        {"        sampling_prob=probability,\n": "        sampling_prob=probability**2,\n"},
+        (GOLDEN,),
+    ),
+    Mutant(
+        "several coins of a user composed as one",
+        SOURCE,
+        {"if isinstance(event, PoissonGaussianEvent) and event.num_coins > 1:": "if False:"},
+        (GOLDEN,),
+    ),
+    Mutant(
+        "independent Gaussians composed as one",
+        SOURCE,
+        {"event.noise_multiplier / math.sqrt(count)": "event.noise_multiplier"},
+        (GOLDEN,),
     ),
     Mutant(
         "the bridge term forgets the number of rounds",
-        SOURCE,
+        BRIDGE,
         {"math.sqrt(num_charges * dimension / 1152)": "math.sqrt(dimension / 1152)"},
-        (TEST_ACCOUNTING + "test_bridge_term_has_its_golden_values",),
+        (BRIDGE_TERM,),
+        is_quick=True,
     ),
     Mutant(
         "the bridge term without e^epsilon",
-        SOURCE,
+        BRIDGE,
         {"return (1 + math.exp(epsilon)) * variation * _ROUND_UP": "return variation * _ROUND_UP"},
-        (TEST_ACCOUNTING + "test_bridge_covers_the_real_distance_of_discrete_and_rounded_noise",),
+        (BRIDGE_TERM,),
     ),
     Mutant(
         "several coins of a user accounted as one",
@@ -87,7 +91,7 @@ ACCOUNTING = (
                 "return PoissonGaussianEvent(self.cohort_size / self.num_units, noise_multiplier)"
             )
         },
-        ("tests/properties/test_sampler_events.py::test_each_sampler_is_charged_for_what_it_does",),
+        (SAMPLERS,),
     ),
     Mutant(
         "a sampler that forgets its coins",
@@ -97,7 +101,7 @@ ACCOUNTING = (
                 "return PoissonGaussianEvent(self.probability, noise_multiplier)"
             )
         },
-        ("tests/properties/test_sampler_events.py::test_each_sampler_is_charged_for_what_it_does",),
+        (SAMPLERS,),
     ),
     Mutant(
         "charged for more noise than is added",
@@ -111,34 +115,39 @@ ACCOUNTING = (
     ),
     Mutant(
         "the bridge ignored in the plan",
-        PLAN,
+        MULTIPLIER,
         {"        bridge_delta=added_delta,\n": "        bridge_delta=0.0,\n"},
         (TEST_PLAN + "test_the_parts_of_delta_fit_into_delta",),
     ),
     Mutant(
         "epsilon read at the whole delta",
-        PLAN,
+        SCHEDULE,
         {"ACCOUNTING_SHARE = 0.99": "ACCOUNTING_SHARE = 1.0"},
         (TEST_PLAN + "test_the_parts_of_delta_fit_into_delta",),
     ),
     Mutant(
         "spare attempts outside the promise",
-        PLAN,
-        {SPENT: SPENT.replace("schedule.num_charges", "schedule.num_rounds")},
+        SCHEDULE,
+        {COUNTS: COUNTS.replace("num_charges", "num_rounds")},
         (TEST_PLAN + "test_promise_holds_for_a_second_accountant",),
     ),
     Mutant(
         "a given noise that misses the target is taken",
-        PLAN,
+        MULTIPLIER,
         {
-            "    if spent > schedule.target_epsilon:\n": "    if spent > 2 * schedule.target_epsilon:\n"
+            "    if spent > schedule.target_epsilon:\n": (
+                "    if spent > 2 * schedule.target_epsilon:\n"
+            ),
+            "    if spent + added_epsilon > schedule.target_epsilon:\n": (
+                "    if spent > 2 * schedule.target_epsilon:\n"
+            ),
         },
         (TEST_PLAN + "test_given_noise_just_below_the_calibrated_one_is_refused",),
     ),
     Mutant(
         "delta of 1/N allowed",
-        PLAN,
-        {"if delta >= 1 / num_users:": "if delta > 1 / num_users:"},
+        SCHEDULE,
+        {"    if delta >= 1 / protected:": "    if delta > 1 / protected:"},
         (TEST_PLAN + "test_delta_of_one_over_n_or_more_is_refused",),
     ),
     Mutant(

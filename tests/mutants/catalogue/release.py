@@ -87,9 +87,15 @@ RELEASE = (
         (TEST_MECHANISM + "test_the_norm_finds_the_quantile_of_five_distributions",),
     ),
     Mutant(
-        "sampler accepts with the wrong variance",
+        "sampler forgets half a square",
         NOISE,
-        {"denominator = 2 * scale * scale": "denominator = scale * scale"},
+        {"((rest, scale), (whole % 2, 2))": "((rest, scale),)"},
+        (TEST_NOISE + "test_small_scales_have_the_exact_masses",),
+    ),
+    Mutant(
+        "sampler forgets what is left of the square",
+        NOISE,
+        {"survives = _bernoulli_exp_half_square(bits, rest, scale)": ("survives = rest < scale")},
         (TEST_NOISE + "test_small_scales_have_the_exact_masses",),
     ),
     Mutant(
