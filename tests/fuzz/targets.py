@@ -259,7 +259,7 @@ TARGETS: Mapping[str, Target] = {
     "ledger rows": Target(make_rows, parse_rows, (LedgerDamagedError,)),
     "ledger file": Target(lambda rng: change_bytes(rng, LEDGER), parse_ledger, LEDGER_ERRORS),
     "checkpoint": Target(make_checkpoint, parse_sealed, (ValueError,)),
-    "plan.json": Target(make_plan_text, parse_plan, (ValueError, TypeError)),
+    "plan.json": Target(make_plan_text, parse_plan, (ValueError, TypeError, KeyError)),
     "event": Target(lambda rng: change_tree(rng, EVENT), parse_event, (ValueError,)),
     "users.jsonl": Target(make_jsonl, parse_users("jsonl"), (DataError,)),
     "users.csv": Target(lambda rng: change_bytes(rng, CSV), parse_users("csv"), (DataError,)),

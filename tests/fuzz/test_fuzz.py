@@ -14,6 +14,8 @@ ONCE_ESCAPED = {
     "an array of 5000 arrays": ("config.toml", b"x = " + b"[" * 5000),
     "a path longer than any": ("config.toml", b'[data]\npath = "' + b"A" * 5000 + b'"\n'),
     "a plan of 5000 arrays": ("plan.json", b"[" * 5000),
+    "a plan whose charges are numbers": ("plan.json", b'{"charges": [1]}'),
+    "a plan with an endless count": ("plan.json", b'{"charges": [{"count": Infinity}]}'),
     "a column whose name is not UTF-8": ("users.csv", b"user_id,text,ch\xe4t\nann,Hi,\n"),
 }
 
