@@ -35,7 +35,6 @@ DURABILITY = (
             )
         },
         (ORDER,),
-        is_quick=True,
     ),
     Mutant(
         "published before the release row",

@@ -13,7 +13,6 @@ WIRE = (
         AGGREGATION,
         {" or not is_within(reply.total.total, limit)": ""},
         (TEST_AGGREGATION + "test_invalid_reply_contributes_zero_and_others_count",),
-        is_quick=True,
     ),
     Mutant(
         "a node may send what all users together could",
