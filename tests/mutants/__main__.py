@@ -11,6 +11,7 @@ from mutants.run import broken_without_bugs, run_mutants
 def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("--only", default="", help="mutants whose name or file holds this text")
+    parser.add_argument("--quick", action="store_true", help="those of the default test run")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print the table of docs/assurance.md")
     asked = parser.parse_args()
@@ -18,7 +19,8 @@ def main() -> int:
         print("\n".join(table(MUTANTS)))
         return 0
     chosen = [m for m in MUTANTS if asked.only in m.name or asked.only in m.file]
-    if problem := broken_without_bugs(chosen):
+    chosen = [m for m in chosen if m.is_quick] if asked.quick else chosen
+    if problem := broken_without_bugs(chosen, processes=asked.processes):
         print(f"The tests fail without any bug:\n{problem}")
         return 1
     survivors = 0

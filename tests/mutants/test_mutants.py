@@ -1,5 +1,6 @@
 """The catalogue of seeded bugs fits the source, and its quick part is killed."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ import pytest
 
 from mutants.catalogue import MUTANTS
 from mutants.mutant import Mutant, MutantError, missing_tests, table
-from mutants.run import ROOT, broken_without_bugs, run_mutants
+from mutants.run import ROOT
 
 QUICK = [mutant for mutant in MUTANTS if mutant.is_quick]
 
@@ -56,19 +57,35 @@ def test_a_mutant_that_is_no_python_is_refused() -> None:
         Mutant("m", "common/errors.py", {"a = 1": "a = ("}, ("t::t",)).apply("a = 1")
 
 
-def test_a_change_that_no_test_notices_is_alive() -> None:
-    text = '"""The sum over nobody."""'
-    harmless = Mutant(
-        "another comment",
-        "common/privacy/summation.py",
-        {text: '"""The sum of nobody."""'},
-        ("tests/common/privacy/test_summation.py::test_sum_over_nobody_is_zero",),
+HARMLESS = """
+from mutants.mutant import Mutant
+from mutants.run import run_mutants
+harmless = Mutant(
+    "another comment",
+    "common/privacy/summation.py",
+    {"The sum over nobody.": "The sum of nobody."},
+    ("tests/common/privacy/test_summation.py::test_sum_over_nobody_is_zero",),
+)
+broken = Mutant("no test", harmless.file, harmless.changes, ("tests/absent.py::test_absent",))
+print([verdict.is_killed for verdict in run_mutants([harmless, broken])])
+"""
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A process that has not loaded the code under test."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    (verdict,) = run_mutants([harmless], processes=1)
-    assert not verdict.is_killed
+
+
+def test_a_change_that_no_test_notices_and_a_test_that_is_absent_kill_nothing() -> None:
+    done = run_python("-c", HARMLESS)
+    assert done.stdout.strip() == "[False, False]", done.stderr
 
 
 def test_the_quick_mutants_are_killed_and_their_tests_pass_without_them() -> None:
-    assert len(QUICK) >= 5
-    assert broken_without_bugs(QUICK) is None
-    assert [verdict for verdict in run_mutants(QUICK) if not verdict.is_killed] == []
+    done = run_python("-m", "mutants", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" killed ") == len(QUICK) >= 5
