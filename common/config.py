@@ -154,7 +154,7 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or nested too deeply
             raise ConfigError([f"{path}: is not TOML ({error})."]) from error
         flat = _located(_flatten(content), path.parent)
     return from_flat({**flat, **_located(overrides or {}, Path())})
@@ -173,7 +173,7 @@ def parse_override(text: str) -> tuple[str, object]:
         raise ConfigError([f'--set {text}: write section.key=value, as in "run.rounds=20".'])
     try:
         return key.strip(), tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), raw
 
 
@@ -203,14 +203,22 @@ def _located(flat: Mapping[str, object], folder: Path) -> dict[str, object]:
     located = dict(flat)
     for key in ("data.path", "data.evaluation-path", "model.base"):
         value = flat.get(key)
-        if isinstance(value, str) and value not in ("", "demo") and (folder / value).exists():
+        if isinstance(value, str) and value not in ("", "demo") and _exists(folder / value):
             located[key] = str((folder / value).resolve())
-    if isinstance(output := flat.get("run.output-dir"), str):
+    output = flat.get("run.output-dir")
+    if isinstance(output, str) and "\0" not in output:
         located["run.output-dir"] = str((folder / output).resolve())
     for key in LEDGER_KEYS:
         if isinstance(value := flat.get(key), str) and value:
             located[key] = str((folder / value).resolve())
     return located
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a text that no file can have as its name
+        return False
 
 
 def _unknown(key: str, known: Mapping[str, Setting]) -> str:

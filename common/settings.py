@@ -7,6 +7,7 @@ from typing import Any
 
 Scalar = bool | int | float | str
 AUTO = "auto"
+_BEYOND_FLOAT = 1 << 1023
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read_value(key: str, value: object, about: Setting) -> tuple[Any, str | None
     if about.is_auto and value == AUTO:
         return None, None
     if about.kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < _BEYOND_FLOAT else math.inf
     shown = f'"{value}"' if isinstance(value, str) else f"{value}"
     problem = f"{key} = {shown}: must be {about.allowed()}."
     if isinstance(value, bool) != (about.kind is bool) or not isinstance(value, about.kind):

@@ -62,6 +62,8 @@ def read_batches(source: Path | str, columns: Columns, batch_rows: int) -> Itera
         yield from _reader_of(source)(source, columns, batch_rows)
     except pa.ArrowException as error:
         raise DataError([f"{source}: {_what_is_wrong(error)}"]) from error
+    except UnicodeDecodeError as error:  # of the name of a column
+        raise DataError([f"{source}: not UTF-8. Convert the file."]) from error
     except OSError as error:  # Arrow says so of damaged files too, without a strerror
         raise DataError(
             [f"{source}: cannot be read ({error.strerror or 'damaged'}). Restore the file."]

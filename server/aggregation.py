@@ -9,6 +9,7 @@ from common.privacy.clipping import is_within
 from common.privacy.mechanism import NoisedSum
 from common.privacy.summation import UpdateSum
 
+MAX_SUM = 1 << 62
 MAX_NOISED = 1 << 53
 MAX_NOISED_PARTS = 512  # so many of them stay below 2^62
 
@@ -39,8 +40,10 @@ def add_replies(
 
     **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
     how units are spread over nodes. A reply of another round, layout or length, or one that no
-    `max_units_per_node` clipped updates could make (L2 norm above that many K), contributes zero;
-    so does one that takes the sum beyond what all units together could make.
+    `max_units_per_node` clipped updates could make (L2 norm above that many K), contributes zero.
+    Each reply is judged by itself: were one refused for what others hold, a hostile node could let
+    a single user decide whether a whole node counts. So that nothing overflows, no more replies
+    are added than 2^62 over that norm.
 
     Args:
       replies: at most one per node.
@@ -52,14 +55,14 @@ def add_replies(
       int64 sum of P entries, and of the clip bits where they were asked for; sensitive.
     """
     total = UpdateSum.zeros(request.sum_dimension)
-    limit, node_limit = (n * request.grid_steps for n in (num_units, max_units_per_node))
+    limit = min(num_units, max_units_per_node) * request.grid_steps
+    room = MAX_SUM // limit
     for reply in _ours(replies, request):
-        if isinstance(reply.total, NoisedSum):
+        if isinstance(reply.total, NoisedSum) or not is_within(reply.total.total, limit):
             continue
-        if not is_within(reply.total.total, min(limit, node_limit)):
-            continue
-        if is_within(total.total + reply.total.total, limit):
+        if room > 0:
             total.merge(reply.total)
+            room -= 1
     return total
 
 

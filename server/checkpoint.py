@@ -100,7 +100,7 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
             row=_row(about, arrays),
         )
         is_whole = about["content_sha256"] == _content_sha256(checkpoint)
-    except (SafetensorError, KeyError, TypeError, ValueError):
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return checkpoint if is_whole else None
 

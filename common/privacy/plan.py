@@ -203,16 +203,22 @@ def plan_from_json(text: str) -> PrivacyPlan:
     Raises:
       ValueError, TypeError, KeyError: the text is not a plan.
     """
-    content = json.loads(text)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(content, dict) or not isinstance(content.get("charges"), list):
         raise ValueError("the text is not a plan")
-    charges = tuple(
-        (from_body({k: v for k, v in body.items() if k != "count"}), int(body["count"]))
-        for body in content["charges"]
-    )
+    charges = tuple(_read_charge(body) for body in content["charges"])
     quantile = content.get("quantile") and QuantileClipping(**content["quantile"])
     matrix = content.get("matrix") and matrix_from_body(content["matrix"])
     return PrivacyPlan(**content | {"charges": charges, "quantile": quantile, "matrix": matrix})
+
+
+def _read_charge(body: object) -> tuple[Event, int]:
+    if not isinstance(body, dict) or type(body.get("count")) is not int:
+        raise ValueError("not a charge and its count")
+    return from_body({k: v for k, v in body.items() if k != "count"}), int(body["count"])
 
 
 def make_plan(

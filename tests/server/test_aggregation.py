@@ -54,7 +54,15 @@ def test_replies_that_are_too_large_together_never_overflow() -> None:
         num_units=num_users,
         max_units_per_node=num_users,
     )
-    np.testing.assert_array_equal(total.total, [num_users * K - 5, 0, 0])
+    np.testing.assert_array_equal(total.total, [num_users * K, 0, 0])
+
+
+def test_a_reply_counts_whatever_other_replies_hold() -> None:
+    """Else a hostile node that fills the sum would let one user decide whether a node counts."""
+    largest = reply([10 * K, 0, 0])
+    replies = [largest, largest, reply([5, 0, 0]), reply([0, 7, 0])]
+    total = add_replies(replies, REQUEST, num_units=10, max_units_per_node=10)
+    np.testing.assert_array_equal(total.total, [20 * K + 5, 7, 0])
 
 
 def test_largest_possible_sum_is_accepted() -> None:

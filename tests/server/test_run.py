@@ -88,6 +88,18 @@ def test_a_damaged_plan_is_refused(config: RunConfig, plan: PrivacyPlan) -> None
         load_run(made.path)
 
 
+def test_a_configuration_changed_after_the_plan_is_refused(
+    config: RunConfig, plan: PrivacyPlan
+) -> None:
+    made = create_run(config, plan)
+    path = made.path / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("clipping-norm = 0.5", "clipping-norm = 0.6"))
+    assert path.read_text() != text
+    with pytest.raises(PlanDiffersError, match="changed after the plan"):
+        load_run(made.path)
+
+
 def test_the_curve_ends_at_the_promise(plan: PrivacyPlan) -> None:
     curve = epsilon_curve_of(plan)
     assert len(curve) == plan.num_charges

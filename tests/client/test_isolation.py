@@ -1,0 +1,83 @@
+"""One user against the others: whoever fails, is huge or is hostile moves her own point alone."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from numpy.typing import NDArray
+
+from client.cohort import CohortEngine, LocalTraining
+from client.node import LocalData, Node
+from common.adapter import lay_out
+from common.messages import TrainRequest
+from common.privacy.sampling import Draw
+from common.users import Example, InMemoryUsers
+
+K = 1 << 20
+Sums = Callable[[Sequence[Sequence[str]]], NDArray[np.int64]]
+ORDINARY = [["w3 w4 w5 w6"], ["w7 w8", "w9 w10 w11"], ["w12 w13 w14"]]
+ODD: dict[str, list[str]] = {
+    "huge": [" ".join(f"w{3 + i % 50}" for i in range(100))] * 300,
+    "long": ["w5 " * 4000],
+    "repetitive": ["w3 w3 w3 w3 w3 w3"] * 2,
+    "without text": ["", "   "],
+    "unknown words": ["zebra \x00 \ud7ff ☃"] * 2,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save("llama", tmp_path_factory.mktemp("models"))
+
+
+def node_sum(place: Path, texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """What a node with these users answers; a user's first text is also her name."""
+    base = tiny.load(place)
+    layout = lay_out(base, kind="ffa-lora", rank=2, alpha=4.0, target_modules=None)
+    users = InMemoryUsers([(of[0], [Example(text=text) for text in of]) for of in texts])
+    node = Node(
+        units=users,
+        evaluation_users=users,
+        engine=CohortEngine(base, layout, slots=2, pass_tokens=256),
+        tokenizer=base.tokenizer,
+        layout=layout,
+        data=LocalData("causal-lm", (), 32, 4, "random", 2, 1, None),
+        training=LocalTraining("sgd", 50.0),
+        max_evaluation_users=1,
+    )
+    request = TrainRequest(1, layout.start, layout.sha256, Draw(), 0.5, K, 0, 0, 4)
+    reply = node.train(request)
+    return reply.total.total
+
+
+@pytest.fixture(scope="module")
+def sums(place: Path) -> Sums:
+    return functools.partial(node_sum, place)
+
+
+@pytest.fixture(scope="module")
+def ordinary(sums: Sums) -> NDArray[np.int64]:
+    return sums(ORDINARY)
+
+
+def squares(point: NDArray[np.int64]) -> int:
+    return sum(int(entry) ** 2 for entry in point)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_every_kind_of_user_moves_the_sum_by_at_most_k(
+    name: str, sums: Sums, ordinary: NDArray[np.int64]
+) -> None:
+    """And by exactly what she would add alone: the points of the others are the same bits."""
+    moved = sums([ORDINARY[0], ODD[name], *ORDINARY[1:]]) - ordinary
+    assert squares(moved) <= K**2
+    assert moved.tobytes() == sums([ODD[name]]).tobytes()
+
+
+def test_users_who_train_reach_the_bound(sums: Sums, ordinary: NDArray[np.int64]) -> None:
+    """Their updates are clipped, so the bound above is tight."""
+    assert squares(sums([ODD["huge"]])) > 0.99 * K**2
+    assert ordinary.any()

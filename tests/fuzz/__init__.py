@@ -1,0 +1,1 @@
+"""Random, structure-aware fuzzing of every parser; `python -m fuzz` runs it."""

@@ -1,0 +1,208 @@
+"""Bugs on the node: who is drawn, how an update is clipped, what one user does to another."""
+
+from mutants.mutant import Mutant
+
+CLIPPING = "common/privacy/clipping.py"
+SAMPLING = "common/privacy/sampling.py"
+SUMMATION = "common/privacy/summation.py"
+COHORT = "client/cohort.py"
+NODE = "client/node.py"
+TEST_CLIPPING = "tests/common/privacy/test_clipping.py::"
+TEST_SAMPLING = "tests/common/privacy/test_sampling.py::"
+TEST_COHORT = "tests/client/test_cohort.py::"
+ISOLATION = "tests/client/test_isolation.py::"
+
+CLIPPED = """        return clip_to_grid(
+            update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
+        )
+"""
+
+CONTRIBUTION = (
+    Mutant(
+        "user clip missing",
+        NODE,
+        {
+            CLIPPED: (
+                "        steps = update.astype(np.float64) / request.clipping_norm\n"
+                "        return np.trunc(steps * request.grid_steps).astype(np.int64)\n"
+            )
+        },
+        (ISOLATION + "test_every_kind_of_user_moves_the_sum_by_at_most_k",),
+    ),
+    Mutant(
+        "clip per tensor, with C each",
+        NODE,
+        {
+            CLIPPED: (
+                "        return np.concatenate([\n"
+                "            clip_to_grid(\n"
+                "                part,\n"
+                "                clipping_norm=request.clipping_norm,\n"
+                "                grid_steps=request.grid_steps,\n"
+                "            )\n"
+                "            for part in np.array_split(update, 2)\n"
+                "        ])\n"
+            )
+        },
+        (ISOLATION + "test_every_kind_of_user_moves_the_sum_by_at_most_k",),
+    ),
+    Mutant(
+        "sum weighted by the size of the update",
+        NODE,
+        {CLIPPED: CLIPPED.rstrip("\n") + " * (1 + int(np.linalg.norm(update)))\n"},
+        (ISOLATION + "test_every_kind_of_user_moves_the_sum_by_at_most_k",),
+    ),
+    Mutant(
+        "norm not checked in integers",
+        CLIPPING,
+        {
+            "            if is_within(integers, grid_steps):\n                return integers\n": (
+                "            return integers\n"
+            )
+        },
+        (
+            TEST_CLIPPING
+            + "test_update_whose_float_norm_is_too_small_by_rounding_still_ends_within",
+        ),
+    ),
+    Mutant(
+        "rounded to nearest instead of toward zero",
+        CLIPPING,
+        {"np.trunc(values *": "np.rint(values *"},
+        (TEST_CLIPPING + "test_entries_are_truncated_and_not_rounded",),
+        is_quick=True,
+    ),
+    Mutant(
+        "NaN passes",
+        CLIPPING,
+        {"return _clip(update.astype(np.float64), ": "return _clip(np.nan_to_num(update), "},
+        (TEST_CLIPPING + "test_non_finite_update_contributes_nothing",),
+        is_quick=True,
+    ),
+    Mutant(
+        "norm in float32",
+        CLIPPING,
+        {"np.sum(np.square(values))": "np.sum(np.square(values.astype(np.float32)))"},
+        (TEST_CLIPPING + "test_largest_float32_entries_are_clipped_and_not_dropped",),
+    ),
+    Mutant(
+        "squares overflow",
+        CLIPPING,
+        {"_CHUNK = 1 << 14": "_CHUNK = 1 << 24"},
+        (TEST_CLIPPING + "test_sum_of_squares_does_not_overflow_on_long_vectors",),
+    ),
+    Mutant(
+        "limit of the norm off by one",
+        CLIPPING,
+        {"<= limit * limit": "<= limit * (limit + 1)"},
+        (TEST_CLIPPING + "test_is_within_agrees_with_python_integers_at_the_boundary",),
+    ),
+    Mutant(
+        "clip bit outside the norm",
+        CLIPPING,
+        {"steps = math.isqrt(grid_steps**2 - bit_steps**2)": "steps = grid_steps"},
+        (
+            "tests/common/privacy/test_mechanism.py::"
+            "test_update_and_clip_bit_share_the_norm_of_one_unit",
+        ),
+    ),
+    Mutant(
+        "sum in float32",
+        SUMMATION,
+        {"self._total += point": ("self._total += point.astype(np.float32).astype(np.int64)")},
+        ("tests/properties/test_neighbours.py::test_one_user_moves_the_total_by_at_most_k",),
+    ),
+    Mutant(
+        "update sum may be pickled",
+        SUMMATION,
+        {
+            "    def __reduce__(self) -> NoReturn:\n"
+            '        raise TypeError("an update sum is sensitive and is neither serialised nor '
+            'copied")\n': ""
+        },
+        ("tests/common/privacy/test_summation.py::test_pickling_is_refused",),
+    ),
+    Mutant(
+        "q rounded up",
+        SAMPLING,
+        {
+            "threshold = int(probability * _COIN_RANGE)": "threshold = 1 + int(probability * _COIN_RANGE)"
+        },
+        (TEST_SAMPLING + "test_threshold_is_the_probability_rounded_down",),
+    ),
+    Mutant(
+        "one coin for all users",
+        SAMPLING,
+        {"os.urandom(8 * len(keys))": "os.urandom(8) * len(keys)"},
+        (
+            "tests/properties/test_sampling_power.py::"
+            "test_fresh_coins_are_independent_between_users_and_between_rounds",
+        ),
+    ),
+    Mutant(
+        "the coins of every round are the same",
+        SAMPLING,
+        {'_mix(b"coin", seed, round, int(key))': '_mix(b"coin", seed, 0, int(key))'},
+        (TEST_SAMPLING + "test_rounds_are_drawn_independently_of_each_other",),
+    ),
+    Mutant(
+        "a cohort of fixed size where Poisson is accounted",
+        SAMPLING,
+        {
+            "return np.flatnonzero(coins(keys) < np.uint64(threshold))": (
+                "return draw_fixed_size(keys, round(probability * len(keys)), coins)"
+            )
+        },
+        (TEST_SAMPLING + "test_cohort_size_varies_as_a_binomial_does",),
+    ),
+    Mutant(
+        "coins seeded in a private run",
+        NODE,
+        {
+            "coins = fresh_coins if request.seed is None else "
+            "seeded_coins(request.seed, request.round)": (
+                "coins = seeded_coins(request.seed or 0, request.round)"
+            )
+        },
+        ("tests/client/test_node.py::test_without_a_seed_two_rounds_draw_other_users",),
+    ),
+    Mutant(
+        "one user's failure drops the others",
+        COHORT,
+        {
+            "                residents[item.slot].is_failed = True": (
+                "                for user in residents.values():\n"
+                "                    user.is_failed = True"
+            )
+        },
+        (TEST_COHORT + "test_one_users_fault_zeroes_that_user_alone",),
+    ),
+    Mutant(
+        "a slot keeps the delta of the user before",
+        COHORT,
+        {"                    delta[slot] = 0\n": ""},
+        (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
+    ),
+    Mutant(
+        "a slot keeps the moments of the user before",
+        COHORT,
+        {"                    moments[:, slot] = 0\n": ""},
+        (TEST_COHORT + "test_engine_equals_the_loop_to_rounding_in_float64",),
+    ),
+    Mutant(
+        "loss averaged over the users of a pass",
+        COHORT,
+        {
+            "(slope,) = torch.autograd.grad(loss, live)": (
+                "(slope,) = torch.autograd.grad(loss / len(part), live)"
+            )
+        },
+        (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
+    ),
+    Mutant(
+        "evaluation users inside training",
+        "common/build.py",
+        {"training = everyone.take(np.flatnonzero(~is_held_out))": "training = everyone"},
+        ("tests/common/test_build.py::test_demo_users_are_told_apart_by_the_hash_of_their_ids",),
+    ),
+)
