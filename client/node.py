@@ -92,7 +92,9 @@ class Node:
         """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""
         coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
         cohort = request.draw.units(self._units.keys, request.round, coins)
-        work = (self._work(int(unit), request) for unit in cohort)
+        # Who has most to do begins, so that nobody is left to train alone at the end.
+        order = sorted(cohort, key=lambda unit: -self._units.num_examples(int(unit)))
+        work = (self._work(int(unit), request) for unit in order)
         self.engine.train(request.adapter, work, training=self._training, sink=sink)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:

@@ -11,7 +11,8 @@ import torch
 
 from common.tokens import IGNORE, TokenRow
 
-LENGTH_STEP = 16
+# Short rows come in finer steps: what they waste weighs more.
+FINE_STEP, LENGTH_STEP, FINE_LENGTH = 8, 16, 64
 MIN_PASS_TOKENS = 512
 
 Item = TypeVar("Item")
@@ -43,10 +44,14 @@ def padded_length(row: TokenRow, longest: int | None) -> int:
     >>> import numpy as np
     >>> row = TokenRow(np.ones(20, dtype=np.int64), np.ones(20, dtype=np.int64))
     >>> padded_length(row, None), padded_length(row, 30)
-    (32, 30)
+    (24, 24)
+    >>> padded_length(row, 22)
+    22
     """
-    length = -(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP
-    return length if longest is None else max(len(row.input_ids), min(length, longest))
+    num_tokens = len(row.input_ids)
+    step = FINE_STEP if num_tokens <= FINE_LENGTH else LENGTH_STEP
+    length = -(-num_tokens // step) * step
+    return length if longest is None else max(num_tokens, min(length, longest))
 
 
 def cut_passes(
