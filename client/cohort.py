@@ -11,8 +11,8 @@ runs on one thread, and there each row has the same bits whatever the other rows
 tests on the CPU), so an update is bit-identical whoever shares its passes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,33 +36,18 @@ from client.passes import (
     run_in_order,
     weigh_rows,
 )
-from client.slots import LocalTraining as LocalTraining
 from client.slots import Stacks
 from client.stacked import install
+from client.work import Evaluation as Evaluation
+from client.work import LocalTraining as LocalTraining
+from client.work import LocalWork as LocalWork
+from client.work import Minibatches
+from client.work import Sink as Sink
 from common.adapter import AdapterLayout
 from common.model import BaseModel
 from common.tokens import IGNORE, TokenRow
 
 _Slopes = tuple[Tensor, Sequence[Tensor]]
-Minibatches = Sequence[Sequence[TokenRow]]
-Sink = Callable[[int, NDArray[np.float32]], None]
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """One user's work: minibatches, fixed before any scheduling and loaded when a slot is free."""
-
-    key: int
-    steps: Callable[[], Minibatches]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Sums over evaluated rows: loss in nats, predicted positions (or rows), correct ones."""
-
-    loss_sum: float
-    num_targets: int
-    num_correct: int
 
 
 @dataclass
@@ -211,7 +196,7 @@ class CohortEngine:
 
     def _tick(
         self,
-        executor: ThreadPoolExecutor,
+        executor: Executor,
         first: Tensor,
         stacks: Stacks,
         residents: Mapping[int, _Resident],
@@ -321,7 +306,10 @@ class CohortEngine:
     def _split(self, stack: Tensor) -> list[Tensor]:
         """The trained tensors in a stack (copies, P); views (copies, ...)."""
         parts = torch.split(stack, self._sizes, dim=1)
-        return [p.unflatten(1, e.shape) for p, e in zip(parts, self._layout.entries, strict=True)]
+        return [
+            part.view(len(stack), *entry.shape)
+            for part, entry in zip(parts, self._layout.entries, strict=True)
+        ]
 
     def _bind(self, live: Sequence[Tensor]) -> None:
         """Hands each module its stacked tensors."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,8 +76,23 @@ def cut_passes(
     return passes
 
 
+class _Inline(Executor):
+    """Calls at once, in the caller's thread."""
+
+    def submit(  # type: ignore[override]
+        self, function: Callable[[Item], Result], item: Item, /
+    ) -> Future[Result]:
+        """A finished call."""
+        future: Future[Result] = Future()
+        try:
+            future.set_result(function(item))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @contextlib.contextmanager
-def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+def pass_threads(num_threads: int) -> Iterator[Executor]:
     """Threads for passes, in which no operation is split over threads.
 
     Torch cuts an elementwise operation into one piece per thread, and the elements at a cut are
@@ -87,6 +102,9 @@ def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if num_threads == 1:  # in the caller's thread, whose allocator gives less memory back
+            yield _Inline()
+            return
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as e:
             yield e
     finally:
@@ -94,7 +112,7 @@ def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def run_in_order(
-    executor: ThreadPoolExecutor,
+    executor: Executor,
     function: Callable[[Item], Result],
     items: Iterable[Item],
     *,

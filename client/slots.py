@@ -2,18 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from client.work import LocalTraining
+
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """The local optimizer: "sgd", or "adamw" without weight decay."""
-
-    optimizer: str
-    learning_rate: float
 
 
 @dataclass(frozen=True)
