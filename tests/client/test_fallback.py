@@ -20,9 +20,9 @@ from common.config import from_flat
 from common.errors import ModelError
 from common.layout import AdapterLayout
 from common.messages import EvaluateRequest, TrainRequest
-from common.privacy.sampling import Draw
 from common.methods import KINDS
 from common.model import BaseModel
+from common.privacy.sampling import Draw
 from common.tokens import TokenRow
 
 Step = list[TokenRow]
@@ -167,9 +167,7 @@ def test_a_round_of_every_kind_moves_the_sum_and_can_be_evaluated(kind: str) -> 
     base, layout = load_model(config)
     users, evaluation_users = load_users(config)
     node = build_node(config, base, layout, users.take(np.arange(2)), evaluation_users)
-    request = TrainRequest(
-        1, layout.start, layout.sha256, Draw(1.0), 0.5, 1 << 20, 0, 0, 3
-    )
+    request = TrainRequest(1, layout.start, layout.sha256, Draw(1.0), 0.5, 1 << 20, 0, 0, 3)
     assert node.train(request).total.total.any()
     assert node.evaluate(EvaluateRequest(layout.start, layout.sha256)).num_targets > 0
 

@@ -26,8 +26,8 @@ def test_two_processes_give_the_bytes_of_one() -> None:
     try:
         for number in (1, 2):
             request = TrainRequest(
-        number, layout.start, layout.sha256, Draw(0.002), 0.5, 1 << 20, 0, 0, 4
-    )
+                number, layout.start, layout.sha256, Draw(0.002), 0.5, 1 << 20, 0, 0, 4
+            )
             expected = node.train(request, dropout=0.2 * (number - 1)).total
             assert expected.total.any()
             found = sharded.train(request, dropout=0.2 * (number - 1)).total

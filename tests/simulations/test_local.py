@@ -22,9 +22,7 @@ def make_node(users: Users) -> tuple[Node, AdapterLayout]:
 
 
 def request(layout: AdapterLayout) -> TrainRequest:
-    return TrainRequest(
-        1, layout.start, layout.sha256, Draw(0.9), 0.5, 1 << 20, 0, 0, 5
-    )
+    return TrainRequest(1, layout.start, layout.sha256, Draw(0.9), 0.5, 1 << 20, 0, 0, 5)
 
 
 def test_a_population_replies_the_sum_of_its_one_user_nodes() -> None:
