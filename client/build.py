@@ -1,12 +1,19 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
 import os
+from dataclasses import replace
 
+import numpy as np
 import torch
 
-from client.cohort import CohortEngine, LocalTraining
+from client.cohort import CohortEngine
+from client.fallback import UnitLoop
 from client.node import LocalData, Node
+from client.sharding import ShardedNode, part_of
+from client.work import Engine, LocalTraining
+from common import methods
 from common.adapter import AdapterLayout
+from common.build import Part, load_model, load_users
 from common.config import RunConfig
 from common.model import BaseModel
 from common.units import ExampleUnits
@@ -32,15 +39,7 @@ def build_node(
       users: training users of this node.
       evaluation_users: declared public or consenting.
     """
-    slots = max(MIN_SLOTS, min(MAX_SLOTS, STACK_NUMBERS // layout.dimension))
-    engine = CohortEngine(
-        base,
-        layout,
-        device=choose_device(config.nodes.device),
-        slots=slots,
-        pass_tokens=config.nodes.pass_tokens,
-        num_threads=config.nodes.threads or os.cpu_count() or 1,
-    )
+    engine = build_engine(config, base, layout)
     data = LocalData(
         task=config.model.task,
         labels=config.labels,
@@ -75,6 +74,48 @@ def units_of(config: RunConfig, users: Users) -> Units:
         users,
         max_examples=config.data.max_examples_per_user if is_bounded else None,
         selection=config.data.selection,
+    )
+
+
+def build_sharded_node(config: RunConfig, part: Part) -> ShardedNode:
+    """A node over `nodes.workers` processes, which share the machine's accelerators or cores.
+
+    Args:
+      config: of the run.
+      part: which users belong to this node.
+    """
+    return ShardedNode(build_shard, config, part, workers=config.nodes.workers)
+
+
+def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
+    """The share of one process of the node of a part, on the accelerator of its rank."""
+    cores = config.nodes.threads or os.cpu_count() or 1
+    device = choose_device(config.nodes.device)
+    if device == "cuda":
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    threads = max(1, cores // config.nodes.workers)
+    nodes = replace(config.nodes, device=device, threads=threads, workers=1)
+    own = replace(config, nodes=nodes)
+    base, layout = load_model(own)
+    users, _ = load_users(own, part_of(part, rank, config.nodes.workers))
+    _, evaluation_users = load_users(own, part)
+    num_evaluated = min(evaluation_users.num_users, config.evaluation.max_users)
+    share = np.arange(num_evaluated)[rank :: config.nodes.workers]
+    return build_node(own, base, layout, users, evaluation_users.take(share))
+
+
+def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Engine:
+    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds."""
+    device = choose_device(config.nodes.device)
+    if layout.kind in methods.KINDS:
+        return UnitLoop(base, layout, device=device)
+    return CohortEngine(
+        base,
+        layout,
+        device=device,
+        slots=max(MIN_SLOTS, min(MAX_SLOTS, STACK_NUMBERS // layout.dimension)),
+        pass_tokens=config.nodes.pass_tokens,
+        num_threads=config.nodes.threads or os.cpu_count() or 1,
     )
 
 

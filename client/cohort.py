@@ -11,8 +11,8 @@ runs on one thread, and there each row has the same bits whatever the other rows
 tests on the CPU), so an update is bit-identical whoever shares its passes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,40 +36,18 @@ from client.passes import (
     run_in_order,
     weigh_rows,
 )
+from client.slots import Stacks
 from client.stacked import install
+from client.work import Evaluation as Evaluation
+from client.work import LocalTraining as LocalTraining
+from client.work import LocalWork as LocalWork
+from client.work import Minibatches
+from client.work import Sink as Sink
 from common.adapter import AdapterLayout
 from common.model import BaseModel
 from common.tokens import IGNORE, TokenRow
 
-ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
-
-Minibatches = Sequence[Sequence[TokenRow]]
-Sink = Callable[[int, NDArray[np.float32]], None]
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """The local optimizer: "sgd", or "adamw" without weight decay."""
-
-    optimizer: str
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class LocalWork:
-    """One user's work: minibatches, fixed before any scheduling and loaded when a slot is free."""
-
-    key: int
-    steps: Callable[[], Minibatches]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Sums over evaluated rows: loss in nats, predicted positions (or rows), correct ones."""
-
-    loss_sum: float
-    num_targets: int
-    num_correct: int
+_Slopes = tuple[Tensor, Sequence[Tensor]]
 
 
 @dataclass
@@ -129,26 +107,22 @@ class CohortEngine:
         """
         queue = iter(work)
         residents: dict[int, _Resident] = {}
-        dimension = self._layout.dimension
         first = torch.from_numpy(start).to(self._device)
-        delta = first.new_zeros(self._slots, dimension)
-        moments = torch.zeros(2 * (training.optimizer == "adamw"), *delta.shape).to(delta)
+        stacks = Stacks.like(first, self._slots, has_moments=training.optimizer == "adamw")
         with pass_threads(self._num_threads) as executor:
-            while self._fill(residents, queue, sink):
-                gradient = self._tick(executor, first, delta, residents)
+            while self._fill(residents, queue, sink, stacks):
+                self._tick(executor, first, stacks, residents)
                 for slot, user in residents.items():
                     user.num_done += 1
-                    _step(delta[slot], gradient[slot], moments[:, slot], user.num_done, training)
+                    stacks.step(slot, user.num_done, training)
                 for slot in [s for s, user in residents.items() if user.is_failed or not user.rest]:
                     user = residents.pop(slot)
-                    update = delta[slot].cpu().numpy().copy()
+                    update = stacks.delta[slot].cpu().numpy().copy()
                     sink(user.key, np.zeros_like(update) if user.is_failed else update)
-                    delta[slot] = 0
-                    moments[:, slot] = 0
 
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Loss and correct predictions of one adapter over rows, in passes of similar length."""
-        live = torch.from_numpy(adapter).to(self._device)[None]
+        live = self._split(torch.from_numpy(adapter).to(self._device)[None])
 
         @torch.no_grad()
         def score(part: Sequence[PassRow]) -> tuple[float, int, int]:
@@ -168,7 +142,7 @@ class CohortEngine:
     @torch.no_grad()
     def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
         """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
-        self._bind(torch.from_numpy(adapter).to(self._device)[None])
+        self._bind(self._split(torch.from_numpy(adapter).to(self._device)[None]))
         inputs, mask, _ = self._batch([row])
         if not self._is_causal:
             return np.asarray(self._classify(inputs, mask)[0].float().cpu().numpy())
@@ -180,13 +154,18 @@ class CohortEngine:
         return np.asarray(logits.cpu().numpy())
 
     def _fill(
-        self, residents: dict[int, _Resident], queue: Iterator[LocalWork], sink: Sink
+        self,
+        residents: dict[int, _Resident],
+        queue: Iterator[LocalWork],
+        sink: Sink,
+        stacks: Stacks,
     ) -> bool:
         """Gives free slots to waiting users; whether anybody is resident."""
         free = [slot for slot in range(self._slots) if slot not in residents]
         while free and (work := next(queue, None)) is not None:
             steps = self._load(work)
             if steps:
+                stacks.clear(free[0])
                 residents[free.pop(0)] = _Resident(work.key, list(steps)[::-1])
             else:
                 sink(work.key, np.zeros(self._layout.dimension, dtype=np.float32))
@@ -217,56 +196,56 @@ class CohortEngine:
 
     def _tick(
         self,
-        executor: ThreadPoolExecutor,
+        executor: Executor,
         first: Tensor,
-        delta: Tensor,
+        stacks: Stacks,
         residents: Mapping[int, _Resident],
-    ) -> Tensor:
-        """The gradient of every resident's next step; float32, (slots, P)."""
+    ) -> None:
+        """Adds up the gradient of every resident's next step."""
 
-        def slopes(part: Sequence[PassRow]) -> tuple[Tensor, Tensor]:
-            return self._slopes(part, first, delta)
+        def slopes(part: Sequence[PassRow]) -> _Slopes:
+            return self._slopes(part, first, stacks.delta)
 
-        gradient = torch.zeros_like(delta)
         rows = [i for slot, user in residents.items() for i in weigh_rows(slot, user.rest.pop())]
         passes = self._cut(rows)
         for part, future in run_in_order(executor, slopes, passes, num_ahead=self._num_ahead):
             try:
-                gradient.index_add_(0, *future.result())
+                self._add(stacks, *future.result())
             except Exception:
-                self._accumulate_apart(part, first, delta, gradient, residents)
-        return gradient
+                self._accumulate_apart(part, first, stacks, residents)
 
     def _accumulate_apart(
         self,
         part: Sequence[PassRow],
         first: Tensor,
-        delta: Tensor,
-        gradient: Tensor,
+        stacks: Stacks,
         residents: Mapping[int, _Resident],
     ) -> None:
         """Runs a failed pass again, row by row; whoever fails alone contributes zero."""
         for item in part:
             try:
-                gradient.index_add_(0, *self._slopes([item], first, delta))
+                self._add(stacks, *self._slopes([item], first, stacks.delta))
             except Exception:
                 residents[item.slot].is_failed = True
 
-    def _slopes(
-        self, part: Sequence[PassRow], first: Tensor, delta: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One pass: the slot of every row, and its gradient (rows, P)."""
+    def _slopes(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Slopes:
+        """One pass: the slot of every row, and its gradient, tensor by tensor (rows, ...)."""
         if not self._is_causal:
             # A head sees one position per row, so here the rows have to come in full multiples.
             part = [*part, *[replace(part[-1], weight=0.0)] * (-len(part) % ROW_MULTIPLE)]
         owners = torch.tensor([item.slot for item in part], device=self._device)
-        live = (first + delta.index_select(0, owners)).requires_grad_()
+        stack = delta.index_select(0, owners).add_(first)
+        live = [tensor.detach().requires_grad_() for tensor in self._split(stack)]
         self._bind(live)
-        weights = live.new_tensor([item.weight for item in part])
+        weights = stack.new_tensor([item.weight for item in part])
         with torch.enable_grad():
             loss = self._loss([item.row for item in part], weights)
-            (slope,) = torch.autograd.grad(loss, live)
-        return owners, slope
+            return owners, torch.autograd.grad(loss, live)
+
+    def _add(self, stacks: Stacks, owners: Tensor, slopes: Sequence[Tensor]) -> None:
+        """Adds each row's gradient to its slot's, in the order of the rows."""
+        for total, slope in zip(self._split(stacks.gradient), slopes, strict=True):
+            total.index_add_(0, owners, slope)
 
     def _loss(self, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
         """Sum over rows of weight times loss: no term holds two users."""
@@ -324,27 +303,18 @@ class CohortEngine:
             targets[index, : len(row.labels)] = row.labels
         return tuple(torch.from_numpy(a).to(self._device) for a in (inputs, mask, targets))  # type: ignore[return-value]
 
-    def _bind(self, live: Tensor) -> None:
-        """Hands each module its part of the stack `live` (copies, P)."""
+    def _split(self, stack: Tensor) -> list[Tensor]:
+        """The trained tensors in a stack (copies, P); views (copies, ...)."""
+        parts = torch.split(stack, self._sizes, dim=1)
+        return [
+            part.view(len(stack), *entry.shape)
+            for part, entry in zip(parts, self._layout.entries, strict=True)
+        ]
+
+    def _bind(self, live: Sequence[Tensor]) -> None:
+        """Hands each module its stacked tensors."""
         parts: dict[str, dict[str, Tensor]] = {}
-        for entry, part in zip(
-            self._layout.entries, torch.split(live, self._sizes, dim=1), strict=True
-        ):
-            stacked = part.view(len(live), *entry.shape)
+        for entry, stacked in zip(self._layout.entries, live, strict=True):
             parts.setdefault(entry.module, {})[entry.role] = stacked
         for path, tensors in parts.items():
             self._modules[path].bind(tensors)
-
-
-def _step(
-    delta: Tensor, gradient: Tensor, moments: Tensor, step: int, training: LocalTraining
-) -> None:
-    """One local optimizer step on a user's delta, in place."""
-    if training.optimizer == "sgd":
-        delta -= training.learning_rate * gradient
-        return
-    first, second = moments
-    first.lerp_(gradient, 1 - ADAM_BETAS[0])
-    second.lerp_(gradient**2, 1 - ADAM_BETAS[1])
-    corrected = (second / (1 - ADAM_BETAS[1] ** step)).sqrt() + ADAM_EPSILON
-    delta -= training.learning_rate / (1 - ADAM_BETAS[0] ** step) * first / corrected

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from client.cohort import CohortEngine, LocalTraining, LocalWork, Sink
+from client.work import Engine, LocalTraining, LocalWork, Sink
 from common.adapter import AdapterLayout
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.clipping import clip_to_grid, clip_with_bit
@@ -55,7 +55,7 @@ class Node:
         *,
         units: Units,
         evaluation_users: Users,
-        engine: CohortEngine,
+        engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         layout: AdapterLayout,
         data: LocalData,
@@ -74,25 +74,37 @@ class Node:
         self._rows: OrderedDict[int, list[TokenRow]] = OrderedDict()
         self._evaluation_rows: list[TokenRow] | None = None
 
-    def train(self, request: TrainRequest) -> TrainReply:
+    def train(self, request: TrainRequest, *, dropout: float = 0.0) -> TrainReply:
         """One round: the draw, local training, a clip per unit, an exact sum.
 
         **Guarantee:** each drawn unit moves the sum by an integer vector of L2 norm <= K, and a
         unit whose data or training fails contributes zero; nobody else's contribution changes.
+
+        Args:
+          request: of the round.
+          dropout: in simulations, the share of drawn users who do not answer in time.
 
         Raises:
           ValueError: the request is for another adapter layout.
         """
         self._check_layout(request.layout_sha256)
         total = UpdateSum.zeros(request.sum_dimension)
-        self.train_locally(request, sink=lambda _, update: total.add(_clip(update, request)))
+
+        def add(_: int, update: NDArray[np.float32]) -> None:
+            total.add(_clip(update, request))
+
+        self.train_locally(request, sink=add, dropout=dropout)
         return TrainReply(request.round, request.layout_sha256, total)
 
-    def train_locally(self, request: TrainRequest, *, sink: Sink) -> None:
+    def train_locally(self, request: TrainRequest, *, sink: Sink, dropout: float = 0.0) -> None:
         """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""
         coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
         cohort = request.draw.units(self._units.keys, request.round, coins)
-        work = (self._work(int(unit), request) for unit in cohort)
+        if dropout > 0:
+            cohort = cohort[[not self._drops_out(int(unit), request, dropout) for unit in cohort]]
+        # Who has most to do begins, so that nobody is left to train alone at the end.
+        order = sorted(cohort, key=lambda unit: -self._units.num_examples(int(unit)))
+        work = (self._work(int(unit), request) for unit in order)
         self.engine.train(request.adapter, work, training=self._training, sink=sink)
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
@@ -111,6 +123,11 @@ class Node:
     def _work(self, unit: int, request: TrainRequest) -> LocalWork:
         key = int(self._units.keys[unit])
         return LocalWork(key=key, steps=lambda: self._minibatches(unit, key, request))
+
+    def _drops_out(self, unit: int, request: TrainRequest, dropout: float) -> bool:
+        """A function of (seed, round, unit) with a seed; its stream is no other purpose's."""
+        rng = training_rng(request.seed, -request.round, int(self._units.keys[unit]))
+        return bool(rng.random() < dropout)
 
     def _minibatches(self, unit: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
         """A function of this unit, the round and the unit's own randomness alone."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,8 @@ import torch
 
 from common.tokens import IGNORE, TokenRow
 
-LENGTH_STEP = 16
+# Short rows come in finer steps: what they waste weighs more.
+FINE_STEP, LENGTH_STEP, FINE_LENGTH = 8, 16, 64
 MIN_PASS_TOKENS = 512
 
 Item = TypeVar("Item")
@@ -43,10 +44,14 @@ def padded_length(row: TokenRow, longest: int | None) -> int:
     >>> import numpy as np
     >>> row = TokenRow(np.ones(20, dtype=np.int64), np.ones(20, dtype=np.int64))
     >>> padded_length(row, None), padded_length(row, 30)
-    (32, 30)
+    (24, 24)
+    >>> padded_length(row, 22)
+    22
     """
-    length = -(-len(row.input_ids) // LENGTH_STEP) * LENGTH_STEP
-    return length if longest is None else max(len(row.input_ids), min(length, longest))
+    num_tokens = len(row.input_ids)
+    step = FINE_STEP if num_tokens <= FINE_LENGTH else LENGTH_STEP
+    length = -(-num_tokens // step) * step
+    return length if longest is None else max(num_tokens, min(length, longest))
 
 
 def cut_passes(
@@ -71,8 +76,23 @@ def cut_passes(
     return passes
 
 
+class _Inline(Executor):
+    """Calls at once, in the caller's thread."""
+
+    def submit(  # type: ignore[override]
+        self, function: Callable[[Item], Result], item: Item, /
+    ) -> Future[Result]:
+        """A finished call."""
+        future: Future[Result] = Future()
+        try:
+            future.set_result(function(item))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @contextlib.contextmanager
-def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
+def pass_threads(num_threads: int) -> Iterator[Executor]:
     """Threads for passes, in which no operation is split over threads.
 
     Torch cuts an elementwise operation into one piece per thread, and the elements at a cut are
@@ -82,6 +102,9 @@ def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
+        if num_threads == 1:  # in the caller's thread, whose allocator gives less memory back
+            yield _Inline()
+            return
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as e:
             yield e
     finally:
@@ -89,7 +112,7 @@ def pass_threads(num_threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def run_in_order(
-    executor: ThreadPoolExecutor,
+    executor: Executor,
     function: Callable[[Item], Result],
     items: Iterable[Item],
     *,

@@ -2,10 +2,8 @@
 
 import copy
 import hashlib
-import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,107 +15,17 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from common import methods
 from common.errors import ModelError
+from common.layout import PEFT_PREFIX as PEFT_PREFIX
+from common.layout import AdapterLayout as AdapterLayout
+from common.layout import Entry
 from common.model import BaseModel
 
-PEFT_PREFIX = "base_model.model."
 A_SEED = b"feddp-lora-A-1"
 PROBE_TOKENS = 16
+POSITION_MODULES = ("pos_proj", "pos_q_proj", "pos_key_proj", "pos_query_proj")
 EXPORT_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One trained tensor.
-
-    Attributes:
-      module: path in the base model.
-      role: "lora_A", "lora_B", "weight" or "bias".
-      shape: of the tensor.
-    """
-
-    module: str
-    role: str
-    shape: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """Its name in PEFT's adapter file."""
-        suffix = f"{self.role}.weight" if self.role.startswith("lora") else self.role
-        return f"{PEFT_PREFIX}{self.module}.{suffix}"
-
-    @property
-    def size(self) -> int:
-        """Numbers in it."""
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
-class AdapterLayout:
-    """Names, order and shapes of all trained tensors, behind one flat float32 vector of P numbers.
-
-    Attributes:
-      kind: "ffa-lora" (A frozen at a public seed, B trained) or "lora".
-      rank: of the adapter.
-      alpha: the adapter is scaled by alpha / rank.
-      entries: the trained tensors, in the order of the vector.
-      frozen: the frozen A of each adapted module, float32 (rank, in); empty for "lora".
-      heads: paths of the modules trained whole.
-      start: float32, shape (P,), where training starts: B = 0, heads as loaded.
-      is_transposed: the adapted modules keep their weight as (in, out), like GPT-2.
-    """
-
-    kind: str
-    rank: int
-    alpha: float
-    entries: tuple[Entry, ...]
-    frozen: Mapping[str, NDArray[np.float32]]
-    heads: tuple[str, ...]
-    start: NDArray[np.float32]
-    is_transposed: bool
-
-    @property
-    def dimension(self) -> int:
-        """P."""
-        return sum(entry.size for entry in self.entries)
-
-    @property
-    def scale(self) -> float:
-        """Factor of the adapter's output."""
-        return self.alpha / self.rank
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """Paths of the modules with an adapter, in order."""
-        return tuple(entry.module for entry in self.entries if entry.role == "lora_B")
-
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that gives the P numbers a meaning, hex."""
-        content = [self.kind, self.rank, self.alpha, [[e.name, e.shape] for e in self.entries]]
-        digest = hashlib.sha256(json.dumps(content).encode())
-        for module in sorted(self.frozen):
-            digest.update(module.encode() + self.frozen[module].tobytes())
-        digest.update(self.start.tobytes())
-        return digest.hexdigest()
-
-    def initial(self) -> NDArray[np.float32]:
-        """A copy of `start`."""
-        return self.start.copy()
-
-    def unflatten(self, vector: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """The trained tensors by their PEFT names; views of the vector."""
-        tensors, offset = {}, 0
-        for entry in self.entries:
-            tensors[entry.name] = vector[offset : offset + entry.size].reshape(entry.shape)
-            offset += entry.size
-        return tensors
-
-    def flatten(self, tensors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """The vector behind named tensors; names in any order, all of them needed."""
-        return np.concatenate(
-            [tensors[entry.name].astype(np.float32).reshape(-1) for entry in self.entries]
-        )
 
 
 def lay_out(
@@ -127,8 +35,8 @@ def lay_out(
 
     Args:
       base: the frozen model.
-      kind: "ffa-lora" or "lora".
-      rank: of the adapter.
+      kind: "ffa-lora", "lora", or one of `methods.KINDS`.
+      rank: of the adapter; the number of virtual tokens of "prompt" and "prefix".
       alpha: scale times rank.
       target_modules: names or path endings of the adapted modules; None is every linear layer
         outside embeddings and heads.
@@ -136,6 +44,8 @@ def lay_out(
     Raises:
       ModelError: no module of the base matches.
     """
+    if kind in methods.KINDS:
+        return methods.lay_out_method(base, kind=kind, rank=rank, target_modules=target_modules)
     candidates = adaptable_modules(base)
     chosen = {
         path: module
@@ -165,7 +75,7 @@ def lay_out(
             frozen[path] = a
         entries.append(Entry(path, "lora_B", (num_out, rank)))
         start.append(np.zeros(num_out * rank, dtype=np.float32))
-    for entry, value in _head_entries(base):
+    for entry, value in methods.head_entries(base):
         entries.append(entry)
         start.append(value.reshape(-1))
     return AdapterLayout(
@@ -185,7 +95,10 @@ def adaptable_modules(base: BaseModel) -> dict[str, nn.Linear | Conv1D]:
     output = None
     if base.task == "causal-lm":
         output = base.model.get_output_embeddings()  # type: ignore[operator]
-    excluded = (*base.head_modules, "pooler")
+    # DeBERTa sends its relative positions, which have no rows of users, through these.
+    excluded = (*base.head_modules, "pooler", *POSITION_MODULES)
+    if getattr(base.model.config, "share_att_key", False):
+        excluded = (*excluded, "query_proj", "key_proj")
     return {
         path: module
         for path, module in base.model.named_modules()
@@ -208,6 +121,9 @@ def save_adapter(
 ) -> None:
     """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them."""
     folder.mkdir(parents=True, exist_ok=True)
+    if layout.kind in methods.KINDS:
+        methods.save_method(folder, vector, layout, base)
+        return
     tensors = {name: np.ascontiguousarray(v) for name, v in layout.unflatten(vector).items()}
     for module, a in layout.frozen.items():
         tensors[f"{PEFT_PREFIX}{module}.lora_A.weight"] = a
@@ -217,7 +133,7 @@ def save_adapter(
         lora_dropout=0.0,
         target_modules=list(layout.adapted),
         modules_to_save=list(layout.heads) or None,
-        task_type=_task_type(base),
+        task_type=methods.task_type(base),
         fan_in_fan_out=layout.is_transposed,
         base_model_name_or_path=base.source,
         inference_mode=True,
@@ -228,7 +144,10 @@ def save_adapter(
 
 def load_adapter(folder: Path, layout: AdapterLayout) -> NDArray[np.float32]:
     """The flat vector of a saved adapter."""
-    return layout.flatten(load_file(folder / "adapter_model.safetensors"))
+    tensors = load_file(folder / methods.file_name(layout.kind))
+    if layout.kind in methods.PLAIN_KINDS:
+        tensors = {PEFT_PREFIX + name: value for name, value in tensors.items()}
+    return layout.flatten(tensors)
 
 
 @torch.no_grad()
@@ -277,9 +196,15 @@ def check_export(
     if np.array_equal(vector, layout.start):
         raise ModelError([f"{folder}: the adapter did not move from where it started."])
     plain = copy.deepcopy(base.model)
-    merge_adapter(plain, vector, layout)
-    expected = probe_logits(plain, base)
-    reloaded = PeftModel.from_pretrained(base.model, str(folder)).eval()
+    if layout.kind in methods.KINDS:
+        expected = probe_logits(
+            methods.with_vector(replace(base, model=plain), layout, vector), base
+        )
+        reloaded = methods.load_method(folder, layout, base)
+    else:
+        merge_adapter(plain, vector, layout)
+        expected = probe_logits(plain, base)
+        reloaded = PeftModel.from_pretrained(base.model, str(folder)).eval()
     difference = float(np.abs(probe_logits(reloaded, base) - expected).max())
     size = max(1.0, float(np.abs(expected).max()))
     tolerance = EXPORT_TOLERANCE[str(next(plain.parameters()).dtype).removeprefix("torch.")]
@@ -290,29 +215,6 @@ def check_export(
                 f"{difference:.2g}). Do not use it; please report this base model."
             ]
         )
-
-
-def _task_type(base: BaseModel) -> str | None:
-    if base.task == "causal-lm":
-        return "CAUSAL_LM"
-    # PEFT's own sequence-classification class expects the head of a transformers class.
-    return "SEQ_CLS" if hasattr(base.model, "base_model_prefix") else None
-
-
-def _head_entries(base: BaseModel) -> list[tuple[Entry, NDArray[np.float32]]]:
-    """The trained tensors of the heads: every linear layer in them."""
-    found = []
-    for head in base.head_modules:
-        for name, module in base.model.get_submodule(head).named_modules():
-            if not isinstance(module, nn.Linear):
-                continue
-            path = f"{head}.{name}" if name else head
-            for role in ("weight", "bias"):
-                parameter = getattr(module, role)
-                if parameter is not None:
-                    value = parameter.detach().float().cpu().numpy()
-                    found.append((Entry(path, role, value.shape), value))
-    return found
 
 
 def _width(module: nn.Linear | Conv1D) -> tuple[int, int]:

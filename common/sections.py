@@ -46,11 +46,14 @@ class AdapterSection:
 
     kind: str = setting(
         "ffa-lora",
-        "ffa-lora: A frozen at a public seed, B trained; lora: both trained",
+        "ffa-lora: A frozen at a public seed, B trained; lora: both trained; the others, one user "
+        "at a time: IA3, virtual tokens (prompt, prefix), the head alone, every weight (full)",
         str,
-        choices=("ffa-lora", "lora"),
+        choices=("ffa-lora", "lora", "ia3", "prompt", "prefix", "head", "full"),
     )
-    rank: int = setting(8, "of the adapter", int, at_least=1, at_most=1024)
+    rank: int = setting(
+        8, "of the adapter; prompt, prefix: virtual tokens", int, at_least=1, at_most=1024
+    )
     alpha: float = setting(16.0, "the adapter is scaled by alpha / rank", float, above=0)
     target_modules: str | None = setting(
         None, "comma-separated module names; auto: every linear layer of the blocks", str
@@ -241,6 +244,16 @@ class NodesSection:
     deadline_seconds: float = setting(600.0, "Flower: longest wait of a round", float, above=0)
     device: str = setting("auto", '"auto", "cpu", "cuda" or "cuda:1"', str)
     threads: int | None = setting(None, "CPU threads; auto: the machine's cores", int, at_least=1)
+    workers: int = setting(
+        1, "processes that share a node's users, one per accelerator or core", int, at_least=1
+    )
+    dropout: float = setting(
+        0.0,
+        "simulation: share of drawn users who do not answer in time",
+        float,
+        at_least=0,
+        below=1,
+    )
     pass_tokens: int = setting(4096, "padded tokens of one forward pass", int, at_least=16)
 
 

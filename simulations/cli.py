@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import RunConfig, load_config, parse_override, settings, to_flat
-from common.errors import DiskError, FeddpError
+from common.errors import ConfigError, DiskError, FeddpError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     chat.add_argument("--max-new-tokens", type=int, default=60)
     chat.add_argument("--temperature", type=float, default=0.7, help="0: the most likely text")
     chat.set_defaults(command=_chat)
+
+    bench = commands.add_parser("bench", help="speed and memory of the engine beside its peers")
+    bench.add_argument("--repeats", type=int, default=5, help="turns that count; default: 5")
+    bench.add_argument("--output-dir", type=Path, default=Path("bench"), metavar="FOLDER")
+    bench.add_argument("--gpu", action="store_true", help="a 1B Llama shape in bf16 on a GPU")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -235,6 +241,18 @@ def _chat(options: argparse.Namespace) -> int:
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
     )
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.repeats < 1:
+        raise ConfigError([f"--repeats {options.repeats}: must be at least 1."])
+    if options.gpu:
+        from simulations.gpu_bench import gpu_bench
+
+        return gpu_bench(repeats=options.repeats, folder=options.output_dir)
+    from simulations.bench import bench
+
+    return bench(repeats=options.repeats, folder=options.output_dir)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.node import Node
+from client.sharding import ShardedNode
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True)
 class LocalNodes:
-    """Nodes that live in this process and are asked one after the other."""
+    """Nodes that live in this process and are asked one after the other.
 
-    nodes: Sequence[Node]
+    One `Node` also stands for a whole population of one-user nodes on its base model: each of its
+    users tosses a coin of its own, trains apart from all others, and enters the sum alone, so one
+    engine call gives the exact sum that as many replies would add up to, without a reply each.
+
+    Attributes:
+      nodes: each over its own users.
+      dropout: share of the drawn users who drop out of a round or answer after its deadline; they
+        count as zero, and neither noise nor divisor knows.
+    """
+
+    nodes: Sequence[Node | ShardedNode]
+    dropout: float = 0.0
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
         """One update sum per node. Same contract as `Nodes.train`."""
-        return [node.train(request) for node in self.nodes]
+        return [node.train(request, dropout=self.dropout) for node in self.nodes]
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Sums over each node's evaluation users. Same contract as `Nodes.evaluate`."""

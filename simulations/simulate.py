@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client.build import build_node
+from client.build import build_node, build_sharded_node
 from client.node import Node
+from client.sharding import ShardedNode
 from common.adapter import AdapterLayout
-from common.build import describe_evaluation, load_model, load_users, pin_threads
+from common.build import Part, describe_evaluation, load_model, load_users, pin_threads
 from common.config import RunConfig
 from common.errors import ConfigError, DataError
+from common.model import BaseModel
 from common.privacy.statement import epsilon_text, guarantee_line, not_covered
+from common.users import Users
 from server.aggregation import metrics_of
 from server.export import finish_run
 from server.run import (
@@ -57,7 +60,7 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
     run = create_run(config, plan)
-    node = build_node(config, base, layout, users, evaluation_users)
+    node = _build_node(config, base, layout, users, evaluation_users)
     return _train(run, node, layout, is_comparing, non_private_path)
 
 
@@ -68,14 +71,22 @@ def resume(path: Path) -> int:
     base, layout = load_model(run.config)
     check_run_model(run, base=base, layout=layout)
     users, evaluation_users = load_users(run.config)
-    node = build_node(run.config, base, layout, users, evaluation_users)
+    node = _build_node(run.config, base, layout, users, evaluation_users)
     print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
     return _train(run, node, layout, is_comparing=False, non_private_path=None)
 
 
+def _build_node(
+    config: RunConfig, base: BaseModel, layout: AdapterLayout, users: Users, evaluation_users: Users
+) -> Node | ShardedNode:
+    if config.nodes.workers > 1:
+        return build_sharded_node(config, Part())
+    return build_node(config, base, layout, users, evaluation_users)
+
+
 def _train(
     run: Run,
-    node: Node,
+    node: Node | ShardedNode,
     layout: AdapterLayout,
     is_comparing: bool,
     non_private_path: Path | None,
@@ -85,7 +96,7 @@ def _train(
     with stop_on_interrupt() as is_stopped:
         outcome = train(
             run,
-            LocalNodes([node]),
+            LocalNodes([node], dropout=run.config.nodes.dropout),
             initial=layout.initial(),
             show=progress.show,
             is_stopped=is_stopped,
@@ -98,7 +109,7 @@ def _train(
                 f"epsilon <= {epsilon_text(run.plan.epsilon)}."
             )
             return INTERRUPTED
-        if is_comparing:
+        if is_comparing and isinstance(node, Node):
             outcome = _compare(run, node, layout, outcome, non_private_path, is_stopped)
     finish_run(
         run,
@@ -146,6 +157,8 @@ def _compare(
 
 
 def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: Path | None) -> None:
+    if is_comparing and config.nodes.workers > 1:
+        raise ConfigError(["--with-non-private: needs nodes.workers = 1."])
     if not is_comparing or config.is_generated:
         return
     if non_private_path is None:

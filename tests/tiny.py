@@ -8,18 +8,40 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -62,6 +84,32 @@ CAUSAL: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA)),
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**GPT2)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**LLAMA)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**LLAMA, head_dim=8)),
+    # Windows shorter than the rows of the tests, so that they are on trial.
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=16)),
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**LLAMA, head_dim=8)),
+    "gemma2": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**LLAMA, head_dim=8, sliding_window=16, final_logit_softcapping=2.0)
+    ),
+    "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**LLAMA, head_dim=8, sliding_window=16)),
+    "phi": lambda: PhiForCausalLM(PhiConfig(**LLAMA)),
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**LLAMA, pad_token_id=0)),
+    "gpt-neox": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(**{k: v for k, v in LLAMA.items() if k != "num_key_value_heads"})
+    ),
+    "opt": lambda: OPTForCausalLM(
+        OPTConfig(
+            hidden_size=32,
+            ffn_dim=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=128,
+            word_embed_proj_dim=32,
+            init_std=0.2,
+            pad_token_id=0,
+        )
+    ),
 }
 CLASSIFIERS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: BertForSequenceClassification(BertConfig(**BERT)),
@@ -77,6 +125,12 @@ CLASSIFIERS: dict[str, Callable[[], PreTrainedModel]] = {
             initializer_range=0.2,
             num_labels=len(LABELS),
         )
+    ),
+    "deberta": lambda: DebertaForSequenceClassification(
+        DebertaConfig(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    ),
+    "deberta-v2": lambda: DebertaV2ForSequenceClassification(
+        DebertaV2Config(**BERT, relative_attention=True, pos_att_type=["c2p", "p2c"])
     ),
     "llama": lambda: LlamaForSequenceClassification(
         LlamaConfig(**LLAMA, num_labels=len(LABELS), pad_token_id=0)

@@ -31,12 +31,18 @@ CASES = [
     ("llama", "classification", "auto"),
     ("gpt2", "classification", "auto"),
 ]
+# The rest of the architectures, each once.
+MORE = [
+    *((name, "causal-lm", "auto") for name in sorted({*tiny.CAUSAL} - {"llama", "gpt2", "qwen2"})),
+    ("deberta", "classification", "auto"),
+    ("deberta-v2", "classification", "auto"),
+]
 
 
 @pytest.fixture(scope="session")
 def models_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models")
-    for name, task in {(name, task) for name, task, _ in CASES}:
+    for name, task in {(name, task) for name, task, _ in [*CASES, *MORE]}:
         tiny.save(name, path, task=task)
     return path
 
@@ -202,6 +208,21 @@ def test_engine_equals_the_plain_loop(
     assert relative(rolled[:7], expected[:7]) > 0.1
 
 
+@pytest.mark.parametrize(("name", "task", "pooling"), MORE)
+def test_every_architecture_equals_the_plain_loop(
+    models_path: Path, name: str, task: str, pooling: str
+) -> None:
+    users = make_users(task, seed=8)[:3]
+    training = LocalTraining("sgd", 0.05)
+    base = tiny.load(models_path / f"{name}-{task}", task=task, pooling=pooling)
+    layout = layout_of(base, "lora")
+    start = nonzero_start(layout)
+    expected = loop_updates(base, layout, start, users, training)
+    found = engine_updates(CohortEngine(base, layout), start, users, training)
+    for user in range(len(users)):
+        assert relative(found[user], expected[user]) < 1e-5
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_engine_equals_the_loop_to_rounding_in_float64(models_path: Path, optimizer: str) -> None:
     training = LocalTraining(optimizer, 0.05)
@@ -259,6 +280,19 @@ def test_a_users_point_has_the_same_bits_whoever_shares_its_passes(
     assert any(point.any() for point in points)
 
 
+def test_short_rows_of_every_padded_length_keep_their_bits_in_company(models_path: Path) -> None:
+    rng, training = np.random.default_rng(6), LocalTraining("sgd", 0.3)
+    layout = layout_of(tiny.load(models_path / "llama-causal-lm"), "lora")
+    users = [[[make_row(rng, "causal-lm", length)]] for length in range(2, 65, 3) for _ in range(5)]
+    engine = CohortEngine(tiny.load(models_path / "llama-causal-lm"), layout, slots=128)
+    start = nonzero_start(layout)
+    together = engine_updates(engine, start, users, training)
+    for index in range(0, len(users), 7):
+        (alone,) = engine_updates(engine, start, users[index : index + 1], training)
+        assert alone.any()
+        assert together[index].tobytes() == alone.tobytes()
+
+
 def broken_steps() -> User:
     raise RuntimeError("the file is gone")
 
@@ -301,8 +335,10 @@ def test_a_user_who_diverges_is_not_finite_alone_and_clips_to_zero(
         """Multiplies the gradient of the user in slot 0 until it is not finite."""
 
         def _slopes(self, part, first, delta):  # type: ignore[no-untyped-def]
-            owners, slope = super()._slopes(part, first, delta)
-            return owners, torch.where((owners == 0)[:, None], slope * float("inf"), slope)
+            owners, slopes = super()._slopes(part, first, delta)
+            for slope in slopes:
+                slope[owners == 0] *= float("inf")
+            return owners, slopes
 
     engine = make()
     engine.__class__ = Exploding

@@ -1,0 +1,116 @@
+"""Any trained part over any base model, one unit at a time: for what cannot be stacked."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from client.loss import widen
+from client.slots import Stacks
+from client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
+from common.layout import AdapterLayout
+from common.methods import trained_parameters
+from common.model import BaseModel
+from common.tokens import IGNORE, TokenRow
+
+
+class UnitLoop:
+    """The engine for the kinds of `common.methods`. Changes `base.model` in place.
+
+    Slower than the cohort engine by what small batches cost, and the same in every other respect.
+    """
+
+    def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
+        self._device = torch.device(device)
+        base.model.to(self._device)
+        self._model, self._parameters = trained_parameters(base, layout)
+        self._layout, self._is_causal = layout, base.task == "causal-lm"
+        self._sizes = [entry.size for entry in layout.entries]
+        self._pad = int(base.tokenizer.pad_token_id or 0)
+        embeddings: Any = base.model.get_input_embeddings()  # type: ignore[operator]
+        self._num_ids = len(embeddings.weight)
+
+    def train(
+        self,
+        start: NDArray[np.float32],
+        work: Iterable[LocalWork],
+        *,
+        training: LocalTraining,
+        sink: Sink,
+    ) -> None:
+        """Same contract as `Engine.train`."""
+        first = torch.from_numpy(start).to(self._device)
+        stacks = Stacks.like(first, 1, has_moments=training.optimizer == "adamw")
+        for unit in work:
+            stacks.clear(0)
+            try:
+                self._train_unit(first, stacks, unit.steps(), training)
+                update = stacks.delta[0].cpu().numpy().copy()
+            except Exception:  # one user's fault is zero, and nobody else's
+                update = np.zeros_like(start)
+            sink(unit.key, update)
+
+    @torch.no_grad()
+    def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
+        """Same contract as `Engine.evaluate`."""
+        self._write(torch.from_numpy(adapter).to(self._device))
+        loss, targets, correct = 0.0, 0, 0
+        for row in rows:
+            logits, labels = self._logits([row])
+            losses = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+            keep = labels != IGNORE
+            loss += float(losses[keep].double().sum())
+            targets += int(keep.sum())
+            correct += int((logits.argmax(1) == labels)[keep].sum())
+        return Evaluation(loss, targets, correct)
+
+    def _train_unit(
+        self, first: Tensor, stacks: Stacks, steps: Minibatches, training: LocalTraining
+    ) -> None:
+        """All local steps of one unit; leaves its delta in slot 0."""
+        done = 0
+        for step in steps:
+            if not step:
+                continue
+            done += 1
+            self._write(first + stacks.delta[0])
+            with torch.enable_grad():
+                logits, labels = self._logits(step)
+                loss = functional.cross_entropy(
+                    logits, labels, ignore_index=IGNORE, reduction="sum"
+                ) / max(int((labels != IGNORE).sum()), 1)
+                slopes = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+            parts = torch.split(stacks.gradient[0], self._sizes)
+            for part, slope in zip(parts, slopes, strict=True):
+                if slope is not None:  # a tensor that this model's forward never reads
+                    part += slope.reshape(-1)
+            stacks.step(0, done, training)
+
+    def _logits(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
+        """Logits (positions or rows, classes) and labels; rows are padded to the longest."""
+        ids = [torch.from_numpy(row.input_ids) for row in rows]
+        if any(int(part.min()) < 0 or int(part.max()) >= self._num_ids for part in ids):
+            raise ValueError("unknown token id")
+        inputs = pad_sequence(ids, batch_first=True, padding_value=self._pad)
+        mask = pad_sequence([torch.ones_like(part) for part in ids], batch_first=True)
+        labels = pad_sequence(
+            [torch.from_numpy(row.labels) for row in rows], batch_first=True, padding_value=IGNORE
+        )
+        output = self._model(
+            input_ids=inputs.to(self._device), attention_mask=mask.to(self._device)
+        )
+        logits = widen(output.logits)
+        if self._is_causal:  # virtual tokens come before the row's own
+            logits = logits[:, -inputs.shape[1] :].flatten(0, 1)
+        return logits, labels.to(self._device).reshape(-1)
+
+    @torch.no_grad()
+    def _write(self, vector: Tensor) -> None:
+        parts = torch.split(vector, self._sizes)
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))

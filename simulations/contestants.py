@@ -1,0 +1,221 @@
+"""The ways to train that `feddp bench` compares, over one model, one start and the same rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from client.cohort import CohortEngine, LocalWork
+from client.loss import LinearCrossEntropy
+from client.stacked import install
+from client.work import LocalTraining
+from common.adapter import PEFT_PREFIX, AdapterLayout
+from common.model import BaseModel
+from common.privacy.clipping import clip_to_grid
+from common.privacy.summation import UpdateSum
+from common.tokens import IGNORE, TokenRow
+from simulations.workload import User, copy_base, nonzero_start
+
+GRID_STEPS = 1 << 20
+LEARNING_RATE = 0.1
+
+
+class Plain:
+    """One adapter for all rows of a batch: ordinary LoRA, without units."""
+
+    def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
+        model: Any = copy_base(base).model.to(device)
+        self._model, self._layout, self._device = model, layout, device
+        self._modules = install(model, layout)
+        self.start = torch.from_numpy(nonzero_start(layout)).to(device)
+
+    def gradient(
+        self, rows: Sequence[TokenRow], vector: Tensor, weight: float, *, is_chunked: bool
+    ) -> Tensor:
+        """Gradient (P,) of weight times the summed loss of the rows, padded to the longest."""
+        live = vector.clone().requires_grad_()
+        offset = 0
+        parts: dict[str, dict[str, Tensor]] = {}
+        for entry in self._layout.entries:
+            part = live[offset : offset + entry.size].view(1, *entry.shape)
+            parts.setdefault(entry.module, {})[entry.role] = part
+            offset += entry.size
+        for path, tensors in parts.items():
+            self._modules[path].bind(tensors)
+        inputs, targets = collate(rows, self._device)
+        if is_chunked:
+            hidden = self._model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+            keep = targets != IGNORE
+            weights = hidden.new_full((int(keep.sum()),), weight, dtype=torch.float32)
+            head = self._model.lm_head.weight
+            loss = LinearCrossEntropy.apply(hidden[keep], head, None, targets[keep], weights, None)  # type: ignore[no-untyped-call]
+        else:
+            logits = self._model(input_ids=inputs, use_cache=False).logits.float()
+            loss = weight * functional.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+            )
+        (gradient,) = torch.autograd.grad(loss, live)
+        return gradient
+
+
+def collate(rows: Sequence[TokenRow], device: str) -> tuple[Tensor, Tensor]:
+    """Input ids and targets, right-padded to the longest row."""
+    ids = [torch.from_numpy(row.input_ids) for row in rows]
+    labels = [torch.from_numpy(row.labels) for row in rows]
+    targets = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
+    return pad_sequence(ids, batch_first=True).to(device), targets.to(device)
+
+
+def num_targets(rows: Sequence[TokenRow]) -> int:
+    """Predicted positions."""
+    return sum(int((row.labels != IGNORE).sum()) for row in rows)
+
+
+def central(
+    plain: Plain, users: Sequence[User], *, pass_tokens: int, is_chunked: bool
+) -> Callable[[], Tensor]:
+    """Non-private training without users: one step over all rows, in passes of similar length."""
+    rows = sorted((r for user in users for step in user for r in step), key=lambda r: len(r.labels))
+    passes: list[list[TokenRow]] = [[]]
+    for row in rows:
+        if passes[-1] and (len(passes[-1]) + 1) * len(row.labels) > pass_tokens:
+            passes.append([])
+        passes[-1].append(row)
+    weight = 1 / num_targets(rows)
+
+    def run() -> Tensor:
+        total = torch.zeros_like(plain.start)
+        for part in passes:
+            total += plain.gradient(part, plain.start, weight, is_chunked=is_chunked)
+        return total
+
+    return run
+
+
+def loop(plain: Plain, users: Sequence[User], *, clipping_norm: float) -> Callable[[], UpdateSum]:
+    """One user after the other, with the library's forward and loss, clipped and added."""
+
+    def run() -> UpdateSum:
+        total = UpdateSum.zeros(len(plain.start))
+        for user in users:
+            delta = torch.zeros_like(plain.start)
+            for step in user:
+                weight = 1 / max(num_targets(step), 1)
+                delta -= LEARNING_RATE * plain.gradient(
+                    step, plain.start + delta, weight, is_chunked=False
+                )
+            add_clipped(total, delta.cpu().numpy(), clipping_norm)
+        return total
+
+    return run
+
+
+def engine(
+    base: BaseModel,
+    layout: AdapterLayout,
+    users: Sequence[User],
+    *,
+    clipping_norm: float,
+    pass_tokens: int,
+    slots: int = 512,
+    device: str = "cpu",
+) -> Callable[[], UpdateSum]:
+    """The cohort engine: the same users, steps, clips and sum as `loop`."""
+    cohort = CohortEngine(
+        copy_base(base), layout, device=device, slots=slots, pass_tokens=pass_tokens
+    )
+    order = sorted(range(len(users)), key=lambda user: -len(users[user]))
+    work = [LocalWork(user, lambda steps=users[user]: steps) for user in order]  # type: ignore[misc]
+    start = nonzero_start(layout)
+
+    def run() -> UpdateSum:
+        total = UpdateSum.zeros(layout.dimension)
+        cohort.train(
+            start,
+            work,
+            training=LocalTraining("sgd", LEARNING_RATE),
+            sink=lambda _, update: add_clipped(total, update, clipping_norm),
+        )
+        return total
+
+    return run
+
+
+def add_clipped(total: UpdateSum, update: NDArray[np.float32], clipping_norm: float) -> None:
+    """Clips one unit's update to the grid and adds it."""
+    total.add(clip_to_grid(update, clipping_norm=clipping_norm, grid_steps=GRID_STEPS))
+
+
+def opacus(
+    base: BaseModel,
+    layout: AdapterLayout,
+    rows: Sequence[TokenRow],
+    *,
+    clipping_norm: float,
+    is_ghost: bool,
+) -> Callable[[], Tensor]:
+    """Example-level clipped gradient sum by Opacus: per-example gradients by hooks, or ghost."""
+    wrapped, trained = _opacus_model(base, layout, clipping_norm, is_ghost)
+    inputs, targets = collate(rows, "cpu")
+    shares = torch.tensor([1 / max(num_targets([row]), 1) for row in rows])
+
+    def losses() -> Any:
+        logits = wrapped(input_ids=inputs, use_cache=False).logits
+        each = functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
+        )
+        return each.view_as(targets).sum(1) * shares
+
+    def by_hooks() -> Tensor:
+        losses().sum().backward()
+        gradients = torch.cat([p.grad_sample.flatten(1) for p in trained], 1)
+        wrapped.zero_grad()
+        factors: Tensor = (clipping_norm / gradients.norm(dim=1)).clamp_max(1.0)
+        return factors @ gradients
+
+    def by_ghost() -> Tensor:
+        found = losses()
+        found.sum().backward(retain_graph=True)
+        factors = wrapped.get_clipping_coef()
+        wrapped.zero_grad()
+        wrapped.disable_hooks()
+        weighted: Any = (factors * found).sum()
+        weighted.backward()
+        wrapped.enable_hooks()
+        gradient = torch.cat([p.grad.flatten() for p in trained])
+        wrapped.zero_grad()
+        return gradient
+
+    return by_ghost if is_ghost else by_hooks
+
+
+def _opacus_model(
+    base: BaseModel, layout: AdapterLayout, clipping_norm: float, is_ghost: bool
+) -> tuple[Any, list[Any]]:
+    """A PEFT model with the bench's start under Opacus, and its trained tensors in order."""
+    config = LoraConfig(r=layout.rank, lora_alpha=layout.alpha, target_modules=list(layout.adapted))
+    model: Any = get_peft_model(copy_base(base).model, config)
+    parameters = dict(model.named_parameters())
+    tensors = layout.unflatten(nonzero_start(layout))
+    trained = []
+    for name, value in tensors.items():
+        assert name.startswith(PEFT_PREFIX)
+        parameter = parameters[name.replace(".weight", ".default.weight")]
+        parameter.data = torch.from_numpy(value.copy())
+        trained.append(parameter)
+    model.train()
+    options: dict[str, Any] = {"batch_first": True, "loss_reduction": "sum", "strict": False}
+    if is_ghost:
+        wrapped: Any = GradSampleModuleFastGradientClipping(
+            model, max_grad_norm=clipping_norm, use_ghost_clipping=True, **options
+        )
+    else:
+        wrapped = GradSampleModule(model, **options)
+    return wrapped, trained

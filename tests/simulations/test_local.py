@@ -1,0 +1,46 @@
+"""A population of one-user nodes as one node: the same sum, whoever drops out."""
+
+import numpy as np
+
+from client.build import build_node
+from client.node import Node
+from common.adapter import AdapterLayout
+from common.build import load_model, load_users
+from common.config import RunConfig
+from common.messages import TrainRequest
+from common.privacy.sampling import Draw
+from common.privacy.summation import UpdateSum
+from common.users import Users
+from simulations.local import LocalNodes
+
+CONFIG = RunConfig()
+
+
+def make_node(users: Users) -> tuple[Node, AdapterLayout]:
+    base, layout = load_model(CONFIG)
+    return build_node(CONFIG, base, layout, users, users.take(np.arange(0))), layout
+
+
+def request(layout: AdapterLayout) -> TrainRequest:
+    return TrainRequest(1, layout.start, layout.sha256, Draw(0.9), 0.5, 1 << 20, 0, 0, 5)
+
+
+def test_a_population_replies_the_sum_of_its_one_user_nodes() -> None:
+    users, _ = load_users(CONFIG)
+    population, layout = make_node(users.take(np.arange(6)))
+    devices = [make_node(users.take(np.arange(i, i + 1)))[0] for i in range(6)]
+    for dropout in (0.0, 0.5):
+        (whole,) = LocalNodes([population], dropout).train(request(layout))
+        total = UpdateSum.zeros(layout.dimension)
+        for reply in LocalNodes(devices, dropout).train(request(layout)):
+            total.merge(reply.total)
+        assert total.total.any()
+        assert total == whole.total
+
+
+def test_the_dropout_is_the_share_of_drawn_users_who_do_not_answer() -> None:
+    users, _ = load_users(CONFIG)
+    node, layout = make_node(users.take(np.arange(2000)))
+    asked = request(layout)
+    gone = [node._drops_out(user, asked, 0.25) for user in range(2000)]
+    assert 0.2 < np.mean(gone) < 0.3
