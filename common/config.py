@@ -25,6 +25,15 @@ from common.sections import (
 )
 from common.settings import AUTO, Scalar, Setting, read_value
 
+FILE_KEYS = (
+    "data.path",
+    "data.evaluation-path",
+    "model.base",
+    "nodes.registry",
+    "nodes.server-key",
+    "run.resume",
+)
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -121,6 +130,8 @@ def contradictions(config: RunConfig) -> list[str]:
             problems.append('data.label-column = "": classification needs the column of the class.')
         if config.is_generated:
             problems.append('data.path = "demo": the generated users have no classes.')
+    if bool(config.nodes.registry) != bool(config.nodes.server_key):
+        problems.append("nodes.registry and nodes.server-key: give both or neither.")
     if config.privacy.num_users is not None:
         num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
         if cohort is not None and cohort > num_users:
@@ -193,7 +204,7 @@ def _flatten(content: Mapping[str, object]) -> dict[str, object]:
 def _located(flat: Mapping[str, object], folder: Path) -> dict[str, object]:
     """Makes the paths that exist below `folder` absolute; a hub id or "demo" stays what it is."""
     located = dict(flat)
-    for key in ("data.path", "data.evaluation-path", "model.base"):
+    for key in FILE_KEYS:
         value = flat.get(key)
         if isinstance(value, str) and value not in ("", "demo") and (folder / value).exists():
             located[key] = str((folder / value).resolve())

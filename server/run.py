@@ -41,6 +41,7 @@ from server.rounds import (
 CONFIG_NAME, PLAN_NAME, LEDGER_NAME = "config.toml", "plan.json", "ledger.sqlite"
 CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
 DEFAULT_EVALUATIONS = 10
+PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,6 @@ def plan_row(plan: PrivacyPlan) -> Body:
 
 
 def _config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where the run is kept, which a move may change."""
-    flat = {k: v for k, v in to_flat(config).items() if k not in ("run.name", "run.output-dir")}
+    """Hash of every setting except where things are kept, which a move may change."""
+    flat = {key: value for key, value in to_flat(config).items() if key not in PLACES}
     return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()
