@@ -13,7 +13,6 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.resident import ResidentError, ask_resident, read_token, token_path
-from common.config import from_flat
 from common.records import pack, unpack
 
 NODE_FAILED = 1000
@@ -89,6 +88,7 @@ def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> A
     from client.answer import answer
     from client.build import build_node
     from common.build import Part, load_model, load_users, pin_threads
+    from common.config import from_flat
 
     config = from_flat(dict(settings))
     pin_threads(config)

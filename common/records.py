@@ -6,12 +6,14 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from common.messages import MessageError
-
 MAGIC = b"feddp-records-1\n"
 SEALED = "feddp.sealed.v1"
 MAX_HEADER_BYTES = 1 << 16
 _LENGTH = struct.Struct(">I")
+
+
+class MessageError(ValueError):
+    """A message that does not follow the contract; its text names the rule, never the content."""
 
 
 def pack(content: RecordDict) -> bytes:
