@@ -41,9 +41,14 @@ def main(grid: Grid, context: Context) -> None:
     """Plans or resumes the run, waits for the nodes, runs the rounds and exports the adapter."""
     config = from_flat(context.run_config)
     resumed = load_run(Path(config.run.resume)) if config.run.resume else None
-    if resumed:  # nothing of a run changes but where its nodes' registry and its key lie
-        registry, server_key = config.nodes.registry, config.nodes.server_key
-        kept = dataclasses.replace(resumed.config.nodes, registry=registry, server_key=server_key)
+    if resumed:  # nothing of a run changes but which machines hold its users, and their registry
+        given = config.nodes
+        kept = dataclasses.replace(
+            resumed.config.nodes,
+            minimum=given.minimum,
+            registry=given.registry,
+            server_key=given.server_key,
+        )
         config = dataclasses.replace(resumed.config, nodes=kept)
     base, layout = load_model(config)
     if resumed:

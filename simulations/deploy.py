@@ -64,11 +64,11 @@ def fleet_of(
         raise ConfigError([f"--nodes {num_nodes}: must be >= 1."])
     if folder is not None and folder.exists():
         raise ConfigError([f"--keep {folder}: exists already."])
+    users = _users_per_node(config, num_nodes)
     if folder is not None:
         folder.mkdir(mode=0o700, parents=True)
     # Short: a unix socket's path has at most 107 bytes.
     place = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="feddp-"))
-    users = _users_per_node(config, num_nodes)
     fleet = Fleet(place, config, users, is_sealed=is_sealed)
     if serve is not None:
         fleet.serve = serve
@@ -140,13 +140,19 @@ def finished_run(config: RunConfig, fleet: Fleet) -> Path:
     return path
 
 
-def deploy_resume(path: Path, *, num_nodes: int, folder: Path | None) -> None:
+def deploy_resume(path: Path, *, num_nodes: int | None, folder: Path | None) -> None:
     """Continues a run folder on a new fleet, where its ledger says it stopped.
+
+    Args:
+      path: of the run folder.
+      num_nodes: may differ from before, because sums do not depend on it; None: as before.
+      folder: as in `deploy_local`.
 
     Raises:
       StoppedError: the run did not finish; the message names its logs.
     """
     config = load_run(path).config
+    num_nodes = config.nodes.minimum if num_nodes is None else num_nodes
     is_sealed = bool(config.nodes.registry)
     with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
         config = resuming(config, path, fleet)

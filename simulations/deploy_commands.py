@@ -31,7 +31,9 @@ def add_deploy_commands(
     resume.add_argument("run", type=Path, metavar="RUN")
     resume.set_defaults(command=_resume)
     for parser in (local, resume):
-        parser.add_argument("--nodes", type=int, default=2, metavar="N")
+        parser.add_argument(
+            "--nodes", type=int, metavar="N", help="machines that share the users; 2, or as before"
+        )
         parser.add_argument(
             "--keep", type=Path, metavar="FOLDER", help="keep keys, logs and databases there"
         )
@@ -40,8 +42,9 @@ def add_deploy_commands(
 def _local(options: argparse.Namespace, config: RunConfig) -> int:
     from simulations.deploy import deploy_local
 
+    num_nodes = 2 if options.nodes is None else options.nodes
     path = deploy_local(
-        config, num_nodes=options.nodes, is_sealed=not options.unsealed, folder=options.keep
+        config, num_nodes=num_nodes, is_sealed=not options.unsealed, folder=options.keep
     )
     print(f"\n  {path}\n  try: feddp chat {path}")
     return 0
