@@ -7,7 +7,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test mutants fuzz soak clean
+.PHONY: demo test mutants fuzz soak faults clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/feddp simulate --with-non-private
@@ -28,6 +28,11 @@ fuzz: $(VENV)/installed-dev
 # 100 seeds, every byte of a ledger flipped.
 soak: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m slow tests/properties tests/common/privacy tests/server
+
+# About ten minutes for a hundred real faults on two cores; fewer: make faults FAULTS=10
+FAULTS ?= 100
+faults: $(VENV)/installed-dev
+	PYTHONPATH=. $(VENV)/bin/python tests/faults/campaign.py --faults $(FAULTS) --output-dir runs/faults
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -1,24 +1,24 @@
-"""ClientApp: a thin shim to the node."""
+"""ClientApp: a thin shim to the node.
+
+Flower starts a new process for every message, so nothing heavy is imported here: where the node's
+configuration names a resident node (`trainer`), the message is handed on to it.
+"""
 
 import functools
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.build import build_node
-from client.node import Node
-from common.build import Part, load_model, load_users, pin_threads
-from common.config import from_flat
-from common.messages import (
-    decode_evaluate_request,
-    decode_train_request,
-    encode_evaluate_reply,
-    encode_train_reply,
-)
+from client.resident import ResidentError, ask_resident, read_token, token_path
+from common.records import pack, unpack
 
 NODE_FAILED = 1000
+# Of a message's life, what Flower needs to fetch it, start this process and send the reply.
+TRANSPORT_SECONDS = 15.0
+Answer = Callable[[str, RecordDict], RecordDict]
 log = logging.getLogger("feddp.node")
 app = ClientApp()
 
@@ -26,35 +26,49 @@ app = ClientApp()
 @app.train("round")
 def train_round(message: Message, context: Context) -> Message:
     """One round: the node's update sum."""
-
-    def answer(node: Node) -> Message:
-        request = decode_train_request(message.content, dimension=node.dimension)
-        return Message(encode_train_reply(node.train(request)), reply_to=message)
-
-    return _guarded(answer, message, context)
+    return _guarded("train", message, context)
 
 
 @app.evaluate("users")
 def evaluate_users(message: Message, context: Context) -> Message:
     """Loss on the node's declared evaluation users."""
-
-    def answer(node: Node) -> Message:
-        request = decode_evaluate_request(message.content, dimension=node.dimension)
-        return Message(encode_evaluate_reply(node.evaluate(request)), reply_to=message)
-
-    return _guarded(answer, message, context)
+    return _guarded("evaluate", message, context)
 
 
-def _guarded(answer: Callable[[Node], Message], message: Message, context: Context) -> Message:
+@app.query("hello")
+def say_hello(message: Message, context: Context) -> Message:
+    """The node's name in the registry; a claim, which its signature proves later."""
+    return _guarded("hello", message, context)
+
+
+def _guarded(kind: str, message: Message, context: Context) -> Message:
     """The answer, or an error with a fixed text: an exception's own text could hold user data."""
+    code = "node-error"
     try:
-        return answer(_node_of(context))
+        return Message(_answerer(message, context)(kind, message.content), reply_to=message)
+    except ResidentError as error:
+        code = str(error)
     except Exception as error:  # a fence: an exception's own text could hold user data
         log.error("the node failed: %s", type(error).__name__)
-        return Message(Error(NODE_FAILED, "node-error"), reply_to=message)
+    return Message(Error(NODE_FAILED, code), reply_to=message)
 
 
-def _node_of(context: Context) -> Node:
+def _answerer(message: Message, context: Context) -> Answer:
+    own = context.node_config
+    if "trainer" not in own:
+        return _node_of(context)
+    address = str(own["trainer"])
+    token = read_token(Path(str(own.get("trainer-token") or token_path(address))))
+    ttl = message.metadata.ttl
+    seconds = max(ttl - TRANSPORT_SECONDS, ttl / 2)
+
+    def answer(kind: str, content: RecordDict) -> RecordDict:
+        return unpack(ask_resident(address, token, kind, pack(content), seconds=seconds))
+
+    return answer
+
+
+def _node_of(context: Context) -> Answer:
     """The node of this process, built at its first message and kept.
 
     The users come from the node's own configuration where it names them (`data-path`), else from
@@ -65,12 +79,19 @@ def _node_of(context: Context) -> Node:
     if "data-path" in own:
         settings["data.path"] = own["data-path"]
     part = (int(own.get("partition-id", 0)), int(own.get("num-partitions", 1)))
-    return _build(tuple(sorted(settings.items())), part)
+    build: Callable[..., Answer] = _build  # the cache's own type forgets it
+    return build(tuple(sorted(settings.items())), part)
 
 
 @functools.lru_cache(maxsize=8)
-def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> Node:
+def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> Answer:
+    from client.answer import answer
+    from client.build import build_node
+    from common.build import Part, load_model, load_users, pin_threads
+    from common.config import from_flat
+
     config = from_flat(dict(settings))
     pin_threads(config)
     base, layout = load_model(config)
-    return build_node(config, base, layout, *load_users(config, Part(*part)))
+    node = build_node(config, base, layout, *load_users(config, Part(*part)))
+    return lambda kind, content: answer(node, kind, content, None)

@@ -26,6 +26,14 @@ from common.sections import (
 from common.settings import AUTO, Scalar, Setting, read_value
 
 LEDGER_KEYS = ("privacy.ledger", "privacy.ledger-key", "privacy.anchor")
+FILE_KEYS = (
+    "data.path",
+    "data.evaluation-path",
+    "model.base",
+    "nodes.registry",
+    "nodes.server-key",
+    "run.resume",
+)
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def contradictions(config: RunConfig) -> list[str]:
             problems.append('data.label-column = "": classification needs the column of the class.')
         if config.is_generated:
             problems.append('data.path = "demo": the generated users have no classes.')
+    if bool(config.nodes.registry) != bool(config.nodes.server_key):
+        problems.append("nodes.registry and nodes.server-key: give both or neither.")
     if config.privacy.num_users is not None:
         num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
         draws_users = config.sampling.unit == "user"
@@ -201,7 +211,7 @@ def _flatten(content: Mapping[str, object]) -> dict[str, object]:
 def _located(flat: Mapping[str, object], folder: Path) -> dict[str, object]:
     """Makes the paths that exist below `folder` absolute; a hub id or "demo" stays what it is."""
     located = dict(flat)
-    for key in ("data.path", "data.evaluation-path", "model.base"):
+    for key in FILE_KEYS:
         value = flat.get(key)
         if isinstance(value, str) and value not in ("", "demo") and _exists(folder / value):
             located[key] = str((folder / value).resolve())

@@ -12,6 +12,7 @@ from common.privacy.mechanism import NoisedSum
 from common.privacy.noise import MAX_SCALE
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
+from common.records import MessageError as MessageError  # also from here, for its readers
 
 VERSION = 1
 MAX_GRID_STEPS = 1 << 24
@@ -19,10 +20,6 @@ MAX_SEED_DIGITS = 40
 FLAT_FLOAT32 = "feddp.float32.v1"
 FLAT_INT64 = "feddp.int64.v1"
 T = TypeVar("T")
-
-
-class MessageError(ValueError):
-    """A message that does not follow the contract; its text names the rule, never the content."""
 
 
 @dataclass(frozen=True)

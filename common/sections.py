@@ -18,6 +18,7 @@ class RunSection:
     )
     rounds: int | None = setting(None, "number of rounds; auto: 50", int, at_least=1)
     output_dir: str = setting("runs", "parent folder of run folders", str)
+    resume: str = setting("", "a run folder to continue; all else is read from it", str)
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,10 @@ class NodesSection:
         None, "most users of one node, registered and public; auto: N", int, at_least=1
     )
     deadline_seconds: float = setting(600.0, "Flower: longest wait of a round", float, above=0)
+    registry: str = setting(
+        "", "Flower: file of enrolled nodes; then requests are signed and replies sealed", str
+    )
+    server_key: str = setting("", "Flower: file of the key that signs requests", str)
     device: str = setting("auto", '"auto", "cpu", "cuda" or "cuda:1"', str)
     threads: int | None = setting(None, "CPU threads; auto: the machine's cores", int, at_least=1)
     workers: int = setting(

@@ -1,17 +1,34 @@
 """ServerApp: the run on one screen."""
 
+import dataclasses
 import logging
+from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from common.adapter import AdapterLayout
 from common.build import describe_evaluation, load_model
-from common.config import from_flat
+from common.config import RunConfig, from_flat
+from common.errors import ConfigError
+from common.keys import read_private_key
+from common.model import BaseModel
+from common.privacy.ledger import Ledger
 from common.privacy.statement import guarantee_line, not_covered
+from common.registry import read_registry
 from server.export import finish_run
 from server.nodes import FlowerNodes
 from server.rounds import RoundReport
-from server.run import create_run, plan_from_config, train
+from server.run import (
+    Run,
+    check_run_model,
+    create_run,
+    load_run,
+    plan_from_config,
+    train,
+)
+from server.sealed_nodes import SealedNodes
+from server.sealer import Sealer
 
 log = logging.getLogger("feddp.server")
 app = ServerApp()
@@ -19,21 +36,71 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Plans the run, waits for the nodes, runs the rounds and exports the adapter."""
+    """Plans or resumes the run, waits for the nodes, runs the rounds and exports the adapter."""
     config = from_flat(context.run_config)
+    resumed = load_run(Path(config.run.resume)) if config.run.resume else None
+    if resumed:  # nothing of a run changes but which machines hold its users, and their registry
+        given = config.nodes
+        kept = dataclasses.replace(
+            resumed.config.nodes,
+            minimum=given.minimum,
+            registry=given.registry,
+            server_key=given.server_key,
+        )
+        config = dataclasses.replace(resumed.config, nodes=kept)
     base, layout = load_model(config)
-    plan = plan_from_config(config, trust=config.privacy.trust, base=base, layout=layout)
-    run = create_run(config, plan)
+    if resumed:
+        check_run_model(resumed, base=base, layout=layout)
+    run = resumed or _new_run(config, base, layout)
+    plan = run.plan
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
 
-    nodes = FlowerNodes(grid, layout.dimension, config.nodes.deadline_seconds)
-    nodes.wait_for_nodes(config.nodes.minimum)
+    nodes = _sealed(grid, config, run, layout) if config.nodes.registry else None
+    asked = nodes or FlowerNodes(grid, layout.dimension, config.nodes.deadline_seconds)
+    asked.wait_for_nodes(config.nodes.minimum)
 
     def show(report: RoundReport, num_charges: int) -> None:
         loss = f", loss {report.evaluation.loss:.4f}" if report.evaluation else ""
-        print(f"round {report.round}/{plan.num_rounds}{loss}", flush=True)
+        print(f"round {report.round}/{plan.num_rounds}{loss}, {report.seconds:.1f} s", flush=True)
 
-    outcome = train(run, nodes, initial=layout.initial(), show=show, is_stopped=lambda: False)
+    outcome = train(run, asked, initial=layout.initial(), show=show, is_stopped=lambda: False)
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
+    if nodes:
+        log.debug("answers that counted as zero, by reason: %s", dict(nodes.reasons))
     print(f"{run.path}: done", flush=True)
+
+
+def _new_run(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Run:
+    plan = plan_from_config(config, trust=config.privacy.trust, base=base, layout=layout)
+    return create_run(config, plan)
+
+
+def _sealed(grid: Grid, config: RunConfig, run: Run, layout: AdapterLayout) -> SealedNodes:
+    """The enrolled nodes of this start; its epoch is the one that opening the ledger will write."""
+    plan = run.plan
+    registry_path = Path(config.nodes.registry)
+    num_enrolled = sum(entry.users for entry in read_registry(registry_path).active.values())
+    if num_enrolled > plan.num_users:
+        raise ConfigError(
+            [
+                f"{registry_path}: {num_enrolled} users are enrolled, and the plan is for "
+                f"{plan.num_users}. Declare all of them in privacy.num-users, in a new run."
+            ]
+        )
+    history = Ledger.read(run.ledger_path)
+    sealer = Sealer(
+        registry_path=registry_path,
+        server_key=read_private_key(Path(config.nodes.server_key)),
+        population=run.path.name,
+        run=run.path.name,
+        plan_sha256=plan.sha256,
+        head=history.head.hex(),
+        epoch=history.num_opened + 1,
+    )
+    is_example = config.sampling.unit == "example"
+    is_bounded = config.privacy.unit == "user"
+    per_user = (config.data.max_examples_per_user if is_bounded else None) if is_example else 1
+    return SealedNodes(
+        grid, layout.dimension, config.nodes.deadline_seconds, sealer, units_per_user=per_user
+    )

@@ -19,8 +19,8 @@ from common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
+from server.exchange import POLL_SECONDS, exchange
 
-POLL_SECONDS = 0.2
 Reply = TypeVar("Reply")
 
 
@@ -80,22 +80,9 @@ class FlowerNodes:
             Message(content, node, message_type, group_id=group_id, ttl=self.deadline_seconds + 5)
             for node in self.node_ids
         ]
-        pushed = self.grid.push_messages(messages)
-        pending = {
-            message_id: message.metadata.dst_node_id
-            for message_id, message in zip(pushed, messages, strict=False)
-            if message_id is not None
-        }
-        replies: dict[int, RecordDict] = {}
-        end = time.monotonic() + self.deadline_seconds
-        while pending and time.monotonic() < end:
-            for reply in self.grid.pull_messages(list(pending)):
-                node = pending.pop(reply.metadata.reply_to_message_id, None)
-                # The reason of an error is a node's text: it is neither read nor logged.
-                if node is not None and not reply.has_error():
-                    replies[node] = reply.content
-            time.sleep(POLL_SECONDS if pending else 0)
-        return [replies[node] for node in sorted(replies)]
+        answers = exchange(self.grid, messages, deadline_seconds=self.deadline_seconds)
+        replies = {index: answer for index, answer in answers if not isinstance(answer, str)}
+        return [replies[index] for index in sorted(replies)]
 
 
 def _decode(contents: Sequence[RecordDict], decode: Callable[[RecordDict], Reply]) -> list[Reply]:

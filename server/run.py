@@ -44,6 +44,7 @@ CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
 DEFAULT_EVALUATIONS = 10
 MOST_CLIPPING_CHANGE = 64.0
+PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,7 @@ def _publish_missing(
 
 
 def _config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where run and ledger are kept, which a move may change."""
-    places = ("run.name", "run.output-dir", *LEDGER_KEYS)
-    flat = {k: v for k, v in to_flat(config).items() if k not in places}
+    """Hash of every setting except where things are kept, which a move may change."""
+    places = (*PLACES, *LEDGER_KEYS)
+    flat = {key: value for key, value in to_flat(config).items() if key not in places}
     return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()

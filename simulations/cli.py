@@ -9,11 +9,14 @@ from typing import Any
 
 from common.config import RunConfig, load_config, parse_override, settings, to_flat
 from common.errors import ConfigError, DiskError, FeddpError
+from simulations.deploy_commands import add_deploy_commands
+from simulations.node_commands import add_node_commands, with_action
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake is one clear message and a non-zero exit code."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(with_action(words))
     # PEFT still calls what transformers renamed; nothing that a person here could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
@@ -66,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         help="print how many users the data holds; for their owner's eyes",
     )
     check.set_defaults(command=_check)
+
+    add_node_commands(commands)
+    add_deploy_commands(commands, add_config=_add_config, config_of=_config)
 
     ledger = commands.add_parser("ledger", help="the privacy ledger of a run or a population")
     _add_ledger(ledger)
@@ -147,11 +153,11 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    if options.resume is not None:
+    config = _config(options)
+    if options.resume is not None or config.run.resume:
         from simulations.simulate import resume
 
-        return resume(options.resume)
-    config = _config(options)
+        return resume(options.resume or Path(config.run.resume))
     from simulations.simulate import simulate
 
     return simulate(

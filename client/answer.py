@@ -1,0 +1,135 @@
+"""A request's records -> the node's answer; sealed where the node has an identity."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from flwr.app import ConfigRecord, RecordDict
+
+from client.node import Node
+from common.messages import (
+    decode_evaluate_request,
+    decode_train_request,
+    encode_evaluate_reply,
+    encode_train_reply,
+)
+from common.privacy.disk import Disk
+from common.records import opaque, pack, read_opaque, unpack
+from common.sealing import Ask, SealError, seal_reply, verify_request
+
+HEADER_BYTES = 1 << 17  # of a request, besides its adapter
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a node is, and whom it obeys.
+
+    Attributes:
+      name: in the registry of nodes.
+      key: signs this node's replies.
+      server_key: the only key whose requests are answered; pinned by the node's operator.
+      memory: what has been asked before.
+    """
+
+    name: str
+    key: Ed25519PrivateKey
+    server_key: Ed25519PublicKey
+    memory: "Memory"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The newest question of one run."""
+
+    epoch: int
+    number: int
+    round: int
+    seal_key: str
+
+
+class Memory:
+    """The newest question that this node has accepted, durable across restarts.
+
+    **Guarantee:** no question is accepted twice or after a newer one. A server app that starts
+    again from an older ledger is refused once it asks to train a round before the newest asked one,
+    or repeats an epoch with another key; a rollback of the round in progress alone is not noticed.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._seen = _read_seen(path)
+
+    def accept(self, ask: Ask) -> None:
+        """Remembers a question durably, before it is answered.
+
+        Raises:
+          SealError: "stale": it has been asked before, or it is older than what has been.
+        """
+        run = f"{ask.population}/{ask.run}"
+        last = self._seen.get(run)
+        if last is not None and not _follows(ask, last):
+            raise SealError("stale")
+        newest_round = max(ask.round, last.round if last else 0)
+        self._seen[run] = Seen(ask.epoch, ask.number, newest_round, ask.seal_key)
+        content = json.dumps({name: vars(seen) for name, seen in self._seen.items()})
+        disk, temporary = Disk(), self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        disk.write(temporary, content.encode())
+        disk.rename(temporary, self._path)
+        disk.fsync_folder(self._path.parent)
+
+
+def answer(node: Node, kind: str, content: RecordDict, identity: Identity | None) -> RecordDict:
+    """The answer to "train", "evaluate" or "hello".
+
+    With an identity only signed requests are answered, and only with sealed replies; "hello" tells
+    the node's name, which proves nothing.
+
+    Raises:
+      MessageError: the request is malformed, not for this node, or not by its server app.
+    """
+    if kind == "hello":
+        name = identity.name if identity else ""
+        return RecordDict({"config": ConfigRecord({"name": name})})
+    if identity is None:
+        return _plain(node, kind, content)
+    most_bytes = HEADER_BYTES + 4 * node.dimension
+    blob = read_opaque(content, most_bytes=most_bytes)
+    ask, body = verify_request(blob, server_key=identity.server_key)
+    if (ask.kind, ask.node) != (kind, identity.name):
+        raise SealError("not-for-this-node")
+    identity.memory.accept(ask)
+    reply = _plain(node, kind, unpack(body))
+    return opaque(seal_reply(ask, pack(reply), node_key=identity.key))
+
+
+def _plain(node: Node, kind: str, content: RecordDict) -> RecordDict:
+    answers: dict[str, Callable[[], RecordDict]] = {
+        "train": lambda: encode_train_reply(
+            node.train(decode_train_request(content, dimension=node.dimension))
+        ),
+        "evaluate": lambda: encode_evaluate_reply(
+            node.evaluate(decode_evaluate_request(content, dimension=node.dimension))
+        ),
+    }
+    return answers[kind]()
+
+
+def _follows(ask: Ask, last: Seen) -> bool:
+    """Whether a question is newer than the newest one."""
+    if ask.epoch == last.epoch:
+        return ask.seal_key == last.seal_key and ask.number > last.number
+    is_later = ask.kind != "train" or ask.round >= last.round
+    return ask.epoch > last.epoch and is_later
+
+
+def _read_seen(path: Path) -> dict[str, Seen]:
+    if not path.exists():
+        return {}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {run: Seen(**fields) for run, fields in content.items()}

@@ -1,0 +1,34 @@
+"""One round trip to many nodes over a Flower grid: whoever is late, lost or wrong is told apart."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+POLL_SECONDS = 0.2
+LATE, NOT_SENT, ERROR = "late", "not-sent", "error"
+
+
+def exchange(
+    grid: Grid, messages: Sequence[Message], *, deadline_seconds: float
+) -> Iterator[tuple[int, RecordDict | str]]:
+    """Sends messages and yields what comes back, as it comes: (index of the message, content), or
+    (index, reason) for "late", "not-sent" and "error".
+
+    **Guarantee:** every message is told of exactly once, within the deadline and one poll; a second
+    answer to a message is never seen.
+    """
+    pushed = list(grid.push_messages(messages)) if messages else []
+    pushed += [""] * (len(messages) - len(pushed))  # nothing comes back from a refused batch
+    pending = {message_id: i for i, message_id in enumerate(pushed) if message_id}
+    yield from ((i, NOT_SENT) for i, message_id in enumerate(pushed) if not message_id)
+    end = time.monotonic() + deadline_seconds
+    while pending and time.monotonic() < end:
+        for reply in grid.pull_messages(list(pending)):
+            index = pending.pop(reply.metadata.reply_to_message_id, None)
+            if index is not None:
+                # The reason of an error is a node's text: it is neither read nor logged.
+                yield index, ERROR if reply.has_error() else reply.content
+        time.sleep(POLL_SECONDS if pending else 0)
+    yield from ((i, LATE) for i in pending.values())

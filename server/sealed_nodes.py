@@ -1,0 +1,213 @@
+"""The Nodes protocol over a fleet of enrolled nodes: signed requests, sealed replies."""
+
+import dataclasses
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    MessageError,
+    TrainReply,
+    TrainRequest,
+    decode_evaluate_reply,
+    decode_train_reply,
+    encode_evaluate_request,
+    encode_train_request,
+)
+from common.privacy.clipping import is_within
+from common.privacy.mechanism import NoisedSum
+from common.privacy.sampling import Draw, fresh_coins, seeded_coins
+from common.registry import Entry
+from common.sealing import SealError
+from server.exchange import POLL_SECONDS, exchange
+from server.sealer import Question, Sealer
+
+HELLO_SECONDS = 60.0
+MALFORMED, NORM, DUPLICATE = "malformed", "norm", "duplicate"
+Reply = TypeVar("Reply")
+
+
+@dataclass
+class SealedNodes:
+    """Enrolled nodes behind a relay that can only drop what they say.
+
+    Attributes:
+      grid: Flower's way to its nodes.
+      dimension: P, of every adapter.
+      deadline_seconds: longest wait of one request; whoever is later counts as zero.
+      sealer: signs what is asked and opens what comes back.
+      units_per_user: units that one registered user can be; None: no bound, where an example is
+        the unit.
+      is_drawing: the server flips the coins, over the enrolled nodes (never over who is online),
+        each of which has one user; otherwise each node draws its own users.
+      is_asking_everyone: where the server draws: all nodes are asked and train, and what the
+        undrawn answer is dropped unopened, so that the traffic does not show the cohort.
+      reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
+      names: the name that each Flower node says it has.
+    """
+
+    grid: Grid
+    dimension: int
+    deadline_seconds: float
+    sealer: Sealer
+    units_per_user: int | None = 1
+    is_drawing: bool = False
+    is_asking_everyone: bool = False
+    reasons: Counter[str] = field(default_factory=Counter)
+    names: dict[int, str] = field(default_factory=dict)
+    _hellos: dict[str, int] = field(default_factory=dict)
+
+    def wait_for_nodes(self, minimum: int) -> None:
+        """Blocks until `minimum` enrolled nodes are online."""
+        while len(set(self.names.values()) & self.sealer.enrolled().keys()) < minimum:
+            self._meet()
+            time.sleep(POLL_SECONDS)
+
+    def train(self, request: TrainRequest) -> list[TrainReply]:
+        """One sum per node that was asked and has answered well. Same contract as `Nodes.train`.
+
+        **Guarantee:** each sum was signed by the key of its node for this very request, and its L2
+        norm is at most K times the units of the node's registered users.
+        """
+        self.sealer.round = request.round
+        enrolled = self.sealer.enrolled()
+        drawn: Collection[str] = enrolled
+        if self.is_drawing:
+            drawn = draw_nodes(sorted(enrolled), request)
+            request = dataclasses.replace(request, draw=Draw(probability=1.0))
+
+        def decode(content: RecordDict, question: Question) -> TrainReply:
+            reply = decode_train_reply(
+                content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
+            )
+            self._check_norm(reply, question, request.grid_steps)
+            return reply
+
+        return self._ask(
+            "train",
+            encode_train_request(request),
+            enrolled=enrolled,
+            asked=enrolled if self.is_asking_everyone else drawn,
+            counted=drawn,
+            layout=request.layout_sha256,
+            num_numbers=request.sum_dimension,
+            decode=decode,
+        )
+
+    def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
+        """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
+        enrolled = self.sealer.enrolled()
+        return self._ask(
+            "evaluate",
+            encode_evaluate_request(request),
+            enrolled=enrolled,
+            asked=enrolled,
+            counted=enrolled,
+            layout=request.layout_sha256,
+            num_numbers=0,
+            decode=lambda content, _: decode_evaluate_reply(content),
+        )
+
+    def _ask(
+        self,
+        kind: str,
+        content: RecordDict,
+        *,
+        enrolled: Mapping[str, Entry],
+        asked: Collection[str],
+        counted: Collection[str],
+        layout: str,
+        num_numbers: int,
+        decode: Callable[[RecordDict, Question], Reply],
+    ) -> list[Reply]:
+        """The good replies of the `counted` among the `asked`, in the order of their names."""
+        self._meet()
+        ids = sorted(node for node, name in self.names.items() if name in asked)
+        questions = self.sealer.questions(
+            kind,
+            content,
+            entries=[(self.names[node], enrolled[self.names[node]]) for node in ids],
+            layout=layout,
+            num_numbers=num_numbers,
+        )
+        message_type = {"train": "train.round", "evaluate": "evaluate.users"}[kind]
+        group_id, ttl = f"{kind}-{self.sealer.round}", self.deadline_seconds + 5
+        messages = [
+            Message(question.content, node, message_type, group_id=group_id, ttl=ttl)
+            for node, question in zip(ids, questions, strict=True)
+        ]
+        replies: dict[str, Reply] = {}
+        for i, answer in exchange(self.grid, messages, deadline_seconds=self.deadline_seconds):
+            name = questions[i].ask.node
+            if isinstance(answer, str):
+                self.reasons[answer] += 1
+            elif name in replies:
+                self.reasons[DUPLICATE] += 1
+            elif name in counted and (reply := self._open(answer, questions[i], decode)):
+                replies[name] = reply
+        return [replies[name] for name in sorted(replies)]
+
+    def _open(
+        self,
+        content: RecordDict,
+        question: Question,
+        decode: Callable[[RecordDict, Question], Reply],
+    ) -> Reply | None:
+        """The reply, or None and a reason more."""
+        try:
+            return decode(self.sealer.open(content, question), question)
+        except SealError as error:
+            self.reasons[error.code] += 1
+        except MessageError:
+            self.reasons[MALFORMED] += 1
+        return None
+
+    def _check_norm(self, reply: TrainReply, question: Question, grid_steps: int) -> None:
+        if isinstance(reply.total, NoisedSum) or self.units_per_user is None:
+            return
+        limit = question.entry.users * self.units_per_user * grid_steps
+        if not is_within(reply.total.total, limit):
+            raise SealError(NORM)
+
+    def _meet(self) -> None:
+        """Asks Flower nodes that are new for their names, and hears who has answered.
+
+        A name is a claim. Whoever claims another's gets a copy of her requests and can answer none
+        of them, because each answer is signed.
+        """
+        for reply in self.grid.pull_messages(list(self._hellos)) if self._hellos else []:
+            node = self._hellos.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None and not reply.has_error():
+                config = reply.content.config_records.get("config", {})
+                self.names[node] = str(config.get("name", ""))
+        known = {*self.names, *self._hellos.values()}
+        new = [node for node in sorted(self.grid.get_node_ids()) if node not in known]
+        if not new:
+            return
+        hellos = [
+            Message(RecordDict(), node, "query.hello", group_id="hello", ttl=HELLO_SECONDS)
+            for node in new
+        ]
+        pushed = zip(self.grid.push_messages(hellos), new, strict=False)
+        self._hellos |= {message_id: node for message_id, node in pushed if message_id}
+
+
+def draw_nodes(names: Sequence[str], request: TrainRequest) -> list[str]:
+    """The one-user nodes that take part in a round: the request's own draw, over their names.
+
+    A node's coins and turns follow its name alone, so that they survive whatever happens to its
+    connection.
+    """
+    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
+    keys = np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
+    coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
+    return [names[i] for i in request.draw.units(keys, request.round, coins)]

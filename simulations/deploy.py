@@ -1,0 +1,200 @@
+"""feddp deploy: the run of a configuration on a fleet of processes on this machine."""
+
+import dataclasses
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.build import Part, load_users
+from common.config import RunConfig
+from common.errors import ConfigError, FeddpError
+from common.privacy.ledger import Ledger
+from server.opening import LEDGER_NAME
+from server.run import load_run
+from simulations.fleet import Fleet
+
+FOLLOW_SECONDS = 0.5
+
+
+class StoppedError(FeddpError):
+    """The run ended before its last round."""
+
+
+def deploy_local(
+    config: RunConfig, *, num_nodes: int, is_sealed: bool, folder: Path | None
+) -> Path:
+    """Brings up a fleet, runs the configuration on it, and takes everything down again.
+
+    Args:
+      config: of the run; its users are spread over the nodes.
+      num_nodes: SuperNodes, each with a resident node.
+      is_sealed: nodes have keys, and replies are sealed.
+      folder: keeps keys and logs; None: they are deleted, unless the run fails.
+
+    Returns:
+      The folder of the finished run.
+
+    Raises:
+      StoppedError: the run did not finish; the message names its logs.
+    """
+    with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
+        config = located(config, fleet)
+        follow(fleet, config)
+        return finished_run(config, fleet)
+
+
+@contextmanager
+def fleet_of(
+    config: RunConfig,
+    *,
+    num_nodes: int,
+    is_sealed: bool = True,
+    folder: Path | None = None,
+    serve: Sequence[str] | None = None,
+) -> Iterator[Fleet]:
+    """A fleet that runs inside the `with`, and whose processes never outlive it.
+
+    Raises:
+      ConfigError: the folder exists, or there are no nodes.
+    """
+    if num_nodes < 1:
+        raise ConfigError([f"--nodes {num_nodes}: must be >= 1."])
+    if folder is not None and folder.exists():
+        raise ConfigError([f"--keep {folder}: exists already."])
+    users = _users_per_node(config, num_nodes)
+    if folder is not None:
+        folder.mkdir(mode=0o700, parents=True)
+    # Short: a unix socket's path has at most 107 bytes.
+    place = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="feddp-"))
+    fleet = Fleet(place, config, users, is_sealed=is_sealed)
+    if serve is not None:
+        fleet.serve = serve
+    started = time.monotonic()
+
+    def tell(what: str) -> None:
+        print(f"  {time.monotonic() - started:5.1f} s  {what}", flush=True)
+
+    with _interrupted_by_sigterm():
+        try:
+            fleet.start(tell)
+            yield fleet
+        except FeddpError:
+            print(f"Logs: {fleet.logs_path}", flush=True)
+            folder = folder or place
+            raise
+        finally:
+            fleet.stop()
+            if folder is None:
+                shutil.rmtree(place)
+
+
+def located(config: RunConfig, fleet: Fleet) -> RunConfig:
+    """The configuration of a run on this fleet: a name, absolute paths, the fleet's registry."""
+    output = str(Path(config.run.output_dir).resolve())
+    name = config.run.name or time.strftime("%Y%m%d-%H%M%S-deployed")
+    run = dataclasses.replace(config.run, output_dir=output, name=name)
+    nodes = dataclasses.replace(config.nodes, minimum=fleet.num_nodes)
+    if fleet.is_sealed:
+        key_path = fleet.folder / "keys" / "server.key"
+        nodes = dataclasses.replace(
+            nodes, registry=str(fleet.registry_path), server_key=str(key_path)
+        )
+    return dataclasses.replace(config, run=run, nodes=nodes)
+
+
+def follow(fleet: Fleet, config: RunConfig) -> None:
+    """Submits a run and shows its log until it ends; dead processes are started again."""
+    log_path = fleet.logs_path / "run.log"
+    start = log_path.stat().st_size if log_path.exists() else 0
+    process = fleet.submit(config)
+    try:
+        while process.poll() is None:
+            fleet.supervisor.tend()
+            start = _show(log_path, start)
+            time.sleep(FOLLOW_SECONDS)
+        _show(log_path, start)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def finished_run(config: RunConfig, fleet: Fleet) -> Path:
+    """The run's folder, once all its rounds are released.
+
+    Raises:
+      StoppedError: they are not.
+    """
+    path = Path(config.run.resume or Path(config.run.output_dir) / (config.run.name or ""))
+    if not (path / LEDGER_NAME).exists():
+        raise StoppedError(f"The run did not start; see {fleet.logs_path / 'run.log'}.")
+    history = Ledger.read(path / LEDGER_NAME)
+    if not (path / "adapter").exists():
+        raise StoppedError(
+            f"Stopped after round {len(history.releases)}. Continue with "
+            f"`feddp deploy resume {path}`; nothing that was charged is refunded."
+        )
+    return path
+
+
+def deploy_resume(path: Path, *, num_nodes: int | None, folder: Path | None) -> None:
+    """Continues a run folder on a new fleet, where its ledger says it stopped.
+
+    Args:
+      path: of the run folder.
+      num_nodes: may differ from before, because sums do not depend on it; None: as before.
+      folder: as in `deploy_local`.
+
+    Raises:
+      StoppedError: the run did not finish; the message names its logs.
+    """
+    config = load_run(path).config
+    num_nodes = config.nodes.minimum if num_nodes is None else num_nodes
+    is_sealed = bool(config.nodes.registry)
+    with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
+        config = resuming(config, path, fleet)
+        follow(fleet, config)
+        finished_run(config, fleet)
+
+
+def resuming(config: RunConfig, path: Path, fleet: Fleet) -> RunConfig:
+    """The configuration of a Flower run that continues the run folder `path` on this fleet."""
+    config = located(config, fleet)
+    run = dataclasses.replace(config.run, resume=str(path.resolve()))
+    return dataclasses.replace(config, run=run)
+
+
+def _users_per_node(config: RunConfig, num_nodes: int) -> list[int]:
+    """Users to register for each node: counted for the demo, else all, because nobody counts."""
+    if not config.is_generated:
+        return [config.privacy.num_users or 1] * num_nodes
+    return [load_users(config, Part(i, num_nodes))[0].num_users for i in range(num_nodes)]
+
+
+def _show(path: Path, start: int) -> int:
+    """Prints what a log has gained since `start`, and returns its new end."""
+    if not path.exists():
+        return start
+    with path.open("rb") as file:
+        file.seek(start)
+        text = file.read()
+    print(text.decode(errors="replace"), end="", flush=True)
+    return start + len(text)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM takes everything down as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

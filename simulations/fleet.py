@@ -1,0 +1,290 @@
+"""A whole fleet on loopback, with TLS and keys: SuperLink, SuperNodes, resident nodes."""
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import client
+import common
+import server
+from common.config import RunConfig, to_toml
+from common.errors import FeddpError
+from common.keys import make_key, read_public_key
+from common.registry import Registry, write_registry
+from deploy.certificates import issue, make_ca
+from deploy.keys import make_secret, make_supernode_key
+from simulations.supervisor import Child, Supervisor
+
+HOST = "127.0.0.1"
+STARTUP_SECONDS = 120.0
+POLL_SECONDS = 0.25
+NUM_CLI_AT_ONCE = 2
+APP_NAME, CONFIG_NAME, REGISTRY_NAME = "feddp", "run.toml", "nodes.toml"
+# Telemetry, update checks and installations at run time are off for every process of Flower.
+ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONUNBUFFERED": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
+}
+
+
+class FleetError(FeddpError):
+    """A process of the fleet does not do what it should; the message names its log."""
+
+
+@dataclass
+class Fleet:
+    """The processes of one loopback deployment, and the files they share.
+
+    Attributes:
+      folder: keys, logs and databases of this fleet; closed to others. Its path must be short
+        enough for unix sockets.
+      config: of the run that the resident nodes are built for.
+      users_per_node: registered users of each node, in order.
+      is_sealed: nodes have keys, and replies are sealed to the server app.
+      serve: the command of a resident node, without its arguments; another plays a hostile one.
+    """
+
+    folder: Path
+    config: RunConfig
+    users_per_node: Sequence[int]
+    is_sealed: bool = True
+    serve: Sequence[str] = (sys.executable, "-m", "simulations.cli", "node", "serve")
+    supervisor: Supervisor = field(default_factory=Supervisor)
+    port: int = 0
+
+    @property
+    def num_nodes(self) -> int:
+        """SuperNodes, each with a resident node."""
+        return len(self.users_per_node)
+
+    @property
+    def registry_path(self) -> Path:
+        """What the server app believes about nodes."""
+        return self.folder / REGISTRY_NAME
+
+    @property
+    def database_path(self) -> Path:
+        """The relay's database."""
+        return self.folder / "link.db"
+
+    @property
+    def logs_path(self) -> Path:
+        """A log for each role."""
+        return self.folder / "logs"
+
+    def start(self, tell: Callable[[str], None]) -> None:
+        """Makes all keys and starts everything; returns when the SuperLink has all nodes' keys.
+
+        Raises:
+          FleetError: it does not come up.
+        """
+        self._prepare()
+        tell("SuperLink")
+        self._start_link()
+        self._wait_for_link()
+        tell(f"keys of {self.num_nodes} nodes")
+        with ThreadPoolExecutor(NUM_CLI_AT_ONCE) as pool:
+            keys = [str(self._supernode_key(i)) + ".pub" for i in range(self.num_nodes)]
+            list(pool.map(lambda key: self.flwr("supernode", "register", key, "loopback"), keys))
+        tell(f"{self.num_nodes} SuperNodes and resident nodes")
+        for i in range(self.num_nodes):
+            self._start_node(i)
+
+    def stop(self) -> None:
+        """Ends every process of the fleet."""
+        self.supervisor.stop()
+
+    def submit(self, config: RunConfig) -> subprocess.Popen[bytes]:
+        """Starts a Flower run of this configuration; the process follows its log until it ends."""
+        path = self.folder / CONFIG_NAME
+        path.write_text(to_toml(config), encoding="utf-8")
+        run = ["run", str(self.folder / APP_NAME), "loopback", "--run-config", str(path)]
+        child = Child(
+            "run",
+            self._flwr_command(*run, "--stream"),
+            self._environment("cli"),
+            self._log("run"),
+        )
+        child.start()
+        assert child.process is not None
+        return child.process
+
+    def flwr(self, *arguments: str) -> str:
+        """Runs one command of Flower's command line, and returns what it printed.
+
+        Raises:
+          FleetError: it failed.
+        """
+        done = subprocess.run(
+            self._flwr_command(*arguments),
+            env=self._environment("cli"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise FleetError(f"flwr {' '.join(arguments)}: {(done.stdout + done.stderr).strip()}")
+        return done.stdout
+
+    def _prepare(self) -> None:
+        self.folder.chmod(0o700)
+        for name in ("logs", "certs", "keys", "sockets"):
+            (self.folder / name).mkdir(mode=0o700)
+        make_ca(self.folder / "certs")
+        issue(self.folder / "certs", "server", ["localhost", HOST])
+        for role in ("link", "node"):
+            make_secret(self.folder / f"{role}.secret")
+        make_key(self.folder / "keys" / "server.key")
+        registry = Registry({})
+        for i, users in enumerate(self.users_per_node):
+            make_supernode_key(self._supernode_key(i))
+            public_path = make_key(self.folder / "keys" / f"node-{i}.key")
+            registry = registry.enroll(f"node-{i}", read_public_key(public_path), users)
+        write_registry(self.registry_path, registry)
+        (self.folder / "node.toml").write_text(to_toml(self.config), encoding="utf-8")
+        write_app(self.folder / APP_NAME)
+
+    def _start_link(self) -> None:
+        self.port = free_port()
+        certs = self.folder / "certs"
+        address = f"{HOST}:{self.port}"
+        cli = self.folder / "home" / "cli"
+        cli.mkdir(parents=True)
+        (cli / "config.toml").write_text(
+            f'[superlink]\ndefault = "loopback"\n[superlink.loopback]\naddress = "{address}"\n'
+            f'root-certificates = "{certs / "ca.crt"}"\n',
+            encoding="utf-8",
+        )
+        secret = {"--superexec-auth-secret-file": self.folder / "link.secret"}
+        link = {
+            "--isolation": "process",
+            **secret,
+            "--ssl-ca-certfile": certs / "ca.crt",
+            "--ssl-certfile": certs / "server.crt",
+            "--ssl-keyfile": certs / "server.key",
+            "--database": self.database_path,
+            "--host": HOST,
+            "--port": self.port,
+        }
+        switches = ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+        self._start("superlink", "link", ["flower-superlink", *words(link), *switches])
+        executor = {"--runtime-api-address": address, "--root-certificates": certs / "ca.crt"}
+        self._start("server-executor", "exec", ["flower-superexec", *words({**executor, **secret})])
+
+    def _start_node(self, i: int) -> None:
+        port, address = free_port(), f"unix:{self.folder / 'sockets' / f'n{i}'}"
+        secret = {"--superexec-auth-secret-file": self.folder / "node.secret"}
+        keys = self.folder / "keys"
+        node: dict[str, object] = {"--part": f"{i}/{self.num_nodes}", "--address": address}
+        if self.is_sealed:
+            node["--name"] = f"node-{i}"
+            node["--key"] = keys / f"node-{i}.key"
+            node["--server-key"] = keys / "server.pub"
+        supernode = {
+            "--isolation": "process",
+            **secret,
+            "--root-certificates": self.folder / "certs" / "ca.crt",
+            "--superlink": f"{HOST}:{self.port}",
+            "--auth-supernode-private-key": self._supernode_key(i),
+            "--host": HOST,
+            "--port": port,
+            "--node-config": f'trainer="{address}"',
+        }
+        executor = {"--runtime-api-address": f"{HOST}:{port}", **secret}
+        home = f"n{i}"
+        config_path = str(self.folder / "node.toml")
+        self._start(f"node-{i}", home, [*self.serve, config_path, *words(node)])
+        self._start(f"supernode-{i}", home, ["flower-supernode", *words(supernode)])
+        insecure = "--insecure"  # the SuperNode's own port on loopback has no certificate
+        self._start(f"node-executor-{i}", home, ["flower-superexec", insecure, *words(executor)])
+
+    def _start(self, name: str, home: str, command: Sequence[str]) -> None:
+        found = [program(command[0]), *command[1:]]
+        self.supervisor.start(Child(name, found, self._environment(home), self._log(name)))
+
+    def _wait_for_link(self) -> None:
+        context = ssl.create_default_context(cafile=str(self.folder / "certs" / "ca.crt"))
+        end = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < end:
+            try:
+                url = f"https://{HOST}:{self.port}/health"
+                with urllib.request.urlopen(url, timeout=5, context=context):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(POLL_SECONDS)
+                self.supervisor.tend()
+        raise FleetError(f"The SuperLink does not answer; see {self._log('superlink')}.")
+
+    def _environment(self, home: str) -> dict[str, str]:
+        """The environment of one role: a home of its own, and this very feddp to import."""
+        packages = str(Path(common.__file__).parents[1])
+        path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH", "")]))
+        own = {"FLWR_HOME": str(self.folder / "home" / home), "PYTHONPATH": path}
+        return {**os.environ, **ENVIRONMENT, **own}
+
+    def _flwr_command(self, *arguments: str) -> list[str]:
+        return [program("flwr"), *arguments]
+
+    def _supernode_key(self, i: int) -> Path:
+        return self.folder / "keys" / f"supernode-{i}"
+
+    def _log(self, name: str) -> Path:
+        return self.logs_path / f"{name}.log"
+
+
+def write_app(folder: Path) -> None:
+    """The Flower app as a folder of its own: three packages, and the defaults of all settings."""
+    folder.mkdir()
+    for package in (client, common, server):
+        name, source = package.__name__, Path(package.__file__ or "").parent
+        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    defaults = to_toml(RunConfig()).replace("\n[", "\n[tool.flwr.app.config.")
+    head = f"""[project]
+name = "{APP_NAME}"
+version = "0.1.0"
+description = "feddp"
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "feddp"
+fab-include = ["server/**/*.py", "client/**/*.py", "common/**/*.py"]
+
+[tool.flwr.app.components]
+serverapp = "server.app:app"
+clientapp = "client.app:app"
+"""
+    content = head + "\n[tool.flwr.app.config." + defaults.removeprefix("[")
+    (folder / "pyproject.toml").write_text(content, encoding="utf-8")
+
+
+def words(flags: Mapping[str, object]) -> list[str]:
+    """Flags with a value each, as words of a command."""
+    return [str(word) for pair in flags.items() for word in pair]
+
+
+def program(name: str) -> str:
+    """The path of a program that is installed beside this Python; a path stays what it is."""
+    return str(Path(sys.executable).parent / name)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,135 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from flwr.app import RecordDict
+
+from client.answer import Identity, Memory, answer
+from client.build import build_node
+from client.node import Node
+from common.build import load_model, load_users
+from common.config import from_flat
+from common.messages import (
+    MessageError,
+    TrainRequest,
+    decode_train_reply,
+    encode_train_request,
+)
+from common.privacy.sampling import Draw
+from common.records import opaque, pack, read_opaque, unpack
+from common.sealing import Ask, SealError, open_reply, sign_request
+
+SERVER, NODE = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
+SEAL = X25519PrivateKey.from_private_bytes(b"x" * 32)
+
+
+@pytest.fixture(scope="module")
+def node() -> Node:
+    config = from_flat({"data.max-examples-per-user": 1, "model.max-tokens": 32})
+    base, layout = load_model(config)
+    users, held_out = load_users(config)
+    return build_node(config, base, layout, users.take(np.arange(3)), held_out)
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    return Identity("node-0", NODE, SERVER.public_key(), Memory(tmp_path / "seen.json"))
+
+
+def ask(asker: Node, **changes: object) -> Ask:
+    fields: dict[str, object] = {
+        "kind": "train",
+        "population": "p",
+        "run": "r",
+        "plan": "1" * 64,
+        "head": "2" * 64,
+        "epoch": 1,
+        "number": 1,
+        "round": 1,
+        "node": "node-0",
+        "nonce": "3" * 64,
+        "layout": asker._layout_sha256,
+        "seal_key": SEAL.public_key().public_bytes_raw().hex(),
+        "reply_bytes": 8 * asker.dimension + 4096,
+    }
+    return Ask(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def request(node: Node) -> RecordDict:
+    adapter = np.zeros(node.dimension, np.float32)
+    draw = Draw(probability=1.0)
+    return encode_train_request(
+        TrainRequest(1, adapter, node._layout_sha256, draw, 1.0, 1 << 20, 0, 0, 7)
+    )
+
+
+def signed(asker: Node, key: Ed25519PrivateKey = SERVER, **changes: object) -> RecordDict:
+    return opaque(sign_request(ask(asker, **changes), pack(request(asker)), server_key=key))
+
+
+def test_a_signed_request_is_answered_under_the_seal_with_the_same_sum(
+    node: Node, identity: Identity
+) -> None:
+    reply = answer(node, "train", signed(node), identity)
+    blob = read_opaque(reply, most_bytes=1 << 24)
+    body = open_reply(blob, ask(node), seal_key=SEAL, node_key=NODE.public_key())
+    plain = answer(node, "train", request(node), None)
+    assert pack(unpack(body)) == pack(plain)
+    assert np.any(decode_train_reply(plain, dimension=node.dimension, is_noised=False).total.total)
+
+
+def test_a_node_with_an_identity_answers_nothing_unsigned_or_meant_for_another(
+    node: Node, identity: Identity
+) -> None:
+    stranger = Ed25519PrivateKey.generate()
+    refused = [
+        ("train", request(node)),
+        ("train", signed(node, key=stranger)),
+        ("train", signed(node, node="node-1")),
+        ("train", signed(node, kind="evaluate")),
+        ("evaluate", signed(node)),
+        ("train", opaque(b"")),
+    ]
+    for kind, content in refused:
+        with pytest.raises(MessageError):
+            answer(node, kind, content, identity)
+
+
+def test_hello_tells_the_name(node: Node, identity: Identity) -> None:
+    reply = answer(node, "hello", RecordDict(), identity)
+    assert reply.config_records["config"]["name"] == "node-0"
+
+
+def accepted(memory: Memory, question: Ask) -> bool:
+    try:
+        memory.accept(question)
+    except SealError:
+        return False
+    return True
+
+
+def test_no_question_is_accepted_twice_even_after_a_restart(node: Node, tmp_path: Path) -> None:
+    path, question = tmp_path / "seen.json", ask(node, number=5)
+    assert accepted(Memory(path), question)
+    for number, expected in ((5, False), (4, False), (6, True), (6, False)):
+        assert accepted(Memory(path), dataclasses.replace(question, number=number)) is expected
+
+
+def test_a_server_app_that_was_rolled_back_is_refused(node: Node, tmp_path: Path) -> None:
+    memory, last = Memory(tmp_path / "seen.json"), ask(node, epoch=3, number=9, round=5)
+    assert accepted(memory, last)
+    refused = [
+        {"epoch": 2, "number": 10},
+        {"epoch": 3, "number": 10, "seal_key": "9" * 64},
+        {"epoch": 4, "number": 1, "round": 4},
+    ]
+    for changes in refused:
+        assert not accepted(memory, dataclasses.replace(last, **changes))  # type: ignore[arg-type]
+    looked = dataclasses.replace(last, kind="evaluate", epoch=4, number=1, round=0)
+    assert accepted(memory, looked)
+    assert accepted(memory, dataclasses.replace(last, epoch=5, number=1))
+    assert not accepted(memory, dataclasses.replace(last, epoch=6, number=1, round=4))
+    assert accepted(memory, dataclasses.replace(last, run="other", epoch=1, number=1, round=1))

@@ -1,0 +1,278 @@
+"""Hostile, late and honest nodes behind a relay, against the server app's side of the seal."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flower_grid import InProcessGrid
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from common.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    TrainReply,
+    TrainRequest,
+    encode_evaluate_reply,
+    encode_train_reply,
+)
+from common.privacy.sampling import Draw
+from common.privacy.summation import UpdateSum
+from common.records import SEALED, opaque, pack, read_opaque
+from common.registry import Registry, read_registry, write_registry
+from common.sealing import Ask, seal_reply, verify_request
+from server.sealed_nodes import SealedNodes, draw_nodes
+from server.sealer import Sealer
+
+P, K = 4, 1 << 20
+SERVER = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
+KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in range(1, 9)]
+REQUEST = TrainRequest(1, np.zeros(P, np.float32), "a" * 64, Draw(), 1.0, K, 0, 0, 1)
+Behaviour = Callable[[Ask, Ed25519PrivateKey], RecordDict]
+
+
+def reply(round: int = 1, value: int = 7, dimension: int = P) -> bytes:
+    total = UpdateSum(np.full(dimension, value, np.int64))
+    return pack(encode_train_reply(TrainReply(round, "a" * 64, total)))
+
+
+def honest(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+    if ask.kind == "evaluate":
+        return opaque(seal_reply(ask, pack(encode_evaluate_reply(EVALUATED)), node_key=key))
+    return opaque(seal_reply(ask, reply(ask.round), node_key=key))
+
+
+EVALUATED = EvaluateReply(1.0, 2, 1)
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.sealed_nodes.POLL_SECONDS", 0.0)
+
+
+def fleet(
+    tmp_path: Path, behaviours: list[Behaviour], *, users: int = 1, names: list[str] | None = None
+) -> SealedNodes:
+    """Nodes node-0, node-1, ... that are enrolled with KEYS in this order."""
+    app = ClientApp()
+
+    @app.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        record = ConfigRecord({"name": context.node_config["name"]})
+        return Message(RecordDict({"config": record}), reply_to=message)
+
+    def answer(message: Message, context: Context) -> Message:
+        index = int(context.node_config["index"])
+        blob = read_opaque(message.content, most_bytes=1 << 20)
+        ask, _ = verify_request(blob, server_key=SERVER.public_key())
+        return Message(behaviours[index](ask, KEYS[index]), reply_to=message)
+
+    app.train("round")(answer)
+    app.evaluate("users")(answer)
+    registry = Registry({})
+    for i in range(len(behaviours)):
+        registry = registry.enroll(f"node-{i}", KEYS[i].public_key(), users)
+    write_registry(tmp_path / "nodes.toml", registry)
+    claimed = names or [f"node-{i}" for i in range(len(behaviours))]
+    grid = InProcessGrid(app, [{"name": n, "index": i} for i, n in enumerate(claimed)], {})
+    sealer = Sealer(tmp_path / "nodes.toml", SERVER, "pop", "run", "b" * 64, "c" * 64, epoch=1)
+    nodes = SealedNodes(grid, P, 0.3, sealer)
+    nodes.wait_for_nodes(len(set(claimed) & registry.active.keys()))
+    return nodes
+
+
+def values(replies: list[TrainReply]) -> list[int]:
+    return [int(r.total.total[0]) for r in replies]
+
+
+def test_honest_nodes_are_counted_once_each(tmp_path: Path) -> None:
+    nodes = fleet(tmp_path, [honest] * 3)
+    assert values(nodes.train(REQUEST)) == [7, 7, 7]
+    assert not nodes.reasons
+
+
+def test_evaluations_travel_under_the_seal(tmp_path: Path) -> None:
+    nodes = fleet(tmp_path, [honest] * 2)
+    assert nodes.evaluate(EvaluateRequest(REQUEST.adapter, "a" * 64)) == [EVALUATED] * 2
+
+
+def with_ask(**changes: object) -> Behaviour:
+    def behave(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        return honest(dataclasses.replace(ask, **changes), key)  # type: ignore[arg-type]
+
+    return behave
+
+
+def body(content: bytes) -> Behaviour:
+    return lambda ask, key: opaque(seal_reply(ask, content, node_key=key))
+
+
+def plain(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+    total = UpdateSum(np.full(P, 7, np.int64))
+    return encode_train_reply(TrainReply(1, "a" * 64, total))
+
+
+def impersonate(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+    return honest(ask, KEYS[-1])
+
+
+def flipped(position: int) -> Behaviour:
+    def behave(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        blob = bytearray(read_opaque(honest(ask, key), most_bytes=1 << 20))
+        blob[position] ^= 1
+        return opaque(bytes(blob))
+
+    return behave
+
+
+def of_type(stype: str) -> Behaviour:
+    def behave(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        blob = read_opaque(honest(ask, key), most_bytes=1 << 20)
+        return RecordDict(
+            {"sealed": ArrayRecord({"blob": Array("uint8", (len(blob),), stype, blob)})}
+        )
+
+    return behave
+
+
+def raising(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+    return RecordDict({"sealed": ConfigRecord({"blob": "x"})})
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (with_ask(round=2), "seal"),
+        (with_ask(epoch=2), "seal"),
+        (with_ask(number=99), "seal"),
+        (with_ask(nonce="d" * 64), "seal"),
+        (with_ask(node="node-0"), "seal"),
+        (with_ask(run="other"), "seal"),
+        (with_ask(plan="d" * 64), "seal"),
+        (with_ask(layout="d" * 64), "seal"),
+        (with_ask(seal_key=b"9".hex() * 32), "seal"),
+        (with_ask(reply_bytes=4096), "size"),
+        (with_ask(reply_bytes=9000), "malformed"),
+        (impersonate, "signature"),
+        (flipped(0), "malformed"),
+        (flipped(20), "seal"),
+        (flipped(60), "seal"),
+        (flipped(-1), "seal"),
+        (body(b""), "malformed"),
+        (body(b"x" * 50), "malformed"),
+        (body(reply(dimension=P + 1)), "malformed"),
+        (body(reply(value=K + 1)), "norm"),
+        (body(reply(value=-(2**63))), "norm"),
+        (body(reply(value=K // 2 + 1)), "norm"),
+        (plain, "malformed"),
+        (of_type("numpy.ndarray"), "malformed"),
+        (raising, "malformed"),
+        (lambda ask, key: opaque(b""), "size"),
+        (lambda ask, key: opaque(bytes(1 << 16)), "malformed"),
+        (lambda ask, key: RecordDict(), "malformed"),
+    ],
+)
+def test_a_hostile_reply_is_zero_and_the_others_count(
+    tmp_path: Path, behaviour: Behaviour, reason: str
+) -> None:
+    nodes = fleet(tmp_path, [honest, behaviour, honest])
+    assert values(nodes.train(REQUEST)) == [7, 7]
+    assert dict(nodes.reasons) == {reason: 1}
+
+
+def test_an_answer_that_is_sent_again_in_the_next_round_is_zero(tmp_path: Path) -> None:
+    kept: list[RecordDict] = []
+
+    def replay(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        kept.append(honest(ask, key))
+        return kept[0]
+
+    nodes = fleet(tmp_path, [replay, honest])
+    assert values(nodes.train(REQUEST)) == [7, 7]
+    assert values(nodes.train(dataclasses.replace(REQUEST, round=2))) == [7]
+    assert dict(nodes.reasons) == {"seal": 1}
+
+
+def test_the_norm_of_a_silo_is_bounded_by_its_registered_users(tmp_path: Path) -> None:
+    silo = body(reply(value=K))  # norm 2 K
+    assert values(fleet(tmp_path, [silo], users=2).train(REQUEST)) == [K]
+    path = tmp_path / "device"
+    path.mkdir()
+    assert values(fleet(path, [silo], users=1).train(REQUEST)) == []
+
+
+def test_who_claims_the_name_of_another_takes_nothing_from_her(tmp_path: Path) -> None:
+    nodes = fleet(tmp_path, [honest, honest], names=["node-1", "node-1"])
+    assert values(nodes.train(REQUEST)) == [7]
+    assert dict(nodes.reasons) == {"signature": 1}
+
+
+def test_a_second_good_reply_of_one_node_is_a_duplicate(tmp_path: Path) -> None:
+    def twice(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        return honest(ask, KEYS[0])
+
+    nodes = fleet(tmp_path, [twice, twice], names=["node-0", "node-0"])
+    assert values(nodes.train(REQUEST)) == [7]
+    assert dict(nodes.reasons) == {"duplicate": 1}
+
+
+def test_a_revoked_node_is_neither_asked_nor_believed_from_the_next_round_on(
+    tmp_path: Path,
+) -> None:
+    nodes = fleet(tmp_path, [honest, honest])
+    assert len(nodes.train(REQUEST)) == 2
+    path = tmp_path / "nodes.toml"
+    write_registry(path, read_registry(path).revoke("node-1"))
+    assert len(nodes.train(dataclasses.replace(REQUEST, round=2))) == 1
+
+
+def test_a_rotated_key_is_believed_and_the_old_one_is_not(tmp_path: Path) -> None:
+    nodes = fleet(tmp_path, [honest, impersonate])
+    path = tmp_path / "nodes.toml"
+    write_registry(path, read_registry(path).rotate("node-1", KEYS[-1].public_key()))
+    assert len(nodes.train(REQUEST)) == 2
+    write_registry(path, read_registry(path).rotate("node-0", KEYS[-2].public_key()))
+    assert len(nodes.train(dataclasses.replace(REQUEST, round=2))) == 1
+    assert dict(nodes.reasons) == {"signature": 1}
+
+
+@pytest.mark.parametrize("is_asking_everyone", [False, True])
+def test_the_server_counts_the_drawn_nodes_and_asks_these_or_everyone(
+    tmp_path: Path, is_asking_everyone: bool
+) -> None:
+    asked: list[str] = []
+
+    def watch(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        asked.append(ask.node)
+        return honest(ask, key)
+
+    nodes = fleet(tmp_path, [watch] * 6)
+    nodes.is_drawing, nodes.is_asking_everyone = True, is_asking_everyone
+    request = dataclasses.replace(REQUEST, draw=Draw(probability=0.5))
+    drawn = draw_nodes([f"node-{i}" for i in range(6)], request)
+    assert 0 < len(drawn) < 6
+    assert len(nodes.train(request)) == len(drawn)
+    assert sorted(asked) == (sorted(f"node-{i}" for i in range(6)) if is_asking_everyone else drawn)
+
+
+def test_a_draw_follows_the_enrolled_and_not_who_is_online() -> None:
+    request = dataclasses.replace(REQUEST, draw=Draw(probability=0.5))
+    everyone = [f"node-{i}" for i in range(50)]
+    drawn = draw_nodes(everyone, request)
+    assert set(draw_nodes(everyone[:20], request)) == set(drawn) & set(everyone[:20])
+    assert 10 < len(drawn) < 40
+
+
+def test_requests_show_the_relay_no_key_and_replies_no_number(tmp_path: Path) -> None:
+    kept: list[bytes] = []
+
+    def watch(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        kept.append(read_opaque(honest(ask, key), most_bytes=1 << 20))
+        return opaque(kept[-1])
+
+    fleet(tmp_path, [watch]).train(REQUEST)
+    assert np.full(P, 7, np.int64).tobytes() not in kept[0]
+    assert SEALED not in str(kept[0])
