@@ -66,6 +66,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(command=_check)
 
+    evaluate = commands.add_parser("evaluate", help="what a run's adapter leaks about its users")
+    evaluate.add_argument("run", type=Path, metavar="RUN")
+    evaluate.add_argument("--users", type=int, default=300, help="most users of each side")
+    evaluate.add_argument("--secrets", type=int, default=20, help="secrets ranked; generated data")
+    evaluate.add_argument(
+        "--unknown-digits", type=int, default=3, choices=range(1, 7), help="of a ranked order id"
+    )
+    evaluate.add_argument(
+        "--overfit",
+        type=int,
+        default=0,
+        metavar="USERS",
+        help="positive control: also attack an adapter trained without privacy on few users",
+    )
+    evaluate.add_argument(
+        "--measurements-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="real data: where measurements on private users go, outside the run folder",
+    )
+    evaluate.set_defaults(command=_evaluate)
+
     ledger = commands.add_parser("ledger", help="show the privacy ledger of a run")
     ledger.add_argument("run", type=Path, metavar="RUN")
     ledger.add_argument(
@@ -136,6 +158,18 @@ def _check(options: argparse.Namespace) -> int:
     from simulations.inspect import check
 
     return check(config, is_counting=options.count_users)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from simulations.evaluate import Extent, evaluate_run
+
+    extent = Extent(
+        num_users=options.users,
+        num_secrets=options.secrets,
+        num_unknown_digits=options.unknown_digits,
+        num_overfitted=options.overfit,
+    )
+    return evaluate_run(options.run, extent, measurements_path=options.measurements_dir)
 
 
 def _ledger(options: argparse.Namespace) -> int:
