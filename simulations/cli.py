@@ -54,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a run would promise; reads no data")
     _add_config(plan)
+    plan.add_argument(
+        "--group-size",
+        action="store_true",
+        help="also compare users and examples as units of drawing, by group size; no data",
+    )
     plan.set_defaults(command=_plan)
 
     check = commands.add_parser("check", help="look for all problems in config and data")
@@ -87,6 +92,22 @@ def _parser() -> argparse.ArgumentParser:
         help="real data: where measurements on private users go, outside the run folder",
     )
     evaluate.set_defaults(command=_evaluate)
+
+    audit = commands.add_parser(
+        "audit", help="canary users in the real pipeline: bounds of epsilon"
+    )
+    _add_config(audit)
+    audit.add_argument("--canaries", type=int, default=1000, help="half of them take part")
+    audit.add_argument("--users", type=int, default=100, help="training users beside them")
+    audit.add_argument("--rounds", type=int, default=5, help="of each audited run")
+    audit.add_argument(
+        "--sampling-probability", type=float, default=1.0, help="1 is audited most tightly"
+    )
+    audit.add_argument("--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+    audit.add_argument(
+        "--on-private-data", action="store_true", help="audit on data that is not generated"
+    )
+    audit.set_defaults(command=_audit)
 
     ledger = commands.add_parser("ledger", help="show the privacy ledger of a run")
     ledger.add_argument("run", type=Path, metavar="RUN")
@@ -145,7 +166,7 @@ def _plan(options: argparse.Namespace) -> int:
     config = _config(options)
     from simulations.inspect import show_plan
 
-    return show_plan(config)
+    return show_plan(config, is_grouping=options.group_size)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -170,6 +191,21 @@ def _evaluate(options: argparse.Namespace) -> int:
         num_overfitted=options.overfit,
     )
     return evaluate_run(options.run, extent, measurements_path=options.measurements_dir)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    config = _config(options)
+    from simulations.audit_run import AuditExtent, audit
+
+    extent = AuditExtent(
+        num_canaries=options.canaries,
+        num_users=options.users,
+        num_rounds=options.rounds,
+        sampling_probability=options.sampling_probability,
+    )
+    return audit(
+        config, extent, is_private_data=options.on_private_data, output_path=options.output
+    )
 
 
 def _ledger(options: argparse.Namespace) -> int:
