@@ -109,6 +109,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.set_defaults(command=_audit)
 
+    compare = commands.add_parser("compare", help="units, group sizes and epsilons side by side")
+    compare.add_argument("config", type=Path, help="TOML file with a section [compare]")
+    compare.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    compare.add_argument("--output-dir", type=Path, metavar="FOLDER", help="also to continue there")
+    compare.add_argument("--processes", type=int, help="cells at a time; default: one per core")
+    compare.add_argument("--quick", action="store_true", help="a minute's grid, to try it")
+    compare.add_argument(
+        "--on-private-data", action="store_true", help="compare on data that is not generated"
+    )
+    compare.set_defaults(command=_compare)
+
+    report = commands.add_parser("report", help="one HTML page about a run or a comparison")
+    report.add_argument("folder", type=Path, metavar="RUN|COMPARISON")
+    report.set_defaults(command=_report)
+
     ledger = commands.add_parser("ledger", help="show the privacy ledger of a run")
     ledger.add_argument("run", type=Path, metavar="RUN")
     ledger.add_argument(
@@ -206,6 +221,25 @@ def _audit(options: argparse.Namespace) -> int:
     return audit(
         config, extent, is_private_data=options.on_private_data, output_path=options.output
     )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from simulations.compare import compare, default_processes
+
+    return compare(
+        options.config,
+        dict(parse_override(text) for text in options.set),
+        output_path=options.output_dir or Path("runs") / f"{options.config.stem}-comparison",
+        num_processes=options.processes or default_processes(),
+        is_quick=options.quick,
+        is_private_data=options.on_private_data,
+    )
+
+
+def _report(options: argparse.Namespace) -> int:
+    from simulations.report import report
+
+    return report(options.folder)
 
 
 def _ledger(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from common.poison import PoisonedUsers, is_in, poison
 from common.privacy.statement import delta_text, epsilon_text
 from common.tokens import tokenize_example
 from common.users import Example, Users, keys_of, user_digest
+from server.aggregation import Evaluation
 from server.run import Run, load_run, optimizer_from_config
 from simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
 from simulations.non_private import train_without_privacy
@@ -128,7 +129,7 @@ def train_to_folder(
     num_rounds: int,
     probability: float,
     is_stopped: Callable[[], bool] = lambda: False,
-) -> object:
+) -> Evaluation | None:
     """Trains without privacy and leaves the adapter in PEFT's format; returns its evaluation."""
     base, layout = load_model(config)
     node = build_node(config, base, layout, users, evaluation)

@@ -11,12 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.privacy.accounting import COARSE, epsilon
+import numpy as np
+
+from common.privacy.accounting import COARSE, compose, epsilon
 from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 
 GROUP_SIZES = (1, 2, 4, 8, 16, 32)
 _MIN_MULTIPLIER, _MAX_MULTIPLIER = 0.3, 3000.0
 _TOLERANCE = 1e-3
+_DELTA_FLOOR = 1e-15  # round-off of the accountant
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,14 @@ class Prediction:
         return self.els_noise / self.uls_noise
 
 
-def predict(setting: Setting, group_sizes: Sequence[int] = GROUP_SIZES) -> list[Prediction]:
-    """Noise of ULS and ELS for each group size, before a user's correlation enters.
+def predict(
+    setting: Setting, group_sizes: Sequence[int] = GROUP_SIZES, *, is_with_examples: bool = True
+) -> list[Prediction]:
+    """Noise of ULS and, unless that is left out, ELS for each group size.
 
     Reference: Charles et al. 2024 (arXiv 2407.07737), section 4.
     """
-    return [_predict(setting, size) for size in group_sizes]
+    return [_predict(setting, size, is_with_examples) for size in group_sizes]
 
 
 def typical_norm(group_size: int, correlation: float) -> float:
@@ -126,6 +131,37 @@ def calibrate(
     return high
 
 
+def black_box_epsilon(
+    *,
+    probability: float,
+    noise_multiplier: float,
+    num_rounds: int,
+    group_size: int,
+    delta: float,
+) -> float:
+    """What example-level DP says about a user of G examples, without looking into the mechanism.
+
+    (epsilon', delta') of an example is (G epsilon', delta' (e^(G epsilon') - 1) / (e^epsilon' - 1))
+    of a user; the best epsilon' is taken. Always above the mixture-of-Gaussians bound.
+
+    Returns:
+      Infinity where the delta' that it takes is below what the accountant resolves.
+    """
+    event = PoissonGaussianEvent(probability, noise_multiplier)
+    composed = compose([(event, num_rounds)], relation=ADD_OR_REMOVE_ONE, interval=COARSE)
+
+    def keeps(epsilon_of_one: float) -> bool:
+        exponent = group_size * epsilon_of_one
+        if exponent > 700:
+            return False
+        factor = math.expm1(exponent) / math.expm1(epsilon_of_one)
+        least = max(float(composed.get_delta_for_epsilon(epsilon_of_one)), _DELTA_FLOOR)
+        return least * factor <= delta
+
+    found = next((e for e in np.geomspace(1e-2, 60, 2000) if keeps(float(e))), math.inf)
+    return group_size * float(found)
+
+
 def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[str]:
     """The table, the best group size for some correlations, and how to read both."""
     lines = [
@@ -161,7 +197,7 @@ def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[s
     ]
 
 
-def _predict(setting: Setting, size: int) -> Prediction:
+def _predict(setting: Setting, size: int, is_with_examples: bool) -> Prediction:
     def multiplier(probability: float, num_coins: int) -> float | None:
         if probability > 1:
             return None
@@ -176,7 +212,8 @@ def _predict(setting: Setting, size: int) -> Prediction:
 
     examples = setting.examples_per_round
     probability = examples / (size * setting.num_users)
-    uls, els = multiplier(probability, 1), multiplier(probability, size)
+    uls = multiplier(probability, 1)
+    els = multiplier(probability, size) if is_with_examples else None
     return Prediction(
         group_size=size,
         uls_multiplier=uls,
