@@ -10,6 +10,7 @@ from common.adapter import AdapterLayout, lay_out
 from common.config import RunConfig
 from common.demo import demo_users, num_demo_users
 from common.model import BaseModel, load_base
+from common.poison import PoisonedUsers
 from common.user_index import open_users
 from common.users import Columns, Users, partition
 
@@ -59,6 +60,8 @@ def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
         is_held_out = everyone.held_out(config.data.evaluation_users)
         training = everyone.take(np.flatnonzero(~is_held_out))
         evaluation = everyone.take(np.flatnonzero(is_held_out))
+    if config.evaluation.poison_users:
+        training = PoisonedUsers(training, config.evaluation.poison_users, config.labels)
     index, num_parts = part.index, part.num_parts
     return partition(training, index, num_parts), partition(evaluation, index, num_parts)
 

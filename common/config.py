@@ -158,16 +158,23 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     Raises:
       ConfigError: the file is missing or is not TOML, or its content has problems (all at once).
     """
-    flat: dict[str, object] = {}
-    if path is not None:
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
-        except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or nested too deeply
-            raise ConfigError([f"{path}: is not TOML ({error})."]) from error
-        flat = _located(_flatten(content), path.parent)
+    flat = {} if path is None else read_flat(path)
     return from_flat({**flat, **_located(overrides or {}, Path())})
+
+
+def read_flat(path: Path) -> dict[str, object]:
+    """The dotted keys of a TOML file, unchecked; paths in it are relative to the file.
+
+    Raises:
+      ConfigError: the file is missing or is not TOML.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
+    except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or nested too deeply
+        raise ConfigError([f"{path}: is not TOML ({error})."]) from error
+    return _located(_flatten(content), path.parent)
 
 
 def parse_override(text: str) -> tuple[str, object]:

@@ -146,6 +146,22 @@ def user_messages(index: int, seed: int = 0) -> list[str]:
     return [_write(rng, style, secrets) for _ in range(min(max(count, 1), MOST_MESSAGES))]
 
 
+def fresh_messages(user_id: str, num_messages: int, seed: int = 0) -> list[str]:
+    """More messages of the same user, in the same style and with the same secrets.
+
+    None of them is in the user's data but by chance: what the user could have written, for attacks
+    that ask whether the user took part.
+
+    Raises:
+      DataError: the id is not one of the demo's.
+    """
+    secrets = demo_secrets(user_id, seed)
+    index = int(user_id.removeprefix("user-"))
+    style = _draw_style(Random(f"{seed}/user/{index}"))
+    rng = Random(f"{seed}/fresh/{index}")
+    return [_write(rng, style, secrets) for _ in range(num_messages)]
+
+
 def _scatter(index: int, *, half: int, key: str) -> int:
     """A bijection of [0, half^2) that scatters: four Feistel rounds, so no two indices collide."""
     if index >= half * half:

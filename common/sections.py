@@ -232,6 +232,13 @@ class EvaluationSection:
         None, "rounds between evaluations; auto: ten in a run", int, at_least=1
     )
     max_users: int = setting(500, "most evaluation users of a node", int, at_least=1)
+    poison_users: int = setting(
+        0,
+        "training users who get wrong rows by a coin, to measure what is remembered of a user; "
+        "simulation only",
+        int,
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)

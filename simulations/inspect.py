@@ -8,16 +8,27 @@ from common.tracking import tracker_problems
 from common.users import Users
 from server.run import epsilon_curve_of, plan_from_config
 from simulations.console import curve_lines, plan_lines
+from simulations.planner import Setting, planner_lines, predict
 from simulations.problems import data_problems
 
 
-def show_plan(config: RunConfig) -> int:
+def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
     """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
     base, layout = load_model(config)
     trust = config.privacy.trust
     plan = plan_from_config(config, trust=trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(plan), "", "Epsilon over the charges"]))
     print("\n".join(curve_lines(epsilon_curve_of(plan).tolist(), plan)))
+    if is_grouping:
+        setting = Setting(
+            num_users=plan.num_users,
+            num_rounds=plan.num_charges,
+            examples_per_round=plan.expected_cohort_size
+            * (config.data.max_examples_per_user if plan.sampling_unit == "user" else 1),
+            target_epsilon=plan.target_epsilon,
+            target_delta=plan.accounting_delta,
+        )
+        print("\n".join(["", *planner_lines(setting, predict(setting))]))
     return 0
 
 

@@ -22,14 +22,14 @@ def train_without_privacy(
     layout_sha256: str,
     seed: int | None,
     is_stopped: Callable[[], bool],
-) -> Evaluation | None:
+) -> tuple[NDArray[np.float32], Evaluation | None]:
     """The same rounds, cohorts, local work and server optimizer, without clip and noise.
 
     The mean is over the realised cohort and the updates are not bounded, so nothing about the
     result is private: it must not be published beside a private run on the same users.
 
     Returns:
-      The evaluation of the final adapter.
+      The final adapter, float32 (P,), and its evaluation.
     """
     adapter, moments = initial, optimizer.initial_moments(len(initial))
     for number in range(1, num_rounds + 1):
@@ -48,7 +48,7 @@ def train_without_privacy(
         )
         adapter, moments = optimizer.descend(adapter, _mean_update(node, request), moments)
     reply = node.evaluate(EvaluateRequest(adapter=adapter, layout_sha256=layout_sha256))
-    return add_evaluations([reply])
+    return adapter, add_evaluations([reply])
 
 
 def _mean_update(node: Node, request: TrainRequest) -> NDArray[np.float64]:

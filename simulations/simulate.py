@@ -135,7 +135,7 @@ def _compare(
 ) -> Outcome:
     """The outcome with the non-private ceiling: in result.json for generated users, else apart."""
     print("\nThe same rounds without privacy, to compare ...", flush=True)
-    evaluation = train_without_privacy(
+    _, evaluation = train_without_privacy(
         node,
         layout.initial(),
         num_rounds=run.plan.num_rounds,

@@ -14,6 +14,7 @@ from common.demo import (
     demo_messages,
     demo_secrets,
     demo_users,
+    fresh_messages,
     num_demo_users,
     secret_spans,
     user_messages,
@@ -139,3 +140,13 @@ def test_demo_users_hold_the_messages(everyone):
     assert users.num_users == 20
     found = [[example.text for example in users.examples(user)] for user in range(20)]
     assert sorted(found) == sorted(messages for _, messages in everyone[:20])
+
+
+def test_fresh_messages_are_other_messages_of_the_same_user(everyone):
+    user_id, messages = everyone[7]
+    fresh = fresh_messages(user_id, 40)
+    assert fresh == fresh_messages(user_id, 40)
+    assert len(set(fresh) & set(messages)) < len(messages)
+    found = {fresh_text[s.start : s.end] for fresh_text in fresh for s in secret_spans(fresh_text)}
+    secrets = demo_secrets(user_id)
+    assert found == {secrets.phone, secrets.order_id}

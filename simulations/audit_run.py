@@ -1,0 +1,273 @@
+"""feddp audit: canary users in the real pipeline, and what their traces say about epsilon.
+
+A canary user sends C times a secret unit vector whenever a coin draws her. Half of the canaries
+take part, chosen by coins that only the audit knows; all of them count in N and q. What is scored
+is how far the released updates lie along each canary's vector. Nothing that an audit trains is
+kept: it runs on its own, promises nothing, and its controls are not private on purpose.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.build import build_node
+from client.node import Node
+from common.adapter import AdapterLayout
+from common.build import load_model, load_users, pin_threads
+from common.config import RunConfig, from_flat, to_flat
+from common.errors import ConfigError
+from common.messages import TrainReply, TrainRequest
+from common.privacy.clipping import clip_to_grid
+from common.privacy.mechanism import GaussianMechanism
+from common.privacy.noise import BitStream, fresh_key, seeded_key
+from common.privacy.plan import PrivacyPlan
+from common.privacy.sampling import fresh_coins, seeded_coins
+from common.privacy.statement import delta_text, epsilon_text
+from common.privacy.summation import UpdateSum
+from server.aggregation import add_replies
+from server.optimizer import ServerOptimizer
+from server.run import plan_from_config
+from simulations.attacks import Scores
+from simulations.audit import AuditResult, audit_scores
+
+ALPHA = 0.05
+CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}
+
+
+@dataclass(frozen=True)
+class CanaryNode:
+    """A node whose users are canaries: each sends C times her own vector when she is drawn.
+
+    Attributes:
+      directions: float32, shape (m, P), unit vectors.
+      is_present: bool, shape (m,): who is in the data at all.
+      layout_sha256: of the adapter.
+    """
+
+    directions: NDArray[np.float32]
+    is_present: NDArray[np.bool_]
+    layout_sha256: str
+
+    def train(self, request: TrainRequest) -> TrainReply:
+        """The exact sum of the drawn canaries' clipped updates; as `Node.train`."""
+        coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
+        keys = np.arange(len(self.directions), dtype=np.uint64)
+        drawn = request.draw.units(keys, request.round, coins)
+        total = UpdateSum.zeros(request.sum_dimension)
+        for canary in drawn[self.is_present[drawn]]:
+            # A little beyond C, so that the clip and not the rounding decides.
+            update = self.directions[canary].astype(np.float64) * (1.001 * request.clipping_norm)
+            total.add(
+                clip_to_grid(
+                    update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
+                )
+            )
+        return TrainReply(request.round, self.layout_sha256, total)
+
+
+@dataclass(frozen=True)
+class AuditExtent:
+    """How an audit is run.
+
+    Attributes:
+      num_canaries: m; each takes part with probability 1/2.
+      num_users: training users of the data beside them.
+      num_rounds: of each audited run.
+      sampling_probability: q; at 1 the claim is a Gaussian one, which audits bound most tightly.
+    """
+
+    num_canaries: int = 1000
+    num_users: int = 100
+    num_rounds: int = 5
+    sampling_probability: float = 1.0
+
+
+def audit(
+    config: RunConfig, extent: AuditExtent, *, is_private_data: bool, output_path: Path | None
+) -> int:
+    """Audits a configuration's mechanism and prints bounds beside the claim, with two controls.
+
+    Args:
+      config: whose target, norm, adapter and local training are audited.
+      extent: how.
+      is_private_data: the person asked for an audit on data that is not generated.
+      output_path: also write the figures there, as JSON.
+
+    Returns:
+      The exit code: 0; 1 when the pipeline as planned is refuted, or a control is not.
+    """
+    if not config.is_generated and not is_private_data:
+        raise ConfigError(
+            [
+                "feddp audit: its controls train on the users without noise. Audit the demo with "
+                "the same settings, or insist with --on-private-data; nothing trained is kept."
+            ]
+        )
+    config = _audited(config, extent)
+    pin_threads(config)
+    base, layout = load_model(config)
+    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
+    users, evaluation = load_users(config)
+    few = users.take(np.arange(min(extent.num_users, users.num_users)))
+    node = build_node(config, base, layout, few, evaluation)
+    print("\n".join(_about(plan, extent)), flush=True)
+    results = {}
+    for name, factor in CONTROLS.items():
+        present, absent = canary_scores(node, layout, plan, extent, noise_factor=factor)
+        results[name] = audit_scores(
+            present,
+            absent,
+            delta=plan.delta,
+            alpha=ALPHA,
+            is_gaussian=extent.sampling_probability == 1,
+        )
+        print(_line(name, results[name], plan.epsilon), flush=True)
+    print(
+        "\n  Bounds hold at 95 % confidence each. A bound above the claim refutes it; one below "
+        "proves nothing. The two\n  controls are not private on purpose, and nothing of them is "
+        "kept."
+    )
+    if output_path is not None:
+        output_path.write_text(_to_json(plan, extent, results), encoding="utf-8")
+    return 0 if _is_as_expected(results, plan.epsilon) else 1
+
+
+def canary_scores(
+    node: Node,
+    layout: AdapterLayout,
+    plan: PrivacyPlan,
+    extent: AuditExtent,
+    *,
+    noise_factor: float,
+) -> tuple[Scores, Scores]:
+    """Scores of present and of absent canaries after a run with a multiple of the planned noise.
+
+    A score is the inner product of a canary's vector with the sum of all released updates, in
+    units of C / (q N): the number of rounds that she was in, plus noise.
+    """
+    rng = np.random.default_rng(plan.seed)
+    directions = rng.normal(size=(extent.num_canaries, layout.dimension)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    is_present = rng.random(extent.num_canaries) < 0.5
+    canaries = CanaryNode(directions, is_present, layout.sha256)
+    mechanism = plan.mechanism
+    assert isinstance(mechanism, GaussianMechanism)  # `_audited`
+    # The least that the grid allows stands for none.
+    factor = max(noise_factor, 4 / (mechanism.grid_steps * mechanism.noise_multiplier))
+    weakened = replace(mechanism, noise_multiplier=mechanism.noise_multiplier * factor)
+    moved = _run(node, canaries, layout, weakened, plan.seed, extent.num_rounds)
+    scores = (directions @ moved.astype(np.float32)).astype(np.float64)
+    scores *= mechanism.expected_cohort_size / mechanism.clipping_norm
+    return scores[is_present], scores[~is_present]
+
+
+def _run(
+    node: Node,
+    canaries: CanaryNode,
+    layout: AdapterLayout,
+    mechanism: GaussianMechanism,
+    seed: int | None,
+    num_rounds: int,
+) -> NDArray[np.float64]:
+    """The sum of all released updates: float64, (P,). Steps of size 1, so the adapter is that sum.
+
+    The server optimizer is post-processing; the audit attacks what it is given.
+    """
+    optimizer = ServerOptimizer("fedavg", 1.0, 0.0, 0.0, 1.0)
+    adapter = layout.initial()
+    moments = optimizer.initial_moments(len(adapter))
+    moved = np.zeros(len(adapter))
+    for number in range(1, num_rounds + 1):
+        request = TrainRequest(
+            round=number,
+            adapter=adapter,
+            layout_sha256=layout.sha256,
+            draw=mechanism.sampler.draw,
+            clipping_norm=mechanism.clipping_norm,
+            grid_steps=mechanism.grid_steps,
+            bit_steps=0,
+            noise_scale=0,
+            seed=seed,
+        )
+        total = add_replies(
+            [node.train(request), canaries.train(request)],
+            request,
+            num_units=mechanism.num_units,
+            max_units_per_node=mechanism.num_units,
+        )
+        key = fresh_key(b"audit", total) if seed is None else seeded_key(seed, number)
+        released = mechanism.release(total, bits=BitStream(key))
+        moved += released.values
+        adapter, moments = optimizer.step(adapter, released, moments)
+    return moved
+
+
+def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
+    """The configuration with the audit's schedule; noise is calibrated anew to the same target.
+
+    Raises:
+      ConfigError: the audit does not know this mechanism.
+    """
+    asked = (config.privacy.mechanism, config.sampling.unit, config.privacy.clipping)
+    if asked != ("poisson", "user", "fixed"):
+        raise ConfigError(
+            [
+                "feddp audit: canaries are users who are drawn by coins and clipped at a fixed "
+                'norm. Set privacy.mechanism = "poisson", sampling.unit = "user" and '
+                'privacy.clipping = "fixed".'
+            ]
+        )
+    num_units = extent.num_users + extent.num_canaries
+    changes = {
+        "run.rounds": extent.num_rounds,
+        "privacy.num-users": num_units,
+        "privacy.spare-attempts": 0,
+        "privacy.noise-multiplier": "auto",
+        "sampling.expected-cohort-size": extent.sampling_probability * num_units,
+    }
+    return from_flat({**to_flat(config), **changes})
+
+
+def _about(plan: PrivacyPlan, extent: AuditExtent) -> list[str]:
+    if not math.isclose(plan.sampling_probability, extent.sampling_probability):
+        raise ValueError("the plan is not the audit's")
+    return [
+        f"Audit: {extent.num_canaries} canary users among {plan.num_users}, {plan.num_rounds} "
+        f"rounds, q = {plan.sampling_probability:g}, noise multiplier {plan.noise_multiplier:.4f}",
+        f"Claim: epsilon <= {epsilon_text(plan.epsilon)} at delta {delta_text(plan.delta)}, user, "
+        f"{plan.relation}",
+        "",
+        f"  {'':<16}{'estimate':>10}{'normal':>10}{'one-run':>10}{'f-DP':>10}{'threshold':>11}",
+    ]
+
+
+def _line(name: str, result: AuditResult, claim: float) -> str:
+    bounds = (result.normal, result.one_run, result.f_dp, result.clopper_pearson)
+    cells = "".join(
+        f"{'-' if bound is None else f'{bound:.2f}':>{width}}"
+        for bound, width in zip(bounds, (10, 10, 10, 11), strict=True)
+    )
+    verdict = "REFUTED" if result.lower_bound > claim else "not refuted"
+    return f"  {name:<16}{result.one_shot:>10.2f}{cells}   {verdict}"
+
+
+def _is_as_expected(results: dict[str, AuditResult], claim: float) -> bool:
+    """The pipeline as planned stands, and the run without noise is refuted."""
+    return results["as planned"].lower_bound <= claim and results["no noise"].lower_bound > claim
+
+
+def _to_json(plan: PrivacyPlan, extent: AuditExtent, results: dict[str, AuditResult]) -> str:
+    content = {
+        "claim": {"epsilon": plan.epsilon, "delta": plan.delta, "unit": "user"},
+        "confidence": 1 - ALPHA,
+        "extent": asdict(extent),
+        "results": {
+            name: {**asdict(result), "lower_bound": result.lower_bound}
+            for name, result in results.items()
+        },
+    }
+    return json.dumps(content, indent=2) + "\n"

@@ -1,0 +1,208 @@
+"""The grid of a comparison: what each cell changes in the configuration, and how one is run."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common.build import load_model, load_users
+from common.config import RunConfig, from_flat, to_flat
+from common.errors import FeddpError
+from common.privacy.accounting import epsilon
+from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+from common.privacy.plan import PrivacyPlan
+from server.aggregation import metrics_of
+from server.run import load_run, plan_from_config
+from simulations.evaluate import Extent, measure_adapter, train_to_folder
+from simulations.planner import black_box_epsilon
+from simulations.simulate import simulate
+
+NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
+METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
+CELL_EXTENT = Extent(num_users=150, num_secrets=12, num_unknown_digits=2)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+      method: "none", "example", "els", "uls" or "federated".
+      epsilon: target; of a user, but for "example", where it is an example's; 0 without privacy.
+      group_size: G, most examples of one user in a round.
+      seed: of the run; seeded runs are labelled not private.
+    """
+
+    method: str
+    epsilon: float
+    group_size: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.method}-epsilon{self.epsilon:g}-G{self.group_size}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is compared: lists of values, and the compute that all cells share.
+
+    Attributes:
+      examples_per_round: B, expected; a user gives at most G of them.
+      local_passes: of "federated"; its cohort is smaller by that factor.
+      seconds_per_cell: a guess, for the announcement alone.
+    """
+
+    methods: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    group_sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    examples_per_round: float
+    local_passes: int = 2
+    seconds_per_cell: float = 60.0
+
+    def cells(self) -> list[Cell]:
+        """Every cell once: without privacy there is no epsilon, and example-level has no G."""
+        found = [
+            Cell(
+                method,
+                0.0 if method == NONE else target,
+                max(self.group_sizes) if method in (NONE, EXAMPLE) else size,
+                seed,
+            )
+            for seed in self.seeds
+            for target in self.epsilons
+            for method in self.methods
+            for size in self.group_sizes
+        ]
+        return list(dict.fromkeys(found))
+
+
+def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunConfig:
+    """The configuration of one cell: the same examples per round, whatever is drawn."""
+    drawn = {EXAMPLE: 1, ELS: 1, FEDERATED: cell.group_size * grid.local_passes}
+    changes: dict[str, object] = {
+        "run.seed": cell.seed,
+        "run.name": cell.name,
+        "run.output-dir": str(folder),
+        "nodes.threads": 1,
+        "data.max-examples-per-user": cell.group_size,
+        "sampling.expected-cohort-size": grid.examples_per_round
+        / drawn.get(cell.method, cell.group_size),
+    }
+    if cell.method != NONE:
+        changes["privacy.target-epsilon"] = cell.epsilon
+    if cell.method in (EXAMPLE, ELS):
+        changes["sampling.unit"] = "example"
+    if cell.method == EXAMPLE:
+        changes["privacy.unit"] = "example"
+    if cell.method == FEDERATED:
+        changes["local.epochs"] = grid.local_passes
+    return from_flat({**to_flat(config), **changes})
+
+
+def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[str, Any]:
+    """Runs one cell unless its file is there, and returns what is in the file.
+
+    A cell that cannot be run says why in its file and in its row, and is tried again next time.
+    """
+    path = folder / f"{cell.name}.json"
+    if path.is_file():
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["status"] == "done":
+            return content
+    started = time.monotonic()
+    try:
+        result = _train(cell_config(config, grid, cell, folder / "runs"), cell, folder)
+    except FeddpError as error:
+        result = {"status": "not available", "reason": str(error)}
+    content = {"cell": asdict(cell), **result, "seconds": round(time.monotonic() - started, 1)}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return content
+
+
+def _train(config: RunConfig, cell: Cell, folder: Path) -> dict[str, Any]:
+    log_path = folder / f"{cell.name}.log"
+    with log_path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        if cell.method == NONE:
+            return _without_privacy(config, folder / f"{cell.name}-adapter")
+        return _with_privacy(config, cell, folder / "runs" / cell.name)
+
+
+def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
+    training, evaluation = load_users(config)
+    plan = _plan(config)
+    evaluated = train_to_folder(
+        config,
+        training,
+        evaluation,
+        folder,
+        num_rounds=plan.num_rounds,
+        probability=plan.sampling_probability,
+    )
+    return {
+        "status": "done",
+        "promise": None,
+        "metrics": metrics_of(evaluated, task=config.model.task),
+        "leakage": _leakage(config, folder),
+    }
+
+
+def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
+    if not (path / "result.json").is_file():
+        simulate(config, is_comparing=False, non_private_path=None)
+    metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
+    return {
+        "status": "done",
+        "promise": promise_of(load_run(path).plan, cell),
+        "metrics": metrics,
+        "leakage": _leakage(config, path / "adapter"),
+    }
+
+
+def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None]:
+    """Epsilon of a user of G examples and of one example, and the noise, of a planned run."""
+    size = cell.group_size
+    q, z, count = plan.sampling_probability, plan.noise_multiplier, plan.num_charges
+    found: dict[str, float | str | None] = {
+        "unit": plan.unit,
+        "epsilon": plan.epsilon,
+        "delta": plan.delta,
+        "noise_multiplier": z,
+        "sampling_probability": q,
+        "noise_to_signal": plan.mechanism.noise_norm / plan.clipping_norm,
+        "user_epsilon": plan.epsilon,
+        "example_epsilon": plan.epsilon,
+        "black_box_epsilon": None,
+    }
+    if plan.sampling_unit != "example":
+        return found
+    charges = {coins: [(PoissonGaussianEvent(q, z, coins), count)] for coins in {1, size}}
+    at = {"delta": plan.accounting_delta, "relation": ADD_OR_REMOVE_ONE}
+    found["user_epsilon"] = epsilon(charges[size], **at)  # type: ignore[arg-type]
+    found["example_epsilon"] = epsilon(charges[1], **at)  # type: ignore[arg-type]
+    bound = black_box_epsilon(
+        probability=q,
+        noise_multiplier=z,
+        num_rounds=count,
+        group_size=size,
+        delta=plan.accounting_delta,
+    )
+    found["black_box_epsilon"] = bound if math.isfinite(bound) else None
+    return found
+
+
+def _plan(config: RunConfig) -> PrivacyPlan:
+    base, layout = load_model(config)
+    return plan_from_config(config, trust="simulation", base=base, layout=layout)
+
+
+def _leakage(config: RunConfig, adapter_path: Path) -> dict[str, Any]:
+    return asdict(measure_adapter(config, adapter_path, CELL_EXTENT)["private"])

@@ -1,0 +1,316 @@
+"""feddp evaluate: what a run's adapter gives away about its users, beside what DP allows."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.build import build_node
+from common.adapter import save_adapter
+from common.build import load_model, load_users, pin_threads
+from common.config import RunConfig
+from common.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
+from common.errors import ConfigError
+from common.poison import PoisonedUsers, is_in, poison
+from common.privacy.statement import delta_text, epsilon_text
+from common.tokens import tokenize_example
+from common.users import Example, Users, keys_of, user_digest
+from server.aggregation import Evaluation
+from server.run import Run, load_run, optimizer_from_config
+from simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
+from simulations.non_private import train_without_privacy
+from simulations.scoring import Scorer
+
+LEAKAGE_NAME = "leakage.json"
+_OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 4
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Attributes:
+      num_users: most users of each side.
+      num_secrets: most secrets of each side whose exact rank is searched for.
+      num_unknown_digits: of an order id, 1 to 6; the others are given to the attacker.
+      num_overfitted: users of the positive control; 0 leaves it out.
+      seed: of the choice of users and of the bootstrap.
+    """
+
+    num_users: int = 300
+    num_secrets: int = 20
+    num_unknown_digits: int = 3
+    num_overfitted: int = 0
+    seed: int = 0
+
+
+def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) -> int:
+    """Prints the leakage table of a finished run and writes leakage.json.
+
+    Args:
+      path: a run folder.
+      extent: how much is measured.
+      measurements_path: real data: a folder outside the run for what is measured on private users.
+
+    Returns:
+      The exit code: 0, or 1 when a measurement lies above its ceiling.
+    """
+    run = load_run(path)
+    target = _target(run, measurements_path)
+    if not (path / "adapter" / "adapter_config.json").is_file():
+        raise ConfigError(
+            [f"{path}: no adapter yet. Finish the run: `feddp simulate --resume {path}`."]
+        )
+    pin_threads(run.config)
+    ceilings = Ceilings(run.plan.epsilon, run.plan.delta)
+    models = measure_adapter(run.config, path / "adapter", extent)
+    if extent.num_overfitted:
+        print("The positive control: few users, without privacy, many times over ...", flush=True)
+        models["overfitted"] = measure_overfitted(run.config, extent)
+    violations = exceeded(models["private"], ceilings)
+    write_leakage(target, models, ceilings, extent)
+    print("\n".join(leakage_lines(models, ceilings)))
+    print(f"\n  {target}")
+    for name in violations:
+        print(f"  ABOVE ITS CEILING: {name}. The promise does not hold; do not publish this run.")
+    return 1 if violations else 0
+
+
+def measure_adapter(
+    config: RunConfig, adapter_path: Path, extent: Extent, users: Users | None = None
+) -> dict[str, Leakage]:
+    """Leakage of an adapter ("private") and of its base ("base", the negative control).
+
+    Args:
+      config: of the run.
+      adapter_path: in PEFT's format.
+      extent: how much is measured.
+      users: who was trained on; None is everybody.
+    """
+    base, _ = load_model(config)
+    scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens)
+    training, evaluation = load_users(config)
+    subjects = choose_subjects(config, users or training, evaluation, scorer, extent)
+    return {
+        name: measure(
+            scorer,
+            subjects,
+            is_base=name == "base",
+            num_secrets=extent.num_secrets,
+            num_unknown_digits=extent.num_unknown_digits,
+            rng=np.random.default_rng(extent.seed),
+        )
+        for name in ("base", "private")
+    }
+
+
+def measure_overfitted(config: RunConfig, extent: Extent, *, num_rounds: int = 60) -> Leakage:
+    """Leakage of an adapter trained without privacy on few users: every attack must catch it."""
+    plain = replace(config, evaluation=replace(config.evaluation, poison_users=0))
+    everyone, evaluation = load_users(plain)
+    num_users = min(extent.num_overfitted, everyone.num_users)
+    few: Users = everyone.take(np.arange(num_users))
+    few = PoisonedUsers(few, num_users // 2, config.labels)
+    with tempfile.TemporaryDirectory() as folder:
+        train_to_folder(config, few, evaluation, Path(folder), num_rounds=num_rounds, probability=1)
+        return measure_adapter(config, Path(folder), extent, few)["private"]
+
+
+def train_to_folder(
+    config: RunConfig,
+    users: Users,
+    evaluation: Users,
+    folder: Path,
+    *,
+    num_rounds: int,
+    probability: float,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Trains without privacy and leaves the adapter in PEFT's format; returns its evaluation."""
+    base, layout = load_model(config)
+    node = build_node(config, base, layout, users, evaluation)
+    adapter, evaluated = train_without_privacy(
+        node,
+        layout.initial(),
+        num_rounds=num_rounds,
+        sampling_probability=probability,
+        optimizer=optimizer_from_config(config),
+        layout_sha256=layout.sha256,
+        seed=config.run.seed,
+        is_stopped=is_stopped,
+    )
+    save_adapter(folder, adapter, layout, load_model(config)[0])
+    return evaluated
+
+
+def choose_subjects(
+    config: RunConfig, training: Users, evaluation: Users, scorer: Scorer, extent: Extent
+) -> Subjects:
+    """Members, non-members and marked users, at random; who has nothing to score is skipped."""
+    rng = np.random.default_rng(extent.seed)
+    ids = _demo_ids() if config.is_generated else {}
+
+    def subject(users: Users, user: int, *, is_marked: bool = False) -> Subject | None:
+        key = int(users.keys[user])
+        own = _scorable(config, scorer, users.examples(user))[:_OWN_EXAMPLES]
+        fresh = own
+        if key in ids:
+            texts = fresh_messages(ids[key], _FRESH_EXAMPLES)
+            fresh = _scorable(config, scorer, [Example(text=text) for text in texts])
+        elif is_marked:
+            fresh = _scorable(config, scorer, training_as_they_are.examples(user))
+        if not own or not fresh:
+            return None
+        endings = [poison(example, key, config.labels) for example in fresh] if is_marked else []
+        return Subject(own, fresh, endings)
+
+    def draw(users: Users, indices: NDArray[np.int64], **kind: bool) -> list[Subject]:
+        found = (subject(users, int(user), **kind) for user in indices)
+        return [one for one in found if one is not None]
+
+    marked = training.marked if isinstance(training, PoisonedUsers) else np.zeros(0, np.int64)
+    training_as_they_are = training.source if isinstance(training, PoisonedUsers) else training
+    coins = np.array([is_in(int(training.keys[user])) for user in marked], dtype=bool)
+    # A marked user's rows look unlike anybody's, so she is no member of the other attacks.
+    plain = np.setdiff1d(np.arange(training.num_users), marked[coins])
+    return Subjects(
+        members=draw(training, rng.permutation(plain)[: extent.num_users]),
+        non_members=draw(evaluation, rng.permutation(evaluation.num_users)[: extent.num_users]),
+        poisoned_in=draw(training, marked[coins], is_marked=True),
+        poisoned_out=draw(training, marked[~coins], is_marked=True),
+    )
+
+
+def write_leakage(
+    path: Path, models: Mapping[str, Leakage], ceilings: Ceilings, extent: Extent
+) -> None:
+    """leakage.json: every figure with its interval, the ceilings, and how much was measured."""
+    content = {
+        "ceilings": asdict(ceilings),
+        "extent": asdict(extent),
+        "models": {name: asdict(leakage) for name, leakage in models.items()},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def leakage_lines(models: Mapping[str, Leakage], ceilings: Ceilings) -> list[str]:
+    """One table: a row per figure, a column per model, the ceiling last."""
+    names = list(models)
+    head = f"  {'':<38}" + "".join(f"{name:>25}" for name in names) + f"{'ceiling':>10}"
+    lines = [head]
+    for title, cells, ceiling in leakage_rows(list(models.values()), ceilings):
+        shown = "".join(f"{cell:>25}" for cell in cells)
+        lines.append(f"  {title:<38}{shown}{ceiling:>10}")
+    promise = f"epsilon {epsilon_text(ceilings.epsilon)}, delta {delta_text(ceilings.delta)}, user"
+    return [
+        *lines,
+        "",
+        f"  Ceilings are those of {promise}. Brackets: 95 % intervals. An attack that fails is no "
+        "proof.",
+    ]
+
+
+def leakage_rows(models: Sequence[Leakage], ceilings: Ceilings) -> list[tuple[str, list[str], str]]:
+    """(figure, one text per model, ceiling) of every attack that some model was measured by."""
+    first = models[0]
+    rows = [
+        (
+            "user inference, AUC",
+            [_interval(m.user_inference.auc) for m in models],
+            f"{ceilings.auc:.3f}",
+        ),
+        (
+            "user inference, TPR at 1 % FPR",
+            [_interval(m.user_inference.true_positive_rate) for m in models],
+            f"{ceilings.true_positive_rate:.3f}",
+        ),
+    ]
+    for name in first.membership:
+        cells = [_interval(m.membership[name].auc) for m in models]
+        rows.append((f"example membership by {name}, AUC", cells, f"{ceilings.auc:.3f}"))
+    exposures = [m.exposure for m in models]
+    if any(exposures):
+        bits = [_interval(e.mean) if e else "-" for e in exposures]
+        null = [_interval(e.null_mean) if e else "-" for e in exposures]
+        high = [_interval(e.share_high) if e else "-" for e in exposures]
+        rows += [
+            ("exposure, bits", bits, ""),
+            ("  of secrets never seen (1.443)", null, ""),
+            ("  share exposed >= 8 bits", high, f"{ceilings.share_high_exposure:.3f}"),
+        ]
+    if any(m.poison_gap for m in models):
+        cells = [_interval(m.poison_gap) if m.poison_gap else "-" for m in models]
+        rows.append(("poisoning gap", cells, f"{ceilings.poison_gap:.3f}"))
+    return [*rows, *_token_rows(models)]
+
+
+def _token_rows(models: Sequence[Leakage]) -> list[tuple[str, list[str], str]]:
+    tokens = [m.sensitive_tokens for m in models]
+    if not any(tokens):
+        return []
+    return [
+        ("loss, sensitive tokens", [f"{t.sensitive:.3f}" if t else "-" for t in tokens], ""),
+        ("  of held-out users", [f"{t.held_out_sensitive:.3f}" if t else "-" for t in tokens], ""),
+        (
+            "  held-out minus training",
+            [_interval(t.controlled_gain) if t else "-" for t in tokens],
+            "",
+        ),
+        ("  lowest 5 %", [f"{t.lowest:.3f}" if t else "-" for t in tokens], ""),
+        (
+            "loss, other tokens (held-out)",
+            [f"{t.non_sensitive:.3f}" if t else "-" for t in tokens],
+            "",
+        ),
+    ]
+
+
+def _interval(interval: object) -> str:
+    value, low, high = (getattr(interval, name) for name in ("value", "low", "high"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _target(run: Run, measurements_path: Path | None) -> Path:
+    """Where leakage.json goes: into the run of generated users, outside of any other."""
+    if run.config.is_generated and measurements_path is None:
+        return run.path / LEAKAGE_NAME
+    if measurements_path is None:
+        raise ConfigError(
+            [
+                "feddp evaluate: what it measures on real users is neither noised nor charged, and "
+                "voids the promise if it is published. If you want it for your eyes only, name a "
+                "folder for it outside the run: --measurements-dir FOLDER."
+            ]
+        )
+    if measurements_path.resolve().is_relative_to(run.path.resolve().parent):
+        raise ConfigError(
+            [f"--measurements-dir {measurements_path}: must lie outside {run.path.parent}."]
+        )
+    return measurements_path / f"{run.path.name}-{LEAKAGE_NAME}"
+
+
+def _scorable(config: RunConfig, scorer: Scorer, examples: Sequence[Example]) -> list[Example]:
+    """The examples that predict something."""
+    return [
+        example
+        for example in examples
+        if tokenize_example(
+            example,
+            scorer.tokenizer,
+            task=config.model.task,
+            max_tokens=config.model.max_tokens,
+            labels=config.labels,
+        )
+    ]
+
+
+def _demo_ids() -> dict[int, str]:
+    """The demo's user ids by their keys."""
+    ids = [demo_user_id(index) for index in range(DEMO_NUM_USERS)]
+    digests = np.frombuffer(b"".join(map(user_digest, ids)), dtype=np.uint8).reshape(-1, 32)
+    return dict(zip((int(key) for key in keys_of(digests)), ids, strict=True))

@@ -1,0 +1,227 @@
+"""feddp plan --group-size: how many examples of a user to use, before anything is spent.
+
+Compares, at one user-level promise and one number of examples per round, the noise of an averaged
+update: users drawn (ULS), where a user's G examples are averaged and clipped together, against
+examples drawn (ELS), where each is clipped on its own and a user is protected as G of them. Reads
+no private data: what it needs to know about users is one public number, the correlation of the
+gradients of one user's examples.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.privacy.accounting import COARSE, compose, epsilon
+from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+
+GROUP_SIZES = (1, 2, 4, 8, 16, 32)
+_MIN_MULTIPLIER, _MAX_MULTIPLIER = 0.3, 3000.0
+_TOLERANCE = 1e-3
+_DELTA_FLOOR = 1e-15  # round-off of the accountant
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is compared at.
+
+    Attributes:
+      num_users: N.
+      num_rounds: T charges.
+      examples_per_round: B, the compute of a round.
+      target_epsilon, target_delta: of a user.
+    """
+
+    num_users: int
+    num_rounds: int
+    examples_per_round: float
+    target_epsilon: float
+    target_delta: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One group size.
+
+    Attributes:
+      group_size: G.
+      uls_multiplier: z where users are drawn, or None where B / G exceeds N.
+      uls_noise: noise of an averaged example over the clipping norm of one example.
+      els_multiplier, els_noise: the same where examples are drawn; None where B exceeds G N.
+      crossover: ULS has less noise where the norm of a mean of G examples, over that of one, is
+        below this.
+    """
+
+    group_size: int
+    uls_multiplier: float | None
+    uls_noise: float | None
+    els_multiplier: float | None
+    els_noise: float | None
+
+    @property
+    def crossover(self) -> float | None:
+        """See the class."""
+        if self.els_noise is None or self.uls_multiplier is None or self.uls_noise is None:
+            return None
+        return self.els_noise / self.uls_noise
+
+
+def predict(
+    setting: Setting, group_sizes: Sequence[int] = GROUP_SIZES, *, is_with_examples: bool = True
+) -> list[Prediction]:
+    """Noise of ULS and, unless that is left out, ELS for each group size.
+
+    Reference: Charles et al. 2024 (arXiv 2407.07737), section 4.
+    """
+    return [_predict(setting, size, is_with_examples) for size in group_sizes]
+
+
+def typical_norm(group_size: int, correlation: float) -> float:
+    """Norm of the mean of G gradients of one user over that of one, C_u(G) / C.
+
+    Args:
+      group_size: G.
+      correlation: rho, the mean cosine between gradients of two examples of one user, 0 to 1.
+
+    >>> round(typical_norm(4, 0.5), 4), typical_norm(16, 1.0)
+    (0.7906, 1.0)
+    """
+    return math.sqrt(correlation + (1 - correlation) / group_size)
+
+
+def nu(prediction: Prediction, correlation: float) -> float:
+    """The noise of ULS at the clipping norm that its mean needs: what the best G minimises."""
+    if prediction.uls_noise is None:
+        return math.inf
+    return prediction.uls_noise * typical_norm(prediction.group_size, correlation)
+
+
+def best_group_size(predictions: Sequence[Prediction], correlation: float) -> tuple[int, float]:
+    """(G, gain): the group size with the least noise under ULS, and the noise of G = 1 over it."""
+    best = min(predictions, key=lambda p: nu(p, correlation))
+    one = next(p for p in predictions if p.group_size == 1)
+    return best.group_size, nu(one, correlation) / nu(best, correlation)
+
+
+def calibrate(
+    *, probability: float, num_coins: int, num_rounds: int, target_epsilon: float, delta: float
+) -> float:
+    """A noise multiplier that keeps the target, to a thousandth; for predictions, not promises."""
+
+    def keeps(multiplier: float) -> bool:
+        event = PoissonGaussianEvent(probability, multiplier, num_coins)
+        spent = epsilon(
+            [(event, num_rounds)], delta=delta, relation=ADD_OR_REMOVE_ONE, interval=COARSE
+        )
+        return spent <= target_epsilon
+
+    # From above, in growing strides: small multipliers make large distributions.
+    high = 1.0 * num_coins
+    while not keeps(high):
+        high *= 2
+        if high > _MAX_MULTIPLIER:
+            return math.inf
+    low = high / 2
+    while low > _MIN_MULTIPLIER and keeps(low):
+        low, high = low / 2, low
+    while high / low > 1 + _TOLERANCE:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if keeps(middle) else (middle, high)
+    return high
+
+
+def black_box_epsilon(
+    *,
+    probability: float,
+    noise_multiplier: float,
+    num_rounds: int,
+    group_size: int,
+    delta: float,
+) -> float:
+    """What example-level DP says about a user of G examples, without looking into the mechanism.
+
+    (epsilon', delta') of an example is (G epsilon', delta' (e^(G epsilon') - 1) / (e^epsilon' - 1))
+    of a user; the best epsilon' is taken. Always above the mixture-of-Gaussians bound.
+
+    Returns:
+      Infinity where the delta' that it takes is below what the accountant resolves.
+    """
+    event = PoissonGaussianEvent(probability, noise_multiplier)
+    composed = compose([(event, num_rounds)], relation=ADD_OR_REMOVE_ONE, interval=COARSE)
+
+    def keeps(epsilon_of_one: float) -> bool:
+        exponent = group_size * epsilon_of_one
+        if exponent > 700:
+            return False
+        factor = math.expm1(exponent) / math.expm1(epsilon_of_one)
+        least = max(float(composed.get_delta_for_epsilon(epsilon_of_one)), _DELTA_FLOOR)
+        return least * factor <= delta
+
+    found = next((e for e in np.geomspace(1e-2, 60, 2000) if keeps(float(e))), math.inf)
+    return group_size * float(found)
+
+
+def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[str]:
+    """The table, the best group size for some correlations, and how to read both."""
+    lines = [
+        f"Noise of an averaged example, in clipping norms of one example; {setting.num_users} "
+        f"users, {setting.num_rounds} charges,",
+        f"{setting.examples_per_round:g} examples a round, epsilon {setting.target_epsilon:g} at "
+        f"delta {setting.target_delta:g}, user",
+        "",
+        f"  {'G':>4}{'ULS z':>9}{'ULS':>10}{'ELS z':>10}{'ELS':>10}   ULS wins where C(G)/C is "
+        "below",
+    ]
+    for p in predictions:
+        cells = "".join(
+            f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+            for value, digits, width in (
+                (p.uls_multiplier, 3, 9),
+                (p.uls_noise, 5, 10),
+                (p.els_multiplier, 3, 10),
+                (p.els_noise, 5, 10),
+            )
+        )
+        bar = "" if p.crossover is None else f"{p.crossover:.2f} {_bar(p.crossover)}"
+        lines.append(f"  {p.group_size:>4}{cells}   {bar}")
+    lines += ["", "  correlation of a user's gradients   best G under ULS   gain over G = 1"]
+    for correlation in (0.0, 0.1, 0.5, 1.0):
+        size, gain = best_group_size(predictions, correlation)
+        lines.append(f"  {correlation:>33.1f}   {size:>16}   {gain:>14.2f}")
+    return [
+        *lines,
+        "",
+        "  Measure the correlation and the norms C, C(G) on public or generated users, never on "
+        "the private ones.",
+    ]
+
+
+def _predict(setting: Setting, size: int, is_with_examples: bool) -> Prediction:
+    def multiplier(probability: float, num_coins: int) -> float | None:
+        if probability > 1:
+            return None
+        found = calibrate(
+            probability=probability,
+            num_coins=num_coins,
+            num_rounds=setting.num_rounds,
+            target_epsilon=setting.target_epsilon,
+            delta=setting.target_delta,
+        )
+        return found if math.isfinite(found) else None
+
+    examples = setting.examples_per_round
+    probability = examples / (size * setting.num_users)
+    uls = multiplier(probability, 1)
+    els = multiplier(probability, size) if is_with_examples else None
+    return Prediction(
+        group_size=size,
+        uls_multiplier=uls,
+        uls_noise=None if uls is None else uls * size / examples,
+        els_multiplier=els,
+        els_noise=None if els is None else els / examples,
+    )
+
+
+def _bar(share: float) -> str:
+    return "#" * round(20 * min(share, 1.5))

@@ -1,0 +1,240 @@
+"""feddp report: a run or a comparison as one page, with its pictures and numbers beside it."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.privacy.statement import guarantee_line, statement
+from common.tracking import read_metrics
+from server.run import CONFIG_NAME, METRICS_NAME, Run, load_run
+from simulations.compare import Row, is_comparison, read_rows, shown
+from simulations.evaluate import LEAKAGE_NAME
+from simulations.page import (
+    folded,
+    heading,
+    page,
+    paragraph,
+    picture,
+    promise,
+    table,
+    verbatim,
+)
+from simulations.plots import (
+    draw_against_epsilon,
+    draw_attacks,
+    draw_curves,
+    draw_exposure,
+    draw_noise,
+    save,
+)
+
+REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
+_FIGURES = {
+    "loss": "held-out loss (nats)",
+    "accuracy": "held-out accuracy",
+    "user_inference": "user inference, AUC",
+    "exposure": "exposure (bits)",
+}
+
+
+def report(folder: Path) -> int:
+    """Writes report.html into a run or comparison folder, and pictures and CSV beside it.
+
+    Raises:
+      ConfigError: the folder is neither.
+    """
+    text = _comparison_page(folder) if is_comparison(folder) else _run_page(load_run(folder))
+    path = folder / REPORT_NAME
+    path.write_text(text, encoding="utf-8")
+    print(f"{path}: open it in a browser; pictures (SVG, PNG) and CSV are in {PICTURES_NAME}/.")
+    return 0
+
+
+def _run_page(run: Run) -> str:
+    pictures = run.path / PICTURES_NAME
+    lines = read_metrics(run.path / METRICS_NAME)
+    curves = save(draw_curves(lines, run.plan.target_epsilon), pictures, "curves")
+    _write_csv(pictures / "curves.csv", lines)
+    record = _read_json(run.path / "privacy.json")
+    not_covered = list((record or {}).get("not_covered", []))
+    parts = [
+        promise([guarantee_line(run.plan)]),
+        heading("What was learnt, and what it cost"),
+        picture(
+            curves,
+            "Above, the loss on the declared evaluation users. Below, epsilon after each round; "
+            "the dotted line is the target, and the planned value holds also after an early stop.",
+        ),
+        *_results(_read_json(run.path / "result.json")),
+        *_leakage(_read_json(run.path / LEAKAGE_NAME), pictures),
+        heading("The promise"),
+        *(
+            paragraph(part.replace("**", ""))
+            for part in statement(run.plan, not_covered=not_covered).split("\n\n")
+            if part.strip()
+        ),
+        heading("How it was made"),
+        verbatim(f"feddp simulate {CONFIG_NAME}\nfeddp ledger {run.path.name} --verify"),
+        folded("config.toml", (run.path / CONFIG_NAME).read_text(encoding="utf-8")),
+        folded("plan.json", run.plan.to_json()),
+    ]
+    lead = f"A private fine-tuning run of feddp: {run.plan.num_rounds} rounds over {_about(run)}."
+    return page(f"Run {run.path.name}", lead, parts)
+
+
+def _about(run: Run) -> str:
+    base = Path(run.config.model.base).name
+    return f"{run.plan.num_users} users, base model {base}"
+
+
+def _results(results: Mapping[str, Any] | None) -> list[str]:
+    rows = [(name, values) for name, values in (results or {}).items() if values]
+    if not rows:
+        return [paragraph("There are no results yet, or no evaluation users.", "note")]
+    names = list(rows[0][1])
+    return [
+        table(
+            ["", *names],
+            [[name, *(f"{values[metric]:.4f}" for metric in names)] for name, values in rows],
+        )
+    ]
+
+
+def _leakage(content: Mapping[str, Any] | None, pictures: Path) -> list[str]:
+    if content is None:
+        return [
+            heading("What it leaks"),
+            paragraph(
+                "Not measured. `feddp evaluate RUN` does, then make this page again.", "note"
+            ),
+        ]
+    models, ceilings = content["models"], content["ceilings"]
+    parts = [
+        heading("What it leaks"),
+        picture(
+            save(draw_attacks(models, ceilings["auc"]), pictures, "attacks"),
+            "How well each attack tells members from non-members, with 95 % intervals. The base "
+            "model has seen nobody: it is the negative control. The ceiling is what the promise "
+            "allows; an attack that fails is no proof.",
+        ),
+    ]
+    if (figure := draw_exposure(models)) is not None:
+        caption = "Exact exposure of planted secrets: the bits of each that the model gives away."
+        parts.append(picture(save(figure, pictures, "exposure"), caption))
+    rows = _leakage_rows(models)
+    _write_csv(
+        pictures / "leakage.csv",
+        [dict(zip(["figure", *models], row, strict=True)) for row in rows],
+    )
+    return [*parts, table(["", *models], rows)]
+
+
+def _leakage_rows(models: Mapping[str, Any]) -> list[list[str]]:
+    """A row per figure, a column per model."""
+
+    def row(title: str, pick: Any) -> list[str]:
+        return [title, *(_interval(pick(model)) for model in models.values())]
+
+    first = next(iter(models.values()))
+    return [
+        row("user inference, AUC", lambda m: m["user_inference"]["auc"]),
+        row("user inference, TPR at 1 % FPR", lambda m: m["user_inference"]["true_positive_rate"]),
+        *(
+            row(f"membership by {name}, AUC", lambda m, name=name: m["membership"][name]["auc"])
+            for name in first["membership"]
+        ),
+        row("exposure, bits", lambda m: m["exposure"] and m["exposure"]["mean"]),
+        row(
+            "exposure of secrets never seen", lambda m: m["exposure"] and m["exposure"]["null_mean"]
+        ),
+        row("poisoning gap", lambda m: m["poison_gap"]),
+        row(
+            "sensitive tokens, held-out minus training",
+            lambda m: m["sensitive_tokens"] and m["sensitive_tokens"]["controlled_gain"],
+        ),
+    ]
+
+
+def _interval(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _comparison_page(folder: Path) -> str:
+    command, rows = read_rows(folder)
+    pictures = folder / PICTURES_NAME
+    parts = [
+        promise(
+            [
+                "All rows use the same examples per round. Epsilons are upper bounds at the same "
+                "delta; seeded runs repeat and are labelled not private.",
+                "Choosing among these rows by their results on private users would itself be a "
+                "use of them: each look is a run of its own, and costs its epsilon.",
+            ]
+        ),
+        heading("Side by side"),
+        table(
+            ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
+             "user inference", "exposure", "poison gap", "seconds"],
+            [_cells(row) for row in rows],
+        ),
+    ]  # fmt: skip
+    for name, label in _FIGURES.items():
+        if not any(name in row.metrics or name in row.leakage for row in rows):
+            continue
+        if (figure := draw_against_epsilon(rows, name, label)) is not None:
+            caption = f"{label[0].upper()}{label[1:]} against the epsilon of a user."
+            parts += [heading(label[0].upper() + label[1:])]
+            parts += [picture(save(figure, pictures, name.replace("_", "-")), caption)]
+    if (figure := draw_noise(rows)) is not None:
+        caption = (
+            "Noise in a released update over the clipping norm. Users drawn (uls) pay for fewer "
+            "draws as G grows and gain from averaging; examples drawn (els) hardly move."
+        )
+        parts += [
+            heading("Where the units cross"),
+            picture(save(figure, pictures, "noise"), caption),
+        ]
+    config = (folder / CONFIG_NAME).read_text(encoding="utf-8")
+    parts += [heading("How it was made"), verbatim(command), folded(CONFIG_NAME, config)]
+    return page(
+        "What privacy costs, and what it stops", f"A comparison by feddp: {folder.name}.", parts
+    )
+
+
+def _cells(row: Row) -> list[str]:
+    found = row.promise or {}
+    numbers = [
+        f"{found[key]:.3g}" if isinstance(found.get(key), float) else "–"
+        for key in ("user_epsilon", "example_epsilon", "black_box_epsilon", "noise_to_signal")
+    ]
+    if row.reason:
+        return [
+            row.method,
+            str(row.group_size),
+            *["–"] * 4,
+            f"not available: {row.reason}",
+            *[""] * 5,
+        ]
+    metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
+    leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
+    return [row.method, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The content of a file; None where there is none yet."""
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,181 @@
+"""Losses of single tokens, under an adapter and under its base: what every attack starts from."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
+
+from common.demo import SecretSpan, secret_spans
+from common.model import BaseModel
+from common.tokens import IGNORE, TokenRow, tokenize_example
+from common.users import Example
+
+BATCH_TOKENS = 4096
+_PERSONAL = re.compile(
+    r"(?P<mail>[\w.+-]+@[\w-]+\.[\w.]+)|(?P<phone>\+?\d[\d ()-]{6,}\d)"
+    r"|(?P<identifier>\b(?=\w*\d)[A-Z0-9][A-Z0-9-]{5,}\b)"
+)
+
+
+@dataclass(frozen=True)
+class ExampleScore:
+    """One example under one model.
+
+    Attributes:
+      losses: float64, shape (predicted tokens,) or (1,) for a class, in nats.
+      corrects: bool, the same shape: the most likely token, or class, is the right one.
+    """
+
+    losses: NDArray[np.float64]
+    corrects: NDArray[np.bool_]
+
+    @property
+    def loss(self) -> float:
+        """Mean over the predicted tokens."""
+        return float(self.losses.mean())
+
+
+class Scorer:
+    """A base model with an adapter in PEFT's format; scores examples under either.
+
+    Args:
+      base: freshly loaded; PEFT changes it in place.
+      adapter_path: what `PeftModel.from_pretrained` loads.
+      max_tokens: longest row.
+    """
+
+    def __init__(self, base: BaseModel, adapter_path: Path, *, max_tokens: int):
+        self._model: Any = PeftModel.from_pretrained(base.model, str(adapter_path)).eval()
+        self._base, self._max_tokens = base, max_tokens
+        self._pad = int(base.tokenizer.pad_token_id or 0)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's."""
+        return self._base.tokenizer
+
+    @property
+    def is_causal(self) -> bool:
+        """Texts are predicted, not classes."""
+        return self._base.task == "causal-lm"
+
+    def score(self, examples: Sequence[Example], *, is_base: bool) -> list[ExampleScore | None]:
+        """Scores in the order of the examples; None where nothing is predicted."""
+        rows = [
+            (index, row)
+            for index, example in enumerate(examples)
+            for row in tokenize_example(
+                example,
+                self.tokenizer,
+                task=self._base.task,
+                max_tokens=self._max_tokens,
+                labels=self._base.labels,
+            )
+        ]
+        parts: dict[int, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].input_ids))
+        scored: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}
+        with self._adapter(is_base):
+            for batch in _batches(order, [len(row.input_ids) for _, row in rows]):
+                found = self._score_rows([rows[i][1] for i in batch])
+                scored.update(zip(batch, found, strict=True))
+        for i, (index, _) in enumerate(rows):
+            parts.setdefault(index, []).append(scored[i])
+        return [_join(parts[i]) if i in parts else None for i in range(len(examples))]
+
+    @torch.inference_mode()
+    def next_log_probabilities(
+        self, rows: Sequence[Sequence[int]], *, is_base: bool
+    ) -> NDArray[np.float32]:
+        """log p(next token) after each of several sequences of one length; (rows, vocabulary)."""
+        found = []
+        with self._adapter(is_base):
+            for start in range(0, len(rows), max(1, BATCH_TOKENS // len(rows[0]))):
+                ids = torch.tensor(rows[start : start + max(1, BATCH_TOKENS // len(rows[0]))])
+                logits = self._model(input_ids=ids, logits_to_keep=1).logits[:, -1].float()
+                found.append(torch.log_softmax(logits, dim=-1).numpy())
+        return np.concatenate(found)
+
+    @torch.inference_mode()
+    def _score_rows(
+        self, rows: Sequence[TokenRow]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        length = max(len(row.input_ids) for row in rows)
+        ids = np.full((len(rows), length), self._pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for index, row in enumerate(rows):
+            ids[index, : len(row.input_ids)] = row.input_ids
+            mask[index, : len(row.input_ids)] = 1
+        logits = self._model(
+            input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)
+        ).logits.float()
+        found = []
+        for index, row in enumerate(rows):
+            targets = torch.from_numpy(row.labels)
+            keep = targets != IGNORE
+            here = (
+                logits[index, : len(targets)][keep] if self.is_causal else logits[index : index + 1]
+            )
+            losses = functional.cross_entropy(here, targets[keep], reduction="none")
+            corrects = here.argmax(-1) == targets[keep]
+            found.append((losses.double().numpy(), corrects.numpy()))
+        return found
+
+    def _adapter(self, is_base: bool) -> Any:
+        return self._model.disable_adapter() if is_base else nullcontext()
+
+
+def sensitive_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
+    """Which predicted tokens of a plain text overlap a sensitive stretch; as `Scorer` orders them.
+
+    The demo's secrets are known from its generator; elsewhere regular expressions tag mail
+    addresses, phone numbers and identifiers.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = sensitive_spans(text)
+    mask = [
+        any(start < span.end and end > span.start for span in spans)
+        for start, end in encoded["offset_mapping"]
+    ]
+    begin = [] if tokenizer.bos_token_id is None else [False]
+    end = [] if tokenizer.eos_token_id is None else [False]
+    return np.array([*begin, *mask, *end][1:], dtype=bool)
+
+
+def sensitive_spans(text: str) -> tuple[SecretSpan, ...]:
+    """Sensitive stretches of a text: those of the demo, else what regular expressions find.
+
+    >>> [span.kind for span in sensitive_spans("Write to ann@mail.org or call 030 1234567.")]
+    ['mail', 'phone']
+    """
+    if known := secret_spans(text):
+        return known
+    return tuple(SecretSpan(m.start(), m.end(), str(m.lastgroup)) for m in _PERSONAL.finditer(text))
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Rows of similar length, at most `BATCH_TOKENS` padded tokens together, or one row."""
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * lengths[index] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _join(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> ExampleScore:
+    return ExampleScore(
+        np.concatenate([losses for losses, _ in parts]),
+        np.concatenate([corrects for _, corrects in parts]),
+    )
