@@ -65,7 +65,7 @@ class Node:
         self.engine = engine
         self.dimension = layout.dimension
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
-        self._units = units
+        self._units, self._keys = units, units.keys
         self._evaluation_users = evaluation_users.take(np.arange(num_evaluated))
         self._tokenizer = tokenizer
         self._layout_sha256 = layout.sha256
@@ -99,7 +99,7 @@ class Node:
     def train_locally(self, request: TrainRequest, *, sink: Sink, dropout: float = 0.0) -> None:
         """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""
         coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
-        cohort = request.draw.units(self._units.keys, request.round, coins)
+        cohort = request.draw.units(self._keys, request.round, coins)
         if dropout > 0:
             cohort = cohort[[not self._drops_out(int(unit), request, dropout) for unit in cohort]]
         # Who has most to do begins, so that nobody is left to train alone at the end.
@@ -121,12 +121,12 @@ class Node:
         return EvaluateReply(result.loss_sum, result.num_targets, result.num_correct)
 
     def _work(self, unit: int, request: TrainRequest) -> LocalWork:
-        key = int(self._units.keys[unit])
+        key = int(self._keys[unit])
         return LocalWork(key=key, steps=lambda: self._minibatches(unit, key, request))
 
     def _drops_out(self, unit: int, request: TrainRequest, dropout: float) -> bool:
         """A function of (seed, round, unit) with a seed; its stream is no other purpose's."""
-        rng = training_rng(request.seed, -request.round, int(self._units.keys[unit]))
+        rng = training_rng(request.seed, -request.round, int(self._keys[unit]))
         return bool(rng.random() < dropout)
 
     def _minibatches(self, unit: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
