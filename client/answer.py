@@ -71,7 +71,7 @@ class Memory:
         Raises:
           SealError: "stale": it has been asked before, or it is older than what has been.
         """
-        run = f"{ask.population}/{ask.run}"
+        run = json.dumps([ask.population, ask.run])
         last = self._seen.get(run)
         if last is not None and not _follows(ask, last):
             raise SealError("stale")

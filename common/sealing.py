@@ -30,7 +30,7 @@ REQUEST_MAGIC = b"feddp-request-1\n"
 REPLY_MAGIC = b"feddp-reply-1\n"
 KINDS = ("train", "evaluate")
 NUM_KEY_BYTES, NUM_SIGNATURE_BYTES, NUM_TAG_BYTES = 32, 64, 16
-MAX_NUMBER = 1 << 62
+MAX_NUMBER, MAX_TEXT = 1 << 62, 1000
 NONCE = bytes(12)  # each key encrypts one reply
 _LENGTH = struct.Struct(">Q")
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -89,7 +89,8 @@ class Ask:
         is_sound = (
             self.kind in KINDS
             and all(isinstance(getattr(self, name), str) for name in _TEXT_FIELDS)
-            and all(_NAME.fullmatch(name) for name in (self.population, self.run, self.node))
+            and all(0 < len(name) <= MAX_TEXT for name in (self.population, self.run))
+            and _NAME.fullmatch(self.node) is not None
             and all(_HEX.fullmatch(getattr(self, name)) for name in _HEX_FIELDS)
             and all(type(n) is int and 0 <= n < MAX_NUMBER for n in numbers)
         )

@@ -92,8 +92,8 @@ def _sealed(grid: Grid, config: RunConfig, run: Run, layout: AdapterLayout) -> S
     sealer = Sealer(
         registry_path=registry_path,
         server_key=read_private_key(Path(config.nodes.server_key)),
-        population=run.path.name,
-        run=run.path.name,
+        population=str(history.plan["population"]),
+        run=run.name,
         plan_sha256=plan.sha256,
         head=history.head.hex(),
         epoch=history.num_opened + 1,

@@ -12,9 +12,7 @@ from pathlib import Path
 from common.build import Part, load_users
 from common.config import RunConfig
 from common.errors import ConfigError, FeddpError
-from common.privacy.ledger import Ledger
-from server.opening import LEDGER_NAME
-from server.run import load_run
+from server.run import CONFIG_NAME, load_run
 from simulations.fleet import Fleet
 
 FOLLOW_SECONDS = 0.5
@@ -44,7 +42,7 @@ def deploy_local(
     with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
         config = located(config, fleet)
         follow(fleet, config)
-        return finished_run(config, fleet)
+        return finished_run(config)
 
 
 @contextmanager
@@ -123,20 +121,19 @@ def follow(fleet: Fleet, config: RunConfig) -> None:
             process.wait()
 
 
-def finished_run(config: RunConfig, fleet: Fleet) -> Path:
+def finished_run(config: RunConfig) -> Path:
     """The run's folder, once all its rounds are released.
 
     Raises:
       StoppedError: they are not.
     """
     path = Path(config.run.resume or Path(config.run.output_dir) / (config.run.name or ""))
-    if not (path / LEDGER_NAME).exists():
-        raise StoppedError(f"The run did not start; see {fleet.logs_path / 'run.log'}.")
-    history = Ledger.read(path / LEDGER_NAME)
+    if not (path / CONFIG_NAME).exists():
+        raise StoppedError("The run did not start; its log is above.")
     if not (path / "adapter").exists():
         raise StoppedError(
-            f"Stopped after round {len(history.releases)}. Continue with "
-            f"`feddp deploy resume {path}`; nothing that was charged is refunded."
+            f"Stopped before its last round. Continue with `feddp deploy resume {path}`; nothing "
+            "that was charged is refunded."
         )
     return path
 
@@ -158,7 +155,7 @@ def deploy_resume(path: Path, *, num_nodes: int | None, folder: Path | None) -> 
     with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
         config = resuming(config, path, fleet)
         follow(fleet, config)
-        finished_run(config, fleet)
+        finished_run(config)
 
 
 def resuming(config: RunConfig, path: Path, fleet: Fleet) -> RunConfig:

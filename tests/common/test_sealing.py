@@ -187,6 +187,8 @@ def test_a_seal_key_of_small_order_is_refused() -> None:
         {"round": 1.0},
         {"number": 1 << 62},
         {"node": ""},
+        {"run": ""},
+        {"population": "x" * 1001},
         {"node": "a/b"},
         {"nonce": "3" * 63},
         {"plan": "G" * 64},

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.privacy.ledger import Ledger
 from common.privacy.plan import make_plan
-from server.run import plan_row
+from server.opening import plan_row
 
 PLAN = make_plan(
     num_users=40,
