@@ -164,7 +164,7 @@ CONTRIBUTION = (
                 "coins = seeded_coins(request.seed or 0, request.round)"
             )
         },
-        ("tests/client/test_node.py::test_without_a_seed_two_rounds_draw_other_users",),
+        (ISOLATION + "test_without_a_seed_the_same_round_draws_other_users_each_time",),
     ),
     Mutant(
         "one user's failure drops the others",
