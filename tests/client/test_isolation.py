@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from client.cohort import CohortEngine, LocalTraining
 from client.node import LocalData, Node
-from common.adapter import lay_out
+from common.adapter import AdapterLayout, lay_out
 from common.messages import TrainRequest
 from common.privacy.sampling import Draw
 from common.users import Example, InMemoryUsers
@@ -33,8 +33,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save("llama", tmp_path_factory.mktemp("models"))
 
 
-def node_sum(place: Path, texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """What a node with these users answers; a user's first text is also her name."""
+def make_node(place: Path, texts: Sequence[Sequence[str]]) -> tuple[Node, AdapterLayout]:
+    """A node with these users; a user's first text is also her name."""
     base = tiny.load(place)
     layout = lay_out(base, kind="ffa-lora", rank=2, alpha=4.0, target_modules=None)
     users = InMemoryUsers([(of[0], [Example(text=text) for text in of]) for of in texts])
@@ -48,9 +48,14 @@ def node_sum(place: Path, texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:
         training=LocalTraining("sgd", 50.0),
         max_evaluation_users=1,
     )
+    return node, layout
+
+
+def node_sum(place: Path, texts: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """What a node with these users answers."""
+    node, layout = make_node(place, texts)
     request = TrainRequest(1, layout.start, layout.sha256, Draw(), 0.5, K, 0, 0, 4)
-    reply = node.train(request)
-    return reply.total.total
+    return node.train(request).total.total
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +86,14 @@ def test_users_who_train_reach_the_bound(sums: Sums, ordinary: NDArray[np.int64]
     """Their updates are clipped, so the bound above is tight."""
     assert squares(sums([ODD["huge"]])) > 0.99 * K**2
     assert ordinary.any()
+
+
+def test_without_a_seed_the_same_round_draws_other_users_each_time(place: Path) -> None:
+    """64 users at q = 1/2: two independent draws are equal once in 2^64."""
+    node, layout = make_node(place, [[f"w{3 + i % 50} w{3 + i // 50}"] for i in range(64)])
+    request = TrainRequest(1, layout.start, layout.sha256, Draw(0.5), 0.5, K, 0, 0, None)
+    cohorts: list[set[int]] = [set(), set()]
+    for cohort in cohorts:
+        node.train_locally(request, sink=lambda key, _, cohort=cohort: cohort.add(key))
+    assert all(cohorts)
+    assert cohorts[0] != cohorts[1]

@@ -164,7 +164,7 @@ CONTRIBUTION = (
                 "coins = seeded_coins(request.seed or 0, request.round)"
             )
         },
-        ("tests/client/test_node.py::test_without_a_seed_two_rounds_draw_other_users",),
+        (ISOLATION + "test_without_a_seed_the_same_round_draws_other_users_each_time",),
     ),
     Mutant(
         "one user's failure drops the others",
@@ -178,25 +178,15 @@ CONTRIBUTION = (
         (TEST_COHORT + "test_one_users_fault_zeroes_that_user_alone",),
     ),
     Mutant(
-        "a slot keeps the delta of the user before",
+        "a slot is not cleared for the next user",
         COHORT,
-        {"                    delta[slot] = 0\n": ""},
+        {"                stacks.clear(free[0])\n": ""},
         (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
-    ),
-    Mutant(
-        "a slot keeps the moments of the user before",
-        COHORT,
-        {"                    moments[:, slot] = 0\n": ""},
-        (TEST_COHORT + "test_engine_equals_the_loop_to_rounding_in_float64",),
     ),
     Mutant(
         "loss averaged over the users of a pass",
         COHORT,
-        {
-            "(slope,) = torch.autograd.grad(loss, live)": (
-                "(slope,) = torch.autograd.grad(loss / len(part), live)"
-            )
-        },
+        {"torch.autograd.grad(loss, live)": "torch.autograd.grad(loss / len(part), live)"},
         (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
     ),
     Mutant(

@@ -10,6 +10,8 @@ ROUNDS = "server/rounds.py"
 CHECKPOINT = "server/checkpoint.py"
 LEDGER = "common/privacy/ledger.py"
 ROWS = "common/privacy/rows.py"
+STORE = "common/privacy/store.py"
+BUDGET = "common/privacy/budget.py"
 DISK = "common/privacy/disk.py"
 ORDER = (
     "tests/server/test_rounds.py::"
@@ -21,7 +23,9 @@ TEST_DAMAGE = "tests/common/privacy/test_ledger_damage.py::"
 TEST_ROWS = "tests/common/privacy/test_rows.py::"
 
 CHARGED = "    charge = ledger.charge(number)  # charged, then drawn\n"
-RELEASED = "    ledger.release(charge, digest)  # durable, then published\n"
+RELEASED = (
+    "    ledger.release(charge, digest, next_clipping_norm=repr(norm))  # durable, then published\n"
+)
 WRITTEN = "    digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)\n"
 
 DURABILITY = (
@@ -30,8 +34,9 @@ DURABILITY = (
         ROUNDS,
         {
             CHARGED: (
-                "    if not isinstance(total, NoisedSum):\n"
-                "        total = add_noise(plan, total, number, b'early')\n" + CHARGED
+                "    early = total if isinstance(total, NoisedSum) else plan.mechanism.add_noise(\n"
+                "        total, bits=BitStream(fresh_key(b'early', total))\n"
+                "    )\n" + CHARGED.replace("# charged", "# drawn") + "    total = early\n"
             )
         },
         (ORDER,),
@@ -52,7 +57,7 @@ DURABILITY = (
     Mutant(
         "release row before the checkpoint",
         ROUNDS,
-        {WRITTEN + RELEASED: ("    ledger.release(charge, '0' * 64)\n" + WRITTEN)},
+        {WRITTEN + RELEASED: RELEASED.replace("digest", "'0' * 64") + WRITTEN},
         (ORDER,),
     ),
     Mutant(
@@ -96,11 +101,7 @@ DURABILITY = (
     Mutant(
         "checkpoint of another attempt adopted",
         CHECKPOINT,
-        {
-            "if checkpoint is not None and _answers(checkpoint, charge, plan_sha256):": (
-                "if checkpoint is not None:"
-            )
-        },
+        {" and _answers(checkpoint, charge, plan_sha256):": ":"},
         (TEST_CHECKPOINT + "test_without_its_own_whole_file_a_charge_is_burned",),
     ),
     Mutant(
@@ -141,66 +142,84 @@ DURABILITY = (
         "one charge more than planned, in the rows",
         ROWS,
         {
-            'and len(self.charges) < int(self.plan["num_charges"])': (
-                'and len(self.charges) <= int(self.plan["num_charges"])'
-            )
+            'run.num_charges < run.opened["num_charges"]': 'run.num_charges <= run.opened["num_charges"]'
         },
-        (TEST_ROWS + "test_the_last_planned_charge_is_taken_and_the_next_is_refused",),
-        is_quick=True,
+        ("tests/common/privacy/test_budget.py::test_a_run_keeps_to_the_charges_of_its_own_plan",),
     ),
     Mutant(
         "> for >= in the budget",
         LEDGER,
         {
-            'if self.num_charges >= int(plan["num_charges"]):': 'if self.num_charges > int(plan["num_charges"]):'
+            "self._start.num_charges - self.num_charges) <= 0:": "self._start.num_charges - self.num_charges) < 0:"
         },
         (TEST_LEDGER + "test_the_budget_is_spent_exactly_and_the_refusal_leaves_the_file_alone",),
     ),
     Mutant(
-        "a second answer to one charge",
+        "a run answers the charge of another",
         ROWS,
-        {"return is_known and charge == self.open_charge": "return is_known"},
-        (TEST_ROWS + "test_a_charge_has_one_answer",),
+        {'(kind == "BURN" or self.charges[-1]["run"] == self.run)': "True"},
+        ("tests/common/privacy/test_budget.py::test_a_run_never_answers_the_charge_of_another",),
     ),
     Mutant(
-        "a charge cheaper than the plan",
-        ROWS,
-        {"            and body == charge_body(self.plan, charge)\n": ""},
-        (TEST_ROWS + "test_a_charge_costs_what_the_plan_says",),
+        "a charge may cost less than its event",
+        BUDGET,
+        {"return needed <= exact(cost) <= self._left": "return exact(cost) <= self._left"},
+        (
+            "tests/common/privacy/test_budget.py::test_a_charge_that_says_less_than_it_costs_is_refused",
+        ),
+    ),
+    Mutant(
+        "the filter is not exact at its edge",
+        BUDGET,
+        {
+            "return needed <= exact(cost) <= self._left": "return needed <= exact(cost) <= 2 * self._left"
+        },
+        ("tests/common/privacy/test_budget.py::test_the_filter_is_exact_at_its_edge",),
+    ),
+    Mutant(
+        "a charge refunds the filter",
+        BUDGET,
+        {"self._left -= exact(cost)": "self._left += exact(cost)"},
+        ("tests/common/privacy/test_budget.py::test_runs_with_different_plans_share_one_filter",),
     ),
     Mutant(
         "chain unchecked",
-        LEDGER,
+        STORE,
         {
-            "if not isinstance(body, dict) or _next_row(history, kind, body) != row:": (
-                "if not isinstance(body, dict) or _next_row(history, kind, body)[:3] != row[:3]:"
-            )
+            " or previous != history.head:": ":",
+            "if (history.apply(kind, body), history.num_rows) != (head, seq):": (
+                "if history.apply(kind, body) and history.num_rows != seq:"
+            ),
         },
+        (TEST_DAMAGE + "test_tampered_rows_are_refused",),
+    ),
+    Mutant(
+        "signature unchecked",
+        STORE,
+        {"if not is_signed(key or history.public_key, head, signature):": "if not signature:"},
         (TEST_DAMAGE + "test_tampered_rows_are_refused",),
     ),
     Mutant(
         "chain without the row before",
         ROWS,
-        {
-            "(SCHEMA.encode(), previous, kind.encode(), text.encode())": "(SCHEMA.encode(), kind.encode(), text.encode())"
-        },
+        {'b" chain\\n" + previous + digest': 'b" chain\\n" + digest'},
         (TEST_ROWS + "test_the_hash_binds_history_kind_and_body",),
     ),
     Mutant(
         "plan hash unchecked",
         LEDGER,
-        {"if found != plan_sha256:": "if not plan_sha256:"},
+        {'if found not in ("", start.plan_sha256):': "if not start.plan_sha256:"},
         (TEST_LEDGER + "test_another_plan_is_refused",),
     ),
     Mutant(
         "lock removed",
-        LEDGER,
+        STORE,
         {"fcntl.LOCK_EX | fcntl.LOCK_NB": "fcntl.LOCK_SH | fcntl.LOCK_NB"},
         (TEST_LEDGER + "test_a_second_process_is_refused_and_told_who_holds_the_ledger",),
     ),
     Mutant(
         "commits of the ledger not fully synced",
-        LEDGER,
+        STORE,
         {'("synchronous", "EXTRA", 3)': '("synchronous", "NORMAL", 1)'},
         (TEST_LEDGER + "test_durability_settings_are_in_force",),
     ),
@@ -212,7 +231,7 @@ DURABILITY = (
     ),
     Mutant(
         "rows may be deleted",
-        LEDGER,
+        STORE,
         {"for statement in (TABLE, NO_UPDATE, NO_DELETE):": "for statement in (TABLE, NO_UPDATE):"},
         (TEST_LEDGER + "test_rows_cannot_be_changed_through_sql",),
     ),

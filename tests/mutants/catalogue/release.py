@@ -10,7 +10,10 @@ TEST_MECHANISM = "tests/common/privacy/test_mechanism.py::"
 TEST_NOISE = "tests/common/privacy/test_noise.py::"
 TEST_POWER = "tests/properties/test_noise_power.py::"
 DRAWN = "discrete_gaussian(bits, noise_scale, total.dimension)"
-KEY = "key = fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, round)"
+KEY = """        key = (
+            fresh_key(context, total) if plan.seed is None else seeded_key(plan.seed, charge.round)
+        )
+"""
 
 RELEASE = (
     Mutant(
@@ -148,19 +151,21 @@ RELEASE = (
     Mutant(
         "noise seeded in a private run",
         ROUNDS,
-        {KEY: "key = seeded_key(plan.seed or 0, round)"},
+        {KEY: "        key = seeded_key(plan.seed or 0, charge.round)\n"},
         ("tests/server/test_rounds.py::test_unseeded_runs_never_share_their_noise",),
     ),
     Mutant(
         "same noise for two attempts",
         ROUNDS,
-        {KEY: KEY.replace("fresh_key(context, total)", "seeded_key(1, round)")},
+        {KEY: KEY.replace("fresh_key(context, total)", "seeded_key(1, charge.round)")},
         ("tests/server/test_attempts.py::test_a_second_attempt_draws_other_noise",),
     ),
     Mutant(
         "key not bound to the attempt",
         ROUNDS,
-        {'context = f"{ledger.head}/{number}/{charge.attempt}".encode()': 'context = b"feddp"'},
+        {
+            'context = f"{training.ledger.head}/{charge.round}/{charge.attempt}".encode()': 'context = b"feddp"'
+        },
         (
             "tests/server/test_attempts.py::"
             "test_a_second_attempt_draws_other_noise_even_under_equal_entropy",
