@@ -15,6 +15,7 @@ from common.sections import (
     DataSection,
     EvaluationSection,
     LocalSection,
+    MetricsSection,
     ModelSection,
     NodesSection,
     PrivacySection,
@@ -51,6 +52,7 @@ class RunConfig:
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     nodes: NodesSection = field(default_factory=NodesSection)
     tracking: TrackingSection = field(default_factory=TrackingSection)
+    metrics: MetricsSection = field(default_factory=MetricsSection)
 
     @property
     def is_generated(self) -> bool:

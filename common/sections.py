@@ -274,3 +274,16 @@ class TrackingSection:
     """Where metrics go besides metrics.jsonl."""
 
     report_to: str = setting("", "comma-separated: tensorboard, mlflow, wandb, trackio", str)
+
+
+@dataclass(frozen=True)
+class MetricsSection:
+    """Prometheus metrics and health, while a run lasts."""
+
+    port: int = setting(
+        0, "of /metrics, /healthz, /readyz; 0: none", int, at_least=0, at_most=65535
+    )
+    host: str = setting("127.0.0.1", "where they listen; another address: behind a firewall", str)
+    operator: bool = setting(
+        False, "also count refused replies and nodes online, which describe individuals", bool
+    )

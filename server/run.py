@@ -23,12 +23,13 @@ from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
 from common.privacy.quantile import QuantileClipping
-from common.tracking import open_trackers, read_metrics
-from server.aggregation import metrics_of
+from common.tracking import read_metrics
 from server.checkpoint import recover, released_rows
+from server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from server.nodes import Nodes
 from server.opening import create_or_check_ledger, ledger_path, open_ledger, start_of
 from server.optimizer import ServerOptimizer
+from server.publisher import METRICS_NAME, Publisher
 from server.rounds import (
     RoundReport,
     RoundState,
@@ -41,7 +42,7 @@ from server.rounds import (
 from server.segment import Segment, open_segment
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
-CHECKPOINTS_NAME, METRICS_NAME = "checkpoints", "metrics.jsonl"
+CHECKPOINTS_NAME = "checkpoints"
 DEFAULT_EVALUATIONS = 10
 MOST_CLIPPING_CHANGE = 64.0
 PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")
@@ -244,14 +245,10 @@ def train(
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
     """
     check_entropy()
-    task, disk = run.config.model.task, Disk()
-    curve = epsilon_curve_of(run.plan)
+    metrics = Metrics(run.name, run.plan.epsilon, run.path, run.config.metrics.operator)
+    disk = MeasuredDisk(metrics)
     with ExitStack() as stack:
-        ledger = stack.enter_context(open_ledger(run.path, run.config))
-        report_to, flat = run.config.tracking.report_to, to_flat(run.config)
-        trackers = open_trackers(report_to, folder=run.path, config=flat)
-        for tracker in trackers:
-            stack.callback(tracker.close)
+        ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
         checkpoints_path = run.path / CHECKPOINTS_NAME
         recover(ledger, checkpoints_path, run.plan.sha256, disk)
@@ -264,19 +261,13 @@ def train(
         )
         training = _training(run, ledger, nodes, checkpoints_path, segment, disk)
         state = resume_state(training, initial)
-
-        def publish(report: RoundReport) -> None:
-            spent = float(curve[ledger.num_charges - 1]) if ledger.num_charges else 0.0
-            metrics = metrics_of(report.evaluation, task=task)
-            line = {f"evaluation_{name}": value for name, value in metrics.items()}
-            for tracker in trackers:
-                tracker.log(
-                    report.round, {"epsilon": spent, **line, "seconds": round(report.seconds, 3)}
-                )
-            show(report, ledger.num_charges)
-
-        _publish_missing(training, state, run.path, publish)
-        state = run_rounds(training, state, on_round=publish, is_stopped=is_stopped)
+        publisher = Publisher(run.path, run.config, run.plan, ledger, metrics, show)
+        stack.callback(publisher.close)
+        publisher.measure(state.round)
+        if run.config.metrics.port:
+            stack.enter_context(_metrics_server(run, metrics, state))
+        _publish_missing(training, state, run.path, publisher.publish)
+        state = run_rounds(training, state, on_round=publisher.publish, is_stopped=is_stopped)
     return Outcome(
         is_complete=state.round == run.plan.num_rounds,
         state=state,
@@ -341,6 +332,15 @@ def _training(
         evaluate_every=every or max(1, run.plan.num_rounds // DEFAULT_EVALUATIONS),
         disk=disk,
     )
+
+
+def _metrics_server(run: Run, metrics: Metrics, state: RoundState) -> MetricsServer:
+    num_arrays = 1 + 2 * len(state.moments)
+    checks = run_checks(
+        run.path, run.ledger_path, checkpoint_bytes=num_arrays * state.adapter.nbytes
+    )
+    section = run.config.metrics
+    return MetricsServer(metrics, checks, port=section.port, host=section.host)
 
 
 def _publish_missing(

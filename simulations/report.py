@@ -8,7 +8,8 @@ from typing import Any
 
 from common.privacy.statement import guarantee_line, statement
 from common.tracking import read_metrics
-from server.run import CONFIG_NAME, METRICS_NAME, Run, load_run
+from server.publisher import METRICS_NAME
+from server.run import CONFIG_NAME, Run, load_run
 from simulations.compare import Row, is_comparison, read_rows, shown
 from simulations.evaluate import LEAKAGE_NAME
 from simulations.page import (

@@ -64,8 +64,11 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     return _train(run, node, layout, is_comparing, non_private_path)
 
 
-def resume(path: Path) -> int:
-    """Continues a run folder where its ledger says it stopped; a finished run is exported again."""
+def resume(path: Path, *, is_new_segment: bool = False) -> int:
+    """Continues a run folder where its ledger says it stopped; a finished run is exported again.
+
+    `is_new_segment`: the master key of its correlated noise is lost; go on without it.
+    """
     run = load_run(path)
     pin_threads(run.config)
     base, layout = load_model(run.config)
@@ -73,7 +76,14 @@ def resume(path: Path) -> int:
     users, evaluation_users = load_users(run.config)
     node = _build_node(run.config, base, layout, users, evaluation_users)
     print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
-    return _train(run, node, layout, is_comparing=False, non_private_path=None)
+    return _train(
+        run,
+        node,
+        layout,
+        is_comparing=False,
+        non_private_path=None,
+        is_new_segment=is_new_segment,
+    )
 
 
 def _build_node(
@@ -90,6 +100,7 @@ def _train(
     layout: AdapterLayout,
     is_comparing: bool,
     non_private_path: Path | None,
+    is_new_segment: bool = False,
 ) -> int:
     started = time.monotonic()
     progress = Progress(run.plan, epsilon_curve_of(run.plan).tolist())
@@ -100,6 +111,7 @@ def _train(
             initial=layout.initial(),
             show=progress.show,
             is_stopped=is_stopped,
+            is_new_segment=is_new_segment,
         )
         progress.close()
         if not outcome.is_complete:
@@ -159,6 +171,8 @@ def _compare(
 def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: Path | None) -> None:
     if is_comparing and config.nodes.workers > 1:
         raise ConfigError(["--with-non-private: needs nodes.workers = 1."])
+    if is_comparing and config.nodes.workers > 1:
+        raise ConfigError(["--with-non-private: runs in one process; set nodes.workers = 1."])
     if not is_comparing or config.is_generated:
         return
     if non_private_path is None:

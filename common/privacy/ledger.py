@@ -223,6 +223,11 @@ class Ledger:
         return self._run.next_round
 
     @property
+    def num_rows(self) -> int:
+        """Rows so far; never falls."""
+        return self._history.num_rows
+
+    @property
     def num_charges(self) -> int:
         """Charges of this run so far, released, burned or open."""
         return self._run.num_charges

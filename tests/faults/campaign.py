@@ -23,7 +23,7 @@ from hostile_node import BEHAVIOURS, CANARY
 from common.config import RunConfig, from_flat
 from common.privacy.ledger import Ledger
 from server.opening import LEDGER_NAME
-from server.run import METRICS_NAME
+from server.publisher import METRICS_NAME
 from simulations.deploy import fleet_of, located, resuming
 from simulations.fleet import Fleet
 

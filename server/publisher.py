@@ -1,0 +1,69 @@
+"""Publisher: tells of a released round, after it is durable, wherever a run is watched."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from common.config import RunConfig, to_flat
+from common.privacy.ledger import Ledger
+from common.privacy.plan import PrivacyPlan, planned_curve
+from common.tracking import open_trackers
+from server.aggregation import metrics_of
+from server.metrics import Metrics
+from server.rounds import RoundReport
+
+METRICS_NAME = "metrics.jsonl"
+
+
+class Publisher:
+    """metrics.jsonl, the trackers, Prometheus and the console. Public values only.
+
+    Args:
+      folder: of the run.
+      config: of the run: its trackers and task.
+      plan: of the run, for the meter of epsilon.
+      ledger: open; counts the charges.
+      metrics: for Prometheus.
+      show: told every released round and the number of charges so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        plan: PrivacyPlan,
+        ledger: Ledger,
+        metrics: Metrics,
+        show: Callable[[RoundReport, int], None],
+    ):
+        self._curve, self._task = planned_curve(plan), config.model.task
+        self._ledger, self._metrics, self._show = ledger, metrics, show
+        self._stack = ExitStack()
+        self._trackers = open_trackers(
+            config.tracking.report_to, folder=folder, config=to_flat(config)
+        )
+        for tracker in self._trackers:
+            self._stack.callback(tracker.close)
+
+    def publish(self, report: RoundReport) -> None:
+        """Tells of one released round."""
+        epsilon = self.measure(report.round)
+        values = metrics_of(report.evaluation, task=self._task)
+        line = {f"evaluation_{name}": value for name, value in values.items()}
+        seconds = round(report.seconds, 3)
+        for tracker in self._trackers:
+            tracker.log(report.round, {"epsilon": epsilon, **line, "seconds": seconds})
+        self._show(report, self._ledger.num_charges)
+
+    def measure(self, round: int) -> float:
+        """Tells Prometheus where the run stands; returns epsilon so far, a meter."""
+        num_charges = self._ledger.num_charges
+        spent = float(self._curve[num_charges - 1]) if num_charges else 0.0
+        self._metrics.round_released(
+            round, epsilon=spent, num_charges=num_charges, ledger_rows=self._ledger.num_rows
+        )
+        return spent
+
+    def close(self) -> None:
+        """Closes the trackers."""
+        self._stack.close()
