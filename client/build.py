@@ -95,6 +95,7 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
         device = f"cuda:{rank % torch.cuda.device_count()}"
     threads = max(1, cores // config.nodes.workers)
     nodes = replace(config.nodes, device=device, threads=threads, workers=1)
+    torch.set_num_threads(threads)
     own = replace(config, nodes=nodes)
     base, layout = load_model(own)
     users, _ = load_users(own, part_of(part, rank, config.nodes.workers))
