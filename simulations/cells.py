@@ -19,7 +19,7 @@ from server.aggregation import metrics_of
 from server.run import load_run, plan_from_config
 from simulations.evaluate import Extent, measure_adapter, train_to_folder
 from simulations.planner import black_box_epsilon
-from simulations.simulate import simulate
+from simulations.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
@@ -156,8 +156,10 @@ def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
 
 
 def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
-    if not (path / "result.json").is_file():
+    if not (path / "ledger.sqlite").is_file():
         simulate(config, is_comparing=False, non_private_path=None)
+    elif not (path / "result.json").is_file():
+        resume(path)  # an earlier call was stopped in the middle of this cell
     metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
     return {
         "status": "done",
