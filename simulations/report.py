@@ -222,7 +222,7 @@ def _cells(row: Row) -> list[str]:
         ]
     metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
     leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
-    return [row.method, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
+    return [row.label, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -108,7 +108,7 @@ def test_wrong_keys_of_the_grid_are_named(tmp_path: Path) -> None:
 def test_presets_read(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.resources import files
 
-    for name in ("compare.toml", "airline-compare.toml"):
+    for name in ("compare.toml", "airline-compare.toml", "adapters.toml"):
         config, grid = read_comparison(Path(str(files("simulations"))) / "presets" / name, {})
-        assert config.run.rounds == 25
-        assert grid.epsilons == (1.0, 2.0, 8.0)
+        assert config.run.rounds in (15, 25)
+        assert {1.0, 8.0} <= set(grid.epsilons)
