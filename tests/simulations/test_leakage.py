@@ -33,6 +33,13 @@ def test_attacks_wholly_above_their_ceilings_are_named() -> None:
     assert exceeded(leakage, Ceilings(8.0, 1e-5)) == []
 
 
+def test_a_promise_about_examples_puts_no_ceiling_on_users() -> None:
+    leakage = Leakage(CAUGHT, {"loss": CAUGHT}, poison_gap=Interval(0.8, 0.7, 0.9))
+    ceilings = Ceilings(float("inf"), 1e-5)
+    assert ceilings.auc == ceilings.poison_gap == ceilings.true_positive_rate == 1
+    assert exceeded(leakage, ceilings) == []
+
+
 def test_the_table_has_a_column_per_model_and_the_ceiling() -> None:
     models = {
         "base": Leakage(CHANCE, {"loss": CHANCE}),
