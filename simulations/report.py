@@ -177,7 +177,7 @@ def _comparison_page(folder: Path) -> str:
             ]
         ),
         heading("Side by side"),
-        table(
+        _full_table(
             ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
              "user inference", "exposure", "poison gap", "seconds"],
             [_cells(row) for row in rows],
@@ -204,6 +204,12 @@ def _comparison_page(folder: Path) -> str:
     return page(
         "What privacy costs, and what it stops", f"A comparison by feddp: {folder.name}.", parts
     )
+
+
+def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that nothing was measured for."""
+    kept = [i for i in range(len(head)) if any(row[i] not in ("-", "–", "") for row in rows)]
+    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
