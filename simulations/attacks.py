@@ -219,7 +219,7 @@ def advantage_ceiling(epsilon: float, delta: float) -> float:
     >>> [round(advantage_ceiling(e, 1e-5), 3) for e in (0.5, 1, 2, 4, 8)]
     [0.245, 0.462, 0.762, 0.964, 0.999]
     """
-    return (math.expm1(epsilon) + 2 * delta) / (math.exp(epsilon) + 1)
+    return 1 - 2 * (1 - delta) / (math.exp(epsilon) + 1)
 
 
 def exposure_ceiling(bits: float, epsilon: float, delta: float) -> float:

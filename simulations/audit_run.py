@@ -107,6 +107,15 @@ def audit(
                 "the same settings, or insist with --on-private-data; nothing trained is kept."
             ]
         )
+    asked = (config.privacy.unit, config.sampling.unit, config.privacy.mechanism)
+    if asked != ("user", "user", "poisson") or config.privacy.clipping != "fixed":
+        raise ConfigError(
+            [
+                "feddp audit: audits users drawn by coins of their own under a fixed clipping norm "
+                '(privacy.unit and sampling.unit "user", privacy.mechanism "poisson", '
+                'privacy.clipping "fixed"). Nothing else is audited yet.'
+            ]
+        )
     config = _audited(config, extent)
     pin_threads(config)
     base, layout = load_model(config)

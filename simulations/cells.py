@@ -19,7 +19,7 @@ from server.aggregation import metrics_of
 from server.run import load_run, plan_from_config
 from simulations.evaluate import Extent, measure_adapter, train_to_folder
 from simulations.planner import black_box_epsilon
-from simulations.simulate import simulate
+from simulations.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
@@ -35,17 +35,20 @@ class Cell:
       epsilon: target; of a user, but for "example", where it is an example's; 0 without privacy.
       group_size: G, most examples of one user in a round.
       seed: of the run; seeded runs are labelled not private.
+      adapter: its kind; "" is the configuration's.
     """
 
     method: str
     epsilon: float
     group_size: int
     seed: int
+    adapter: str = ""
 
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{self.method}-epsilon{self.epsilon:g}-G{self.group_size}-seed{self.seed}"
+        kind = f"-{self.adapter}" if self.adapter else ""
+        return f"{self.method}{kind}-epsilon{self.epsilon:g}-G{self.group_size}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Grid:
 
     Attributes:
       examples_per_round: B, expected; a user gives at most G of them.
+      adapters: kinds of adapters; ("",) is the configuration's alone.
       local_passes: of "federated"; its cohort is smaller by that factor.
       seconds_per_cell: a guess, for the announcement alone.
     """
@@ -63,6 +67,7 @@ class Grid:
     group_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
     examples_per_round: float
+    adapters: tuple[str, ...] = ("",)
     local_passes: int = 2
     seconds_per_cell: float = 60.0
 
@@ -74,7 +79,9 @@ class Grid:
                 0.0 if method == NONE else target,
                 max(self.group_sizes) if method in (NONE, EXAMPLE) else size,
                 seed,
+                adapter,
             )
+            for adapter in self.adapters
             for seed in self.seeds
             for target in self.epsilons
             for method in self.methods
@@ -95,6 +102,8 @@ def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunC
         "sampling.expected-cohort-size": grid.examples_per_round
         / drawn.get(cell.method, cell.group_size),
     }
+    if cell.adapter:
+        changes["adapter.kind"] = cell.adapter
     if cell.method != NONE:
         changes["privacy.target-epsilon"] = cell.epsilon
     if cell.method in (EXAMPLE, ELS):
@@ -156,8 +165,10 @@ def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
 
 
 def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
-    if not (path / "result.json").is_file():
+    if not (path / "ledger.sqlite").is_file():
         simulate(config, is_comparing=False, non_private_path=None)
+    elif not (path / "result.json").is_file():
+        resume(path)  # an earlier call was stopped in the middle of this cell
     metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
     return {
         "status": "done",

@@ -23,6 +23,7 @@ _GRID_KEYS = (
     "epsilons",
     "group-sizes",
     "seeds",
+    "adapters",
     "examples-per-round",
     "local-passes",
     "seconds-per-cell",
@@ -47,6 +48,12 @@ class Row:
     leakage: Mapping[str, Interval]
     seconds: float
     reason: str = ""
+    adapter: str = ""
+
+    @property
+    def label(self) -> str:
+        """The method, with its kind of adapter where several are compared."""
+        return f"{self.method} {self.adapter}".strip()
 
 
 def compare(
@@ -92,7 +99,7 @@ def compare(
         waiting = [executor.submit(run_cell, config, grid, cell, output_path) for cell in cells]
         for cell, future in zip(cells, waiting, strict=True):
             results.append(future.result())
-            print(f"  {cell.name:<36} {_outcome(results[-1])}", flush=True)
+            print(f"  {cell.name:<44} {_outcome(results[-1])}", flush=True)
     rows = summarise(results)
     write_comparison(output_path, rows, path)
     print("\n".join(["", *table_lines(rows), "", f"  {output_path / COMPARISON_NAME}"]))
@@ -122,6 +129,7 @@ def read_comparison(path: Path, overrides: Mapping[str, object]) -> tuple[RunCon
             epsilons=_listed(given.get("epsilons", "1,2,8"), float),
             group_sizes=_listed(given.get("group-sizes", "1,4"), int),
             seeds=_listed(given.get("seeds", "1,2,3"), int),
+            adapters=_listed(given.get("adapters", ""), str) or ("",),
             examples_per_round=float(str(given.get("examples-per-round", 400))),
             local_passes=int(str(given.get("local-passes", 2))),
             seconds_per_cell=float(str(given.get("seconds-per-cell", 60))),
@@ -136,10 +144,11 @@ def read_comparison(path: Path, overrides: Mapping[str, object]) -> tuple[RunCon
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Cells to rows: the seeds of one method, epsilon and group size together."""
-    groups: dict[tuple[str, float, int], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, float, int, str], list[Mapping[str, Any]]] = {}
     for result in results:
         cell = Cell(**result["cell"])
-        groups.setdefault((cell.method, cell.epsilon, cell.group_size), []).append(result)
+        key = (cell.method, cell.epsilon, cell.group_size, cell.adapter)
+        groups.setdefault(key, []).append(result)
     return [_row(*key, found) for key, found in groups.items()]
 
 
@@ -153,11 +162,15 @@ def write_comparison(folder: Path, rows: Sequence[Row], config_path: Path) -> No
     (folder / COMPARISON_NAME).write_text(text, encoding="utf-8")
     with (folder / ROWS_NAME).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("method", "epsilon", "group_size", "figure", "value", "low", "high"))
+        writer.writerow(
+            ("method", "adapter", "epsilon", "group_size", "figure", "value", "low", "high")
+        )
         for row in rows:
             for name, interval in {**row.metrics, **row.leakage}.items():
                 cells = (interval.value, interval.low, interval.high)
-                writer.writerow((row.method, row.epsilon, row.group_size, name, *cells))
+                writer.writerow(
+                    (row.method, row.adapter, row.epsilon, row.group_size, name, *cells)
+                )
 
 
 def read_rows(folder: Path) -> tuple[str, list[Row]]:
@@ -186,16 +199,16 @@ def read_rows(folder: Path) -> tuple[str, list[Row]]:
 def table_lines(rows: Sequence[Row]) -> list[str]:
     """The comparison as text."""
     lines = [
-        f"  {'method':<11}{'G':>4}{'user eps':>10}{'example eps':>13}{'black box':>11}"
+        f"  {'method':<18}{'G':>4}{'user eps':>10}{'example eps':>13}{'black box':>11}"
         f"{'noise/C':>9}{'loss':>24}{'user inference':>24}{'seconds':>9}"
     ]
     for row in rows:
         if row.reason:
-            lines.append(f"  {row.method:<11}{row.group_size:>4}   not available: {row.reason}")
+            lines.append(f"  {row.label:<18}{row.group_size:>4}   not available: {row.reason}")
             continue
         promise = row.promise or {}
         lines.append(
-            f"  {row.method:<11}{row.group_size:>4}{_number(promise.get('user_epsilon')):>10}"
+            f"  {row.label:<18}{row.group_size:>4}{_number(promise.get('user_epsilon')):>10}"
             f"{_number(promise.get('example_epsilon')):>13}"
             f"{_number(promise.get('black_box_epsilon')):>11}"
             f"{_number(promise.get('noise_to_signal')):>9}{shown(row.metrics.get('loss')):>24}"
@@ -220,11 +233,17 @@ def shown(interval: Interval | None) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
-def _row(method: str, epsilon: float, group_size: int, results: Sequence[Mapping[str, Any]]) -> Row:
+def _row(
+    method: str,
+    epsilon: float,
+    group_size: int,
+    adapter: str,
+    results: Sequence[Mapping[str, Any]],
+) -> Row:
     done = [result for result in results if result["status"] == "done"]
     if not done:
         reason = str(results[0]["reason"])
-        return Row(method, epsilon, group_size, 0, None, {}, {}, 0.0, reason)
+        return Row(method, epsilon, group_size, 0, None, {}, {}, 0.0, reason, adapter)
     return Row(
         method=method,
         epsilon=epsilon,
@@ -234,6 +253,7 @@ def _row(method: str, epsilon: float, group_size: int, results: Sequence[Mapping
         metrics=_means([result["metrics"] for result in done]),
         leakage=_means([_figures(result["leakage"]) for result in done]),
         seconds=float(np.mean([result["seconds"] for result in done])),
+        adapter=adapter,
     )
 
 

@@ -1,6 +1,7 @@
 """feddp evaluate: what a run's adapter gives away about its users, beside what DP allows."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -66,7 +67,9 @@ def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) 
             [f"{path}: no adapter yet. Finish the run: `feddp simulate --resume {path}`."]
         )
     pin_threads(run.config)
-    ceilings = Ceilings(run.plan.epsilon, run.plan.delta)
+    # A promise about examples puts no ceiling on attacks on users.
+    epsilon = run.plan.epsilon if run.plan.unit == "user" else math.inf
+    ceilings = Ceilings(epsilon, run.plan.delta)
     models = measure_adapter(run.config, path / "adapter", extent)
     if extent.num_overfitted:
         print("The positive control: few users, without privacy, many times over ...", flush=True)

@@ -131,9 +131,13 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> A
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
         num_drawn = 0
-        for (method, size), line in _lines(rows, figure_name).items():
+        for (method, adapter, size), line in _lines(rows, figure_name).items():
             style = "-" if size == max(row.group_size for row in rows) else "--"
-            title = method if method in ("none", "example") else f"{method}, G = {size}"
+            title = (
+                method
+                if method in ("none", "example")
+                else f"{f'{method} {adapter}'.strip()}, G = {size}"
+            )
             values = [interval.value for _, interval in line]
             if method == "none":
                 axis.axhline(values[0], color=_COLOURS[method], linewidth=1.2, label="no privacy")
@@ -225,13 +229,13 @@ def _png(figure: Any) -> bytes:
     return content.getvalue()
 
 
-def _lines(rows: Sequence[Row], name: str) -> dict[tuple[str, int], list[tuple[float, Any]]]:
+def _lines(rows: Sequence[Row], name: str) -> dict[tuple[str, str, int], list[tuple[float, Any]]]:
     """(epsilon of a user, interval) in order, by method and group size."""
-    lines: dict[tuple[str, int], list[tuple[float, Any]]] = {}
+    lines: dict[tuple[str, str, int], list[tuple[float, Any]]] = {}
     for row in rows:
         interval = row.metrics.get(name) or row.leakage.get(name)
         if interval is None:
             continue
         epsilon = float((row.promise or {}).get("user_epsilon", 0.0))
-        lines.setdefault((row.method, row.group_size), []).append((epsilon, interval))
+        lines.setdefault((row.method, row.adapter, row.group_size), []).append((epsilon, interval))
     return {key: sorted(line, key=lambda pair: pair[0]) for key, line in lines.items()}

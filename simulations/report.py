@@ -177,7 +177,7 @@ def _comparison_page(folder: Path) -> str:
             ]
         ),
         heading("Side by side"),
-        table(
+        _full_table(
             ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
              "user inference", "exposure", "poison gap", "seconds"],
             [_cells(row) for row in rows],
@@ -206,6 +206,12 @@ def _comparison_page(folder: Path) -> str:
     )
 
 
+def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that nothing was measured for."""
+    kept = [i for i in range(len(head)) if any(row[i] not in ("-", "–", "") for row in rows)]
+    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+
+
 def _cells(row: Row) -> list[str]:
     found = row.promise or {}
     numbers = [
@@ -222,7 +228,7 @@ def _cells(row: Row) -> list[str]:
         ]
     metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
     leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
-    return [row.method, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
+    return [row.label, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
