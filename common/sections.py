@@ -167,6 +167,12 @@ class PrivacySection:
         float,
         above=0,
     )
+    cross_check: str = setting(
+        "none",
+        "`feddp plan` also prints this estimate of epsilon; it is no guarantee",
+        str,
+        choices=("none", "edgeworth"),
+    )
     spare_attempts: int | None = setting(
         None, "charges kept for crashes; auto: a tenth of the rounds, at least 3", int, at_least=0
     )

@@ -15,7 +15,10 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
     """The derived numbers of a plan, each with its reason."""
     noise = plan.mechanism.noise_norm
     values: Sequence[tuple[str, str, str]] = [
+        ("unit", plan.unit, f"protected; {plan.sampling_unit}s are drawn and clipped"),
+        ("mechanism", plan.mechanism_name, f"neighbours by {plan.relation}"),
         ("num users N", f"{plan.num_users}", "declared"),
+        *_examples(plan),
         ("target epsilon", f"{plan.target_epsilon:g}", "given"),
         ("delta", delta_text(plan.delta), plan.reasons["delta"]),
         ("rounds", f"{plan.num_rounds}", plan.reasons["num_rounds"]),
@@ -23,7 +26,7 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
         ("cohort q N", f"{plan.expected_cohort_size:g}", plan.reasons["expected_cohort_size"]),
         ("sampling q", f"{plan.sampling_probability:.5g}", plan.reasons["sampling_probability"]),
         ("noise multiplier", f"{plan.noise_multiplier:.4f}", plan.reasons["noise_multiplier"]),
-        ("clipping norm C", f"{plan.clipping_norm:g}", plan.reasons["clipping_norm"]),
+        ("clipping norm C", f"{plan.clipping_norm:g}", _clipping(plan)),
         ("grid steps K", f"2^{plan.grid_steps.bit_length() - 1}", plan.reasons["grid_steps"]),
         ("trained numbers", f"{plan.dimension}", "the adapter's layout"),
         ("noise norm", f"{noise:.4g}", "of a released update: z C sqrt(P) / (q N)"),
@@ -35,6 +38,27 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
         ("epsilon", epsilon_text(plan.epsilon), plan.reasons["epsilon"]),
     ]
     return [f"  {name:<17} {value:>12}   {reason}" for name, value, reason in values]
+
+
+def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
+    """What is worth a line only where a user may have several coins or examples are drawn."""
+    lines = []
+    if plan.num_examples is not None:
+        lines.append(("num examples", f"{plan.num_examples}", "declared, of all users together"))
+    if plan.num_coins > 1:
+        lines.append(("coins of a user", f"{plan.num_coins}", plan.reasons["num_coins"]))
+    if plan.separation > 1:
+        lines.append(("separation", f"{plan.separation}", "rounds from one turn to the next"))
+    return lines
+
+
+def _clipping(plan: PrivacyPlan) -> str:
+    if plan.quantile is None:
+        return plan.reasons["clipping_norm"]
+    return (
+        f"of round 1; then it follows the {plan.quantile.quantile:g} quantile of the norms, under "
+        f"noise of {plan.quantile.bit_noise:g} on their count"
+    )
 
 
 def curve_lines(curve: Sequence[float], plan: PrivacyPlan) -> list[str]:
@@ -95,7 +119,8 @@ def result_lines(results: Mapping[str, Mapping[str, float] | None], plan: Privac
         guarantee = {
             "base": "no private data used",
             "private": (
-                f"epsilon <= {epsilon_text(plan.epsilon)}, delta {delta_text(plan.delta)}, user"
+                f"epsilon <= {epsilon_text(plan.epsilon)}, delta {delta_text(plan.delta)}, "
+                f"{plan.unit}"
             ),
         }.get(name, "none")
         cells = " ".join(f"{values[metric]:>11.4f}" for metric in names)

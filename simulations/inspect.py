@@ -4,6 +4,7 @@ from common.build import load_model, load_users
 from common.config import RunConfig
 from common.errors import ConfigError, ProblemsError
 from common.model import BaseModel
+from common.privacy.edgeworth import cross_check_lines
 from common.tracking import tracker_problems
 from common.users import Users
 from server.run import epsilon_curve_of, plan_from_config
@@ -19,6 +20,9 @@ def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
     plan = plan_from_config(config, trust=trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(plan), "", "Epsilon over the charges"]))
     print("\n".join(curve_lines(epsilon_curve_of(plan).tolist(), plan)))
+    if config.privacy.cross_check == "edgeworth":
+        lines = cross_check_lines(plan.charges, delta=plan.accounting_delta, relation=plan.relation)
+        print("\n".join(["", *lines]))
     if is_grouping:
         setting = Setting(
             num_users=plan.num_users,
