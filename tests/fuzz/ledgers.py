@@ -8,7 +8,7 @@ from typing import Any
 
 from common.privacy.ledger import Ledger
 from common.privacy.plan import make_plan
-from server.opening import plan_row
+from server.opening import plan_row, start_of
 
 PLAN = make_plan(
     num_users=40,
@@ -29,8 +29,8 @@ PLAN = make_plan(
 def _write(path: Path) -> str:
     """One release, one burn and one open charge; returns the head."""
     Ledger.create(path, plan_row(PLAN))
-    with Ledger.open(path, plan_sha256=PLAN.sha256) as ledger:
-        ledger.open_run("r")
+    with Ledger.open(path) as ledger:
+        ledger.open_run(start_of("r", PLAN))
         ledger.release(ledger.charge(1), "b" * 64)
         ledger.burn(ledger.charge(2), "crash")
         ledger.charge(2)

@@ -83,12 +83,7 @@ def epsilon_of(shift: float) -> float:
 
 
 def claim(mechanism: GaussianMechanism, rounds: int) -> float:
-    return epsilon(
-        sampling_probability=mechanism.sampler.draw.probability,
-        noise_multiplier=mechanism.noise_multiplier,
-        num_charges=rounds,
-        delta=DELTA,
-    )
+    return epsilon([(mechanism.event(), rounds)], delta=DELTA, relation=mechanism.sampler.relation)
 
 
 # One release at z = 1 shifts by 1 with a standard error of 0.09: epsilon 4.38, from 3.0 to 6.0.

@@ -16,6 +16,7 @@ from common.privacy.ledger import Ledger
 from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
 from common.privacy.rows import Body
 from common.privacy.summation import UpdateSum
+from server.opening import start_of
 from server.rounds import RoundState, run_rounds
 
 NUM_NODES = 64
@@ -42,8 +43,8 @@ class SomeNodes(IntegerNodes):
 def one_round(folder: Path, nodes: SomeNodes) -> tuple[NDArray[np.float32], list[Body]]:
     """What one round adds to the adapter under fedavg with learning rate 1, and its charges."""
     path = create(folder, PLAN) / "ledger.sqlite"
-    with Ledger.open(path, plan_sha256=PLAN.sha256) as ledger:
-        ledger.open_run("r")
+    with Ledger.open(path) as ledger:
+        ledger.open_run(start_of("r", PLAN))
         training = training_of(folder, PLAN, ledger, nodes, Disk())
         plain = replace(training.optimizer, kind="fedavg", learning_rate=1.0)
         training = replace(training, optimizer=plain)
