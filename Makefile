@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(VENV)/bin/feddp simulate --with-non-private
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 # Every seeded bug of the privacy core, each killed by its test: about 5 minutes on two cores.
 mutants: $(VENV)/installed-dev
