@@ -15,8 +15,10 @@ from common.build import load_model
 from common.config import RunConfig
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
+from common.privacy.population import shared_promise
 from common.privacy.statement import (
     delta_text,
+    epsilon_text,
     guarantee_line,
     privacy_record,
     record_to_json,
@@ -39,19 +41,35 @@ def finish_run(
     folder = run.path / "adapter"
     save_adapter(folder, outcome.state.adapter, layout, base)
     check_export(folder, outcome.state.adapter, layout, base)
-    head = Ledger.read(run.ledger_path).head.hex()
-    write_promise(run.path, run.plan, ledger_head=head, not_covered=not_covered)
-    write_card(run.path, run.plan, config, results=outcome.results, not_covered=not_covered)
+    history = Ledger.read(run.ledger_path)
+    head, shared = history.head.hex(), shared_promise(history.plan)
+    write_promise(run.path, run.plan, ledger_head=head, not_covered=not_covered, shared=shared)
+    write_card(
+        run.path,
+        run.plan,
+        config,
+        results=outcome.results,
+        not_covered=not_covered,
+        shared=shared,
+    )
     text = json.dumps(outcome.results, indent=2) + "\n"
     (run.path / "result.json").write_text(text, encoding="utf-8")
     plot_curves(run.path, run.plan)
 
 
 def write_promise(
-    folder: Path, plan: PrivacyPlan, *, ledger_head: str, not_covered: Sequence[str]
+    folder: Path,
+    plan: PrivacyPlan,
+    *,
+    ledger_head: str,
+    not_covered: Sequence[str],
+    shared: Mapping[str, str | float] | None = None,
 ) -> None:
-    """privacy.json, in the run folder and beside the adapter."""
-    record = record_to_json(privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered))
+    """privacy.json, in the run folder and beside the adapter; `shared` as in `shared_promise`."""
+    content = dict(privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered))
+    if shared is not None:
+        content |= {"scope": "this run, and all runs of its population", "population": shared}
+    record = record_to_json(content)
     for target in (folder, folder / "adapter"):
         (target / "privacy.json").write_text(record, encoding="utf-8")
 
@@ -63,6 +81,7 @@ def write_card(
     *,
     results: Mapping[str, Mapping[str, float] | None],
     not_covered: Sequence[str],
+    shared: Mapping[str, str | float] | None = None,
 ) -> None:
     """The adapter's model card: how to load it, what it promises, what it measured."""
     rows = [(name, values) for name, values in results.items() if values]
@@ -93,7 +112,7 @@ tags: [lora, federated-learning, differential-privacy, feddp]
 
 ## The promise
 
-{statement(plan, not_covered=not_covered)}
+{_shared_text(shared)}{statement(plan, not_covered=not_covered)}
 The machine-readable form is `privacy.json`.
 
 ## Measured on the declared evaluation users
@@ -101,6 +120,16 @@ The machine-readable form is `privacy.json`.
 {chr(10).join(table) if rows else "There were no evaluation users."}
 """
     (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
+
+
+def _shared_text(shared: Mapping[str, str | float] | None) -> str:
+    if shared is None:
+        return ""
+    epsilon, delta = epsilon_text(float(shared["epsilon"])), delta_text(float(shared["delta"]))
+    return (
+        f"All runs on the population {shared['population']} together: epsilon <= {epsilon} at "
+        f"delta {delta} (upper bound; {shared['mode']} of their common ledger). This run alone:\n\n"
+    )
 
 
 def _how_to_load(config: RunConfig) -> str:

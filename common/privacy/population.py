@@ -97,6 +97,22 @@ def planned_epsilon(plan: Body) -> float:
     return schedule_epsilon(plan, schedule_from_body(plan["schedule"]))
 
 
+def shared_promise(plan: Body) -> dict[str, str | float] | None:
+    """What a run on a shared ledger promises of all runs on it together; None of its own ledger.
+
+    Returns:
+      population, mode, epsilon (upper bound over everything that the PLAN row allows) and delta.
+    """
+    if plan["scope"] != "population":
+        return None
+    return {
+        "population": plan["population"],
+        "mode": plan["mode"],
+        "epsilon": planned_epsilon(plan),
+        "delta": float(plan["target_delta"]),
+    }
+
+
 def spent_epsilon(plan: Body, charges: Sequence[Body]) -> float:
     """A meter: what the charges so far cost; the promise is `planned_epsilon`."""
     if not charges:

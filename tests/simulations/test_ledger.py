@@ -13,7 +13,7 @@ from common.config import RunConfig, from_flat
 from common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
-from common.privacy.population import planned_epsilon, spent_epsilon
+from common.privacy.population import planned_epsilon, shared_promise, spent_epsilon
 from common.privacy.statement import epsilon_text, privacy_record
 from server.opening import LEDGER_NAME, open_ledger, plan_row, start_of
 from server.run import Run, _config_sha256, create_run, plan_from_config
@@ -216,9 +216,7 @@ def make(config: RunConfig) -> Run:
     key = _config_sha256(config)
     if key not in PLANS:
         base, layout = load_model(config)
-        PLANS[key] = plan_from_config(
-            config, num_users=3000, trust="simulation", base=base, layout=layout
-        )
+        PLANS[key] = plan_from_config(config, trust="simulation", base=base, layout=layout)
     return create_run(config, PLANS[key])
 
 
@@ -250,7 +248,14 @@ def test_runs_spend_their_populations_budget_until_it_refuses_the_next(
     assert verify(tmp_path / "r0", anchor=None) == 0
     assert "every run on it" in capsys.readouterr().out
     history = Ledger.read(path)
-    assert spent_epsilon(history.plan, history.charges) <= planned_epsilon(history.plan) <= epsilon
+    planned = planned_epsilon(history.plan)
+    assert spent_epsilon(history.plan, history.charges) <= planned <= epsilon
+    assert shared_promise(history.plan) == {
+        "population": "people",
+        "mode": mode,
+        "epsilon": planned,
+        "delta": float(history.plan["target_delta"]),
+    }
 
 
 def test_a_schedule_above_the_target_is_refused(tmp_path: Path) -> None:
