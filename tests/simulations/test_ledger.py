@@ -28,7 +28,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 4 rounds that burned an attempt, and released two rounds."""
     config = from_flat({**SETTINGS, "run.output-dir": str(tmp_path_factory.mktemp("runs"))})
     base, layout = load_model(config)
-    plan = plan_from_config(config, num_users=3000, trust="simulation", base=base, layout=layout)
+    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
     run = create_run(config, plan)
     with Ledger.open(run.path / LEDGER_NAME) as ledger:
         ledger.open_run(start_of("mine", plan))
