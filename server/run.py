@@ -348,9 +348,10 @@ def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
     """Units of one node at most, for users who are registered with it; None: all users may be.
 
     A user is as many units as the plan bounds her to. Where an example is the unit nothing bounds
-    her, and a limit that honest nodes pass would let one example decide about all of a node's.
+    her, and a limit that honest nodes pass would let one example decide about all of a node's. In
+    a simulation one node stands for all, and nobody is hostile.
     """
-    if users_per_node is None or plan.unit == EXAMPLE:
+    if users_per_node is None or plan.unit == EXAMPLE or plan.trust == "simulation":
         return plan.num_units
     return users_per_node * (plan.max_examples_per_user or 1)
 
