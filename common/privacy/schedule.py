@@ -251,6 +251,12 @@ def population_problems(
             f'privacy.mechanism = "{mechanism}": correlated noise is made in one place. Take '
             'privacy.trust = "server" or privacy.mechanism = "poisson".'
         )
+    if mechanism == CYCLIC_POISSON and population.unit == EXAMPLE:
+        # Without one example, the later ones of its user have other places and so other turns.
+        problems.append(
+            f'privacy.mechanism = "{mechanism}": the turn of an example follows its place among '
+            'its user\'s. Take "poisson", "blt" or "banded", or privacy.unit = "user".'
+        )
     return problems
 
 

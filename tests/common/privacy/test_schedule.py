@@ -189,6 +189,15 @@ IMPOSSIBLE = {
         {"mechanism": "blt", "is_noised_by_nodes": True},
         "made in one place",
     ),
+    "turns of examples": (
+        {
+            "unit": "example",
+            "sampling_unit": "example",
+            "num_examples": 2500,
+            "mechanism": "cyclic-poisson",
+        },
+        "its place among its user's",
+    ),
     "separation beyond the rounds": ({"mechanism": "blt", "separation": 21}, "from 2 to"),
     "separation beyond the users": (
         {"mechanism": "cyclic-poisson", "separation": 10, "expected_cohort_size": 101.0},
