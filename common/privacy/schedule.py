@@ -30,7 +30,6 @@ MECHANISM_RELATIONS: Mapping[str, str] = {
     BANDED: ZERO_OUT,
     CYCLIC_POISSON: ADD_OR_REMOVE_ONE,
 }
-FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 ACCOUNTING_SHARE = 0.99
 MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
 MAX_COINS = 256  # of one user; beyond it a privacy loss distribution takes gigabytes
@@ -112,7 +111,8 @@ class Schedule:
         """Of a unit's coin in a round in which it may take part; 1 without coins."""
         if self.mechanism in (BLT, BANDED):
             return 1.0
-        return self.cohort * self.separation / self.population.num_units
+        # Round-off must not make more of a whole turn than everybody.
+        return min(1.0, self.cohort * self.separation / self.population.num_units)
 
     @property
     def accounting_delta(self) -> float:

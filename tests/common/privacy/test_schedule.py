@@ -163,6 +163,12 @@ def test_a_clip_bit_is_one_more_number_with_noise():
     assert plan.bridge_delta > PLANS["user"].bridge_delta
 
 
+def test_a_cohort_of_everybody_whose_turn_it_is_has_probability_one():
+    third = plan_of(mechanism="cyclic-poisson", separation=3, expected_cohort_size=333.3333333334)
+    assert third.sampling_probability == 1.0
+    assert third.draw.probability == 1.0
+
+
 IMPOSSIBLE = {
     "a user drawn under an example's promise": ({"unit": "example"}, "sampling.unit"),
     "examples without their number": (
