@@ -85,7 +85,7 @@ class Schedule:
       num_rounds: T.
       num_charges: T and the spare attempts.
       cohort: units of a round, on average.
-      dimension: numbers that get noise in a release.
+      dimension: numbers that get noise in a release, on all nodes that may hold one user.
       separation: rounds between two participations of a unit; 1 without correlated noise.
       reasons: why each derived number is what it is.
     """
@@ -207,7 +207,7 @@ def make_schedule(
         num_rounds=rounds,
         num_charges=rounds + spare,
         cohort=float(cohort),
-        dimension=dimension,
+        dimension=dimension * (population.max_nodes_per_user if is_noised_by_nodes else 1),
         separation=apart,
         reasons={
             "clipping_norm": "a public constant",

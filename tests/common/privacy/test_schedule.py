@@ -169,6 +169,13 @@ def test_a_cohort_of_everybody_whose_turn_it_is_has_probability_one():
     assert third.draw.probability == 1.0
 
 
+def test_each_node_of_a_user_adds_discrete_noise_of_its_own():
+    once = plan_of(max_nodes_per_user=2)
+    twice = plan_of(max_nodes_per_user=2, trust="node", is_noised_by_nodes=True)
+    assert twice.grid_steps == once.grid_steps
+    assert twice.bridge_delta == pytest.approx(2**0.5 * once.bridge_delta)
+
+
 IMPOSSIBLE = {
     "a user drawn under an example's promise": ({"unit": "example"}, "sampling.unit"),
     "examples without their number": (
