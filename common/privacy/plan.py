@@ -119,11 +119,6 @@ class PrivacyPlan:
         """What one charge costs."""
         return self.charges[0][0]
 
-    def charges_after(self, num_charges: int) -> Charges:
-        """What so many charges cost at most, whichever of them were burned."""
-        event, count = self.charges[0]
-        return ((event, min(num_charges, count)),)
-
     @property
     def mechanism(self) -> GaussianMechanism | CorrelatedGaussian:
         """The one object that turns update sums into released updates."""

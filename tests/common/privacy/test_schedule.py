@@ -146,8 +146,6 @@ def test_every_kind_has_a_curve_that_ends_at_its_promise(name):
     assert curve.shape == (24,)
     assert np.all(np.diff(curve) >= 0)
     assert curve[-1] == pytest.approx(plan.epsilon - plan.bridge_epsilon, rel=1e-9)
-    assert plan.charges_after(24) == plan.charges
-    assert plan.charges_after(0)[0][1] == 0
 
 
 def test_the_mechanism_of_a_plan_charges_the_event_of_the_plan():
