@@ -9,6 +9,7 @@ import torch
 from common.adapter import AdapterLayout, lay_out
 from common.config import RunConfig
 from common.demo import demo_users, num_demo_users
+from common.errors import DataError
 from common.model import BaseModel, load_base
 from common.poison import PoisonedUsers
 from common.user_index import open_users
@@ -51,11 +52,12 @@ def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
     """(training users, evaluation users) of one part, told apart by a hash of the id alone.
 
     Raises:
-      DataError: the data cannot be read as configured.
+      DataError: the data cannot be read as configured, or an evaluation user is trained on.
     """
     everyone = demo_users() if config.is_generated else _open(config, config.data.path)
     if config.data.evaluation_path:
         training, evaluation = everyone, _open(config, config.data.evaluation_path)
+        _check_apart(config, training, evaluation)
     else:
         is_held_out = everyone.held_out(config.data.evaluation_users)
         training = everyone.take(np.flatnonzero(~is_held_out))
@@ -64,6 +66,19 @@ def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
         training = PoisonedUsers(training, config.evaluation.poison_users, config.labels)
     index, num_parts = part.index, part.num_parts
     return partition(training, index, num_parts), partition(evaluation, index, num_parts)
+
+
+def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
+    """Refuses a user who is protected and measured without noise at once."""
+    is_both = config.privacy.unit == "user" and np.isin(evaluation.keys, training.keys).any()
+    if is_both:
+        raise DataError(
+            [
+                f'data.evaluation-path = "{config.data.evaluation_path}": has users of data.path. '
+                "What is measured on evaluation users carries no noise, so nobody may be both: "
+                "take other users (or other ids), or hold some out with data.evaluation-users."
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
             "layout": request.layout_sha256,
             "sampling-probability": request.draw.probability,
             "cohort-size": request.draw.cohort_size,
+            "num-units": request.draw.num_units,
             "separation": request.draw.separation,
             "salt": request.draw.salt,
             "clipping-norm": request.clipping_norm,
@@ -139,6 +140,7 @@ def _draw(config: ConfigRecord) -> Draw:
         return Draw(
             probability=_get(config, "sampling-probability", float),
             cohort_size=_get(config, "cohort-size", int),
+            num_units=_get(config, "num-units", int),
             separation=_get(config, "separation", int),
             salt=_get(config, "salt", str),
         )

@@ -35,6 +35,7 @@ def add_replies(
     *,
     num_units: int,
     max_units_per_node: int,
+    max_sum: int = MAX_SUM,
 ) -> UpdateSum:
     """The exact sum of all valid replies of one round.
 
@@ -43,20 +44,21 @@ def add_replies(
     `max_units_per_node` clipped updates could make (L2 norm above that many K), contributes zero.
     Each reply is judged by itself: were one refused for what others hold, a hostile node could let
     a single user decide whether a whole node counts. So that nothing overflows, no more replies
-    are added than 2^62 over that norm.
+    are added than `max_sum` over that norm.
 
     Args:
       replies: at most one per node.
       request: what was asked.
       num_units: the declared number of users, or of examples where examples are drawn.
       max_units_per_node: most units that one node holds; 1 checks each unit's clip again.
+      max_sum: largest entry of a sum that the mechanism has room for.
 
     Returns:
       int64 sum of P entries, and of the clip bits where they were asked for; sensitive.
     """
     total = UpdateSum.zeros(request.sum_dimension)
     limit = min(num_units, max_units_per_node) * request.grid_steps
-    room = MAX_SUM // limit
+    room = max_sum // limit
     for reply in _ours(replies, request):
         if isinstance(reply.total, NoisedSum) or not is_within(reply.total.total, limit):
             continue

@@ -18,6 +18,7 @@ from common.privacy.plan import PrivacyPlan
 from common.privacy.rows import Charge
 from common.privacy.summation import UpdateSum
 from server.aggregation import (
+    MAX_SUM,
     Evaluation,
     add_evaluations,
     add_noised_replies,
@@ -124,7 +125,7 @@ def run_rounds(
 def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
     """Asks the nodes for one round's update sum: sensitive, in memory only, unless the nodes have
     added the noise."""
-    plan = training.plan
+    plan, mechanism = training.plan, training.plan.mechanism
     request = TrainRequest(
         round=training.ledger.next_round,
         adapter=state.adapter,
@@ -133,7 +134,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
         clipping_norm=state.clipping_norm,
         grid_steps=plan.grid_steps,
         bit_steps=plan.bit_steps,
-        noise_scale=plan.mechanism.noise_scale if plan.is_noised_by_nodes else 0,
+        noise_scale=mechanism.noise_scale if plan.is_noised_by_nodes else 0,
         seed=plan.seed,
     )
     replies = training.nodes.train(request)
@@ -144,6 +145,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
         request,
         num_units=plan.num_units,
         max_units_per_node=training.max_units_per_node,
+        max_sum=mechanism.max_sum if isinstance(mechanism, CorrelatedGaussian) else MAX_SUM,
     )
 
 

@@ -23,6 +23,7 @@ from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
 from common.privacy.quantile import QuantileClipping
+from common.privacy.schedule import EXAMPLE
 from common.tracking import read_metrics
 from server.checkpoint import recover, released_rows
 from server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
@@ -322,7 +323,7 @@ def _training(
     every = run.config.evaluation.every
     return Training(
         plan=run.plan,
-        max_units_per_node=run.config.nodes.users_per_node or run.plan.num_units,
+        max_units_per_node=max_units_per_node(run.plan, run.config.nodes.users_per_node),
         segment=segment,
         layout_sha256=run.plan.details["layout_sha256"],
         ledger=ledger,
@@ -341,6 +342,18 @@ def _metrics_server(run: Run, metrics: Metrics, state: RoundState) -> MetricsSer
     )
     section = run.config.metrics
     return MetricsServer(metrics, checks, port=section.port, host=section.host)
+
+
+def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
+    """Units of one node at most, for users who are registered with it; None: all users may be.
+
+    A user is as many units as the plan bounds her to. Where an example is the unit nothing bounds
+    her, and a limit that honest nodes pass would let one example decide about all of a node's. In
+    a simulation one node stands for all, and nobody is hostile.
+    """
+    if users_per_node is None or plan.unit == EXAMPLE or plan.trust == "simulation":
+        return plan.num_units
+    return users_per_node * (plan.max_examples_per_user or 1)
 
 
 def _publish_missing(

@@ -119,8 +119,7 @@ class CorrelatedGaussian:
                 raise ValueError("expected cohort size must be q' N / groups")
         if not 2 <= self.noise_scale <= MAX_SAMPLER_SCALE:
             raise ValueError("noise scale must be in [2, 2^50]; choose other grid steps")
-        largest = self.num_units * self.grid_steps * sum(self.coefficients)
-        if largest + _MAX_DEVIATIONS * self.noise_scale >= 1 << 62:
+        if self.num_units * self.grid_steps > self.max_sum:
             raise ValueError("num_units * grid_steps * sum of coefficients must stay below 2^62")
 
     def _check_coefficients(self) -> None:
@@ -141,6 +140,16 @@ class CorrelatedGaussian:
     def num_charges(self) -> int:
         """Most answers that the promise covers: rounds and spare attempts."""
         return self.num_rounds + self.num_spare
+
+    @property
+    def max_sum(self) -> int:
+        """The largest entry of an update sum with which no row overflows.
+
+        Honest sums are within num_units * grid_steps; a run must go on where hostile nodes' are
+        not, so this and not that is what a history is held to.
+        """
+        room = (1 << 62) - 1 - _MAX_DEVIATIONS * self.noise_scale
+        return room // sum(self.coefficients)
 
     @property
     def noise_scale(self) -> int:
@@ -291,8 +300,7 @@ class History:
         bits = master_key.noise_bits(row=noised.row, attempt=noised.attempt, nonce=noised.nonce)
         noise = discrete_gaussian(bits, mechanism.noise_scale, mechanism.dimension)
         total, rest = np.divmod(values - noise - self.earlier_sums(), mechanism.coefficients[0])
-        largest = mechanism.num_units * mechanism.grid_steps
-        if np.any(rest) or np.any(np.abs(total) > largest):
+        if np.any(rest) or np.any(np.abs(total) > mechanism.max_sum):
             raise FeddpError(
                 f"Row {noised.row} was not noised with this master key for this plan. Restore the "
                 "key, or start a new segment."

@@ -15,7 +15,7 @@ from common.privacy.correlated import CorrelatedGaussian
 from common.privacy.events import Charges, Event, from_body, to_body
 from common.privacy.matrix import NoiseMatrix, choose_matrix, matrix_from_body, participation_rule
 from common.privacy.mechanism import GaussianMechanism
-from common.privacy.multiplier import choose_noise
+from common.privacy.multiplier import Noise, choose_noise
 from common.privacy.quantile import QuantileClipping
 from common.privacy.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
 from common.privacy.schedule import (
@@ -25,7 +25,13 @@ from common.privacy.schedule import (
     POISSON,
     USER,
     Population,
+    Schedule,
     make_schedule,
+)
+
+_ONE_NORM = (
+    'privacy.clipping = "quantile": correlated noise of privacy.mechanism = "{}" cancels under one '
+    'norm alone. Set privacy.clipping = "fixed".'
 )
 
 
@@ -112,11 +118,6 @@ class PrivacyPlan:
     def event(self) -> Event:
         """What one charge costs."""
         return self.charges[0][0]
-
-    def charges_after(self, num_charges: int) -> Charges:
-        """What so many charges cost at most, whichever of them were burned."""
-        event, count = self.charges[0]
-        return ((event, min(num_charges, count)),)
 
     @property
     def mechanism(self) -> GaussianMechanism | CorrelatedGaussian:
@@ -268,17 +269,11 @@ def make_plan(
         for, the cohort is larger than N, or the target cannot be reached with this cohort and
         number of rounds; the message says what would help.
     """
-    draws_examples = sampling_unit == EXAMPLE
+    if quantile is not None and mechanism in CORRELATED:
+        raise ConfigError([_ONE_NORM.format(mechanism)])
     schedule = make_schedule(
-        population=Population(
-            unit=unit,
-            sampling_unit=sampling_unit,
-            num_users=num_users,
-            num_examples=num_examples if draws_examples else None,
-            max_examples_per_user=max_examples_per_user
-            if draws_examples and unit == USER
-            else None,
-            max_nodes_per_user=max_nodes_per_user,
+        population=_population(
+            unit, sampling_unit, num_users, num_examples, max_examples_per_user, max_nodes_per_user
         ),
         mechanism=mechanism,
         target_epsilon=target_epsilon,
@@ -290,45 +285,71 @@ def make_plan(
         dimension=dimension + (quantile is not None),
         is_noised_by_nodes=is_noised_by_nodes,
     )
-    if quantile is not None and mechanism in CORRELATED:
-        raise ConfigError(
-            [
-                f'privacy.clipping = "quantile": correlated noise of privacy.mechanism = '
-                f'"{mechanism}" cancels under one norm alone. Set privacy.clipping = "fixed".'
-            ]
-        )
     clipping = quantile and quantile(schedule.cohort)
     noise = choose_noise(schedule, noise_multiplier, clipping)
     return PrivacyPlan(
-        **asdict(schedule.population),
-        relation=schedule.relation,
-        mechanism_name=mechanism,
-        num_coins=schedule.population.num_coins,
-        target_epsilon=schedule.target_epsilon,
-        epsilon=noise.epsilon,
-        delta=schedule.delta,
-        accounting_delta=schedule.accounting_delta,
-        bridge_epsilon=noise.bridge_epsilon,
-        bridge_delta=noise.bridge_delta,
-        accountant=schedule.accountant,
-        charges=schedule.charges(noise.multiplier),
-        num_rounds=schedule.num_rounds,
-        num_charges=schedule.num_charges,
-        expected_cohort_size=schedule.cohort,
-        sampling_probability=schedule.probability,
-        separation=schedule.separation,
-        noise_multiplier=noise.multiplier,
+        **_scheduled(schedule),
+        **_noised(schedule, noise),
         clipping_norm=float(clipping_norm),
         quantile=clipping,
         matrix=choose_matrix(schedule) if mechanism in CORRELATED else None,
-        grid_steps=noise.grid_steps,
         dimension=dimension,
         trust=trust,
         is_noised_by_nodes=is_noised_by_nodes,
         seed=seed,
         details=details,
-        reasons={**schedule.reasons, **noise.reasons},
     )
+
+
+def _population(
+    unit: str,
+    sampling_unit: str,
+    num_users: int,
+    num_examples: int | None,
+    max_examples_per_user: int | None,
+    max_nodes_per_user: int,
+) -> Population:
+    """The population without what does not enter the promise."""
+    draws_examples = sampling_unit == EXAMPLE
+    return Population(
+        unit=unit,
+        sampling_unit=sampling_unit,
+        num_users=num_users,
+        num_examples=num_examples if draws_examples else None,
+        max_examples_per_user=max_examples_per_user if draws_examples and unit == USER else None,
+        max_nodes_per_user=max_nodes_per_user,
+    )
+
+
+def _scheduled(schedule: Schedule) -> dict[str, Any]:
+    """What a plan takes from its schedule alone."""
+    return asdict(schedule.population) | {
+        "relation": schedule.relation,
+        "mechanism_name": schedule.mechanism,
+        "num_coins": schedule.population.num_coins,
+        "target_epsilon": schedule.target_epsilon,
+        "delta": schedule.delta,
+        "accounting_delta": schedule.accounting_delta,
+        "accountant": schedule.accountant,
+        "num_rounds": schedule.num_rounds,
+        "num_charges": schedule.num_charges,
+        "expected_cohort_size": schedule.cohort,
+        "sampling_probability": schedule.probability,
+        "separation": schedule.separation,
+    }
+
+
+def _noised(schedule: Schedule, noise: Noise) -> dict[str, Any]:
+    """What a plan takes from its noise."""
+    return {
+        "epsilon": noise.epsilon,
+        "bridge_epsilon": noise.bridge_epsilon,
+        "bridge_delta": noise.bridge_delta,
+        "charges": schedule.charges(noise.multiplier),
+        "noise_multiplier": noise.multiplier,
+        "grid_steps": noise.grid_steps,
+        "reasons": {**schedule.reasons, **noise.reasons},
+    }
 
 
 def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:

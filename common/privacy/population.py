@@ -129,8 +129,8 @@ def spent_epsilon(plan: Body, charges: Sequence[Body]) -> float:
 
 
 def _begun(planned: Planned, count: int) -> Planned:
-    """So many charges of a planned slot; an event that has begun is paid in full."""
-    return Planned(planned.slot, count, -(-count * planned.num_events // planned.count))
+    """So many charges of a planned slot, at most: burned attempts may all be one user's turn."""
+    return Planned(planned.slot, count, min(count, planned.num_events))
 
 
 def schedule_epsilon(plan: Body, schedule: Sequence[Planned]) -> float:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from common.errors import ConfigError
 from common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
@@ -22,6 +23,11 @@ from common.privacy.participation import is_turn, slots
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 
 _COIN_RANGE = 1 << 64
+# Without the number that was found: the node's operator may know it, nobody else.
+_NOT_ALL = (
+    'privacy.mechanism = "fixed-size": one node must hold exactly the declared {} units. Declare '
+    'their exact number, or take privacy.mechanism = "poisson".'
+)
 _SALT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -32,28 +38,37 @@ class Draw:
     Attributes:
       probability: of a unit's coin, in (0, 1].
       cohort_size: 0, or the exact number of units to draw instead, from one node that has them all.
+      num_units: 0, or how many there are in all where the cohort has a fixed size.
       separation: units take part in every so many rounds only; 1 is all rounds.
       salt: public; spreads the units over the rounds of a separation.
     """
 
     probability: float = 1.0
     cohort_size: int = 0
+    num_units: int = 0
     separation: int = 1
     salt: str = ""
 
     def __post_init__(self) -> None:
         if not 0 < self.probability <= 1:
             raise ValueError("sampling probability must be in (0, 1]")
-        if self.cohort_size < 0 or self.separation < 1:
-            raise ValueError("cohort size must be >= 0, separation >= 1")
+        if not 0 <= self.cohort_size <= self.num_units or self.separation < 1:
+            raise ValueError("cohort size must be >= 0 and at most all units, separation >= 1")
         if self.cohort_size and (self.separation > 1 or self.probability < 1):
             raise ValueError("a cohort of fixed size is drawn from all units, without coins")
         if self.separation > 1 and not _SALT.fullmatch(self.salt):
             raise ValueError("a separation needs a salt of 64 hexadecimal digits")
 
     def units(self, keys: NDArray[np.uint64], round: int, coins: Coins) -> NDArray[np.int64]:
-        """Indices of the units that take part, int64, ascending."""
+        """Indices of the units that take part, int64, ascending.
+
+        Raises:
+          ConfigError: a cohort of fixed size, and not exactly `num_units` units to draw from. Of
+            fewer each would be drawn more often than is accounted for.
+        """
         if self.cohort_size:
+            if len(keys) != self.num_units:
+                raise ConfigError([_NOT_ALL.format(self.num_units)])
             return draw_fixed_size(keys, self.cohort_size, coins)
         if self.separation == 1:
             return draw_cohort(keys, self.probability, coins)
@@ -137,7 +152,7 @@ class FixedSizeSampler:
     @property
     def draw(self) -> Draw:
         """The same number of units in every round."""
-        return Draw(cohort_size=self.cohort_size)
+        return Draw(cohort_size=self.cohort_size, num_units=self.num_units)
 
     @property
     def relation(self) -> str:
@@ -186,7 +201,7 @@ def draw_cohort(keys: NDArray[np.uint64], probability: float, coins: Coins) -> N
 
 
 def draw_fixed_size(keys: NDArray[np.uint64], cohort_size: int, coins: Coins) -> NDArray[np.int64]:
-    """Indices of the `cohort_size` users with the smallest coins; all of them where fewer are.
+    """Indices of the `cohort_size` users with the smallest coins.
 
     **Guarantee:** a uniform choice without replacement when the coins are independent and uniform;
     two equal coins (chance below N^2 / 2^65) are told apart by position.

@@ -30,7 +30,6 @@ MECHANISM_RELATIONS: Mapping[str, str] = {
     BANDED: ZERO_OUT,
     CYCLIC_POISSON: ADD_OR_REMOVE_ONE,
 }
-FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 ACCOUNTING_SHARE = 0.99
 MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
 MAX_COINS = 256  # of one user; beyond it a privacy loss distribution takes gigabytes
@@ -86,7 +85,7 @@ class Schedule:
       num_rounds: T.
       num_charges: T and the spare attempts.
       cohort: units of a round, on average.
-      dimension: numbers that get noise in a release.
+      dimension: numbers that get noise in a release, on all nodes that may hold one user.
       separation: rounds between two participations of a unit; 1 without correlated noise.
       reasons: why each derived number is what it is.
     """
@@ -112,7 +111,8 @@ class Schedule:
         """Of a unit's coin in a round in which it may take part; 1 without coins."""
         if self.mechanism in (BLT, BANDED):
             return 1.0
-        return self.cohort * self.separation / self.population.num_units
+        # Round-off must not make more of a whole turn than everybody.
+        return min(1.0, self.cohort * self.separation / self.population.num_units)
 
     @property
     def accounting_delta(self) -> float:
@@ -207,7 +207,7 @@ def make_schedule(
         num_rounds=rounds,
         num_charges=rounds + spare,
         cohort=float(cohort),
-        dimension=dimension,
+        dimension=dimension * (population.max_nodes_per_user if is_noised_by_nodes else 1),
         separation=apart,
         reasons={
             "clipping_norm": "a public constant",
@@ -250,6 +250,12 @@ def population_problems(
         problems.append(
             f'privacy.mechanism = "{mechanism}": correlated noise is made in one place. Take '
             'privacy.trust = "server" or privacy.mechanism = "poisson".'
+        )
+    if mechanism == CYCLIC_POISSON and population.unit == EXAMPLE:
+        # Without one example, the later ones of its user have other places and so other turns.
+        problems.append(
+            f'privacy.mechanism = "{mechanism}": the turn of an example follows its place among '
+            'its user\'s. Take "poisson", "blt" or "banded", or privacy.unit = "user".'
         )
     return problems
 

@@ -17,8 +17,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def write(path: Path, num_users: int, **columns: Any) -> str:
-    rows = [{"user_id": f"u{i}", **columns} for i in range(num_users) for _ in range(2)]
+def write(path: Path, num_users: int, prefix: str = "u", **columns: Any) -> str:
+    rows = [{"user_id": f"{prefix}{i}", **columns} for i in range(num_users) for _ in range(2)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 
@@ -48,10 +48,28 @@ def test_no_evaluation_users_when_none_are_asked_for(tmp_path: Path) -> None:
 
 def test_an_evaluation_path_leaves_all_users_of_the_data_to_training(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", 50, text="t")
-    other = write(tmp_path / "public.jsonl", 7, text="public")
+    other = write(tmp_path / "public.jsonl", 7, prefix="volunteer", text="public")
     training, evaluation = load_users(config(path, data__evaluation_path=other))
     assert (training.num_users, evaluation.num_users) == (50, 7)
     assert evaluation.examples(0) == [Example("public")] * 2
+
+
+def test_nobody_is_protected_and_measured_without_noise_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", 50, text="t")
+    other = write(tmp_path / "public.jsonl", 7, text="public")
+    both = config(path, data__evaluation_path=other)
+    for part in (Part(), Part(1, 3)):
+        with pytest.raises(DataError, match=r"has users of data\.path") as refused:
+            load_users(both, part)
+        assert "u0" not in str(refused.value)
+
+
+def test_a_user_may_be_evaluated_on_others_than_her_protected_examples(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", 50, text="t")
+    other = write(tmp_path / "public.jsonl", 7, text="public")
+    by_example = {"privacy__unit": "example", "sampling__unit": "example"}
+    settings = config(path, data__evaluation_path=other, privacy__num_examples=100, **by_example)
+    assert load_users(settings)[1].num_users == 7
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 5])

@@ -26,12 +26,16 @@ from common.privacy.summation import UpdateSum
 P = 5
 
 
-def request(seed: int | None = 3) -> TrainRequest:
+TURNS = Draw(0.1, separation=3, salt="ab" * 32)
+FIXED = Draw(cohort_size=3, num_units=40)
+
+
+def request(seed: int | None = 3, draw: Draw = TURNS) -> TrainRequest:
     return TrainRequest(
         round=2,
         adapter=np.linspace(-1, 1, P, dtype=np.float32),
         layout_sha256="ab",
-        draw=Draw(0.1, separation=3, salt="s"),
+        draw=draw,
         clipping_norm=0.5,
         grid_steps=1 << 20,
         bit_steps=7,
@@ -46,9 +50,10 @@ def reply(values: np.ndarray) -> RecordDict:
     return encode_train_reply(TrainReply(2, "ab", total))
 
 
+@pytest.mark.parametrize("draw", [TURNS, FIXED], ids=["turns", "fixed size"])
 @pytest.mark.parametrize("seed", [None, 0, 2**80])
-def test_train_request_round_trips(seed: int | None) -> None:
-    sent = request(seed)
+def test_train_request_round_trips(seed: int | None, draw: Draw) -> None:
+    sent = request(seed, draw)
     got = decode_train_request(encode_train_request(sent), dimension=P)
     np.testing.assert_array_equal(got.adapter, sent.adapter)
     assert got.adapter.dtype == np.float32

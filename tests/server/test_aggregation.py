@@ -57,6 +57,13 @@ def test_replies_that_are_too_large_together_never_overflow() -> None:
     np.testing.assert_array_equal(total.total, [num_users * K, 0, 0])
 
 
+def test_no_more_replies_are_added_than_the_mechanism_has_room_for() -> None:
+    replies = [reply([10 * K, 0, 0])] * 3
+    sizes = {"num_units": 10, "max_units_per_node": 10}
+    total = add_replies(replies, REQUEST, **sizes, max_sum=25 * K)
+    np.testing.assert_array_equal(total.total, [20 * K, 0, 0])
+
+
 def test_a_reply_counts_whatever_other_replies_hold() -> None:
     """Else a hostile node that fills the sum would let one user decide whether a node counts."""
     largest = reply([10 * K, 0, 0])

@@ -7,7 +7,14 @@ from common.config import RunConfig, from_flat
 from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan, make_plan
-from server.run import _config_sha256, create_run, epsilon_curve_of, load_run, measured
+from server.run import (
+    _config_sha256,
+    create_run,
+    epsilon_curve_of,
+    load_run,
+    max_units_per_node,
+    measured,
+)
 
 
 @pytest.fixture
@@ -49,6 +56,21 @@ def test_a_moved_run_folder_still_loads(
     made = create_run(config, plan)
     moved = made.path.rename(tmp_path / "b")
     assert load_run(moved).plan == plan
+
+
+def test_a_node_may_hold_the_examples_of_its_registered_users(plan: PrivacyPlan) -> None:
+    deployed = dataclasses.replace(plan, trust="server")
+    by_users = dataclasses.replace(deployed, sampling_unit="example", num_examples=9000)
+    bounded = dataclasses.replace(by_users, max_examples_per_user=9)
+    assert max_units_per_node(deployed, None) == 1000
+    assert max_units_per_node(deployed, 3) == 3
+    assert max_units_per_node(bounded, 3) == 27
+    # Nothing bounds the examples of a user who is not the unit.
+    assert max_units_per_node(dataclasses.replace(by_users, unit="example"), 3) == 9000
+
+
+def test_a_simulated_node_stands_for_all_nodes(plan: PrivacyPlan) -> None:
+    assert max_units_per_node(plan, 1) == 1000
 
 
 def test_automatic_names_never_collide(config: RunConfig, plan: PrivacyPlan) -> None:

@@ -480,6 +480,14 @@ def test_sums_at_the_bound_do_not_overflow():
         dataclasses.replace(mechanism, num_units=1 << 33)
 
 
+def test_sums_that_only_hostile_nodes_make_do_not_end_the_run():
+    sums = random_sums(3, MECHANISM)
+    sums[2:5, :2] = [MECHANISM.max_sum, -MECHANISM.max_sum]
+    assert MECHANISM.max_sum > MECHANISM.num_units * MECHANISM.grid_steps
+    _, rows, _ = run(MECHANISM, sums)
+    assert MECHANISM.replay(rows, master_key=KEY).next_row == NUM_ROUNDS + 1
+
+
 def test_the_whole_run_is_one_gaussian_and_its_beginning_costs_less():
     assert MECHANISM.event() == (GaussianEvent(1.3), 1)
     assert MECHANISM.relation == ZERO_OUT

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from common.privacy.bridge import bridge_delta
 from common.privacy.events import PoissonGaussianEvent
+from common.privacy.matrix import NoiseMatrix
 from common.privacy.noise import MAX_SCALE
 from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
 from common.privacy.quantile import QuantileClipping
@@ -180,7 +181,8 @@ OTHER_VALUES: dict[str, Any] = {
     "charges": ((PoissonGaussianEvent(0.05, 1.0), 22),),
     "separation": 2,
     "quantile": QuantileClipping(0.5, 0.2, 2.5, 0.01, 10.0),
-    "matrix": {"kind": "blt"},
+    "matrix": NoiseMatrix((256, 128), 8, 3),
+    "is_noised_by_nodes": True,
     "num_users": 1001,
     "target_epsilon": 7.0,
     "epsilon": 1.0,

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from common.errors import ConfigError
 from common.privacy.sampling import (
     Draw,
     FixedSizeSampler,
@@ -193,8 +194,13 @@ def test_a_fixed_size_cohort_has_that_size_and_every_unit_the_same_chance():
     assert 2 * min(tails) > P_THRESHOLD
 
 
-def test_more_units_wanted_than_there_are_is_everybody():
-    assert draw_fixed_size(KEYS, 5000, fresh_coins).tolist() == list(range(len(KEYS)))
+@pytest.mark.parametrize("num_held", [0, 6, 999, 1999, 2001])
+def test_a_fixed_size_cohort_is_drawn_from_exactly_the_declared_units(num_held: int) -> None:
+    # Of half the units, as one of two nodes would, each is drawn twice as often as accounted.
+    draw = FixedSizeSampler(2000, 7).draw
+    held = np.arange(num_held, dtype=np.uint64)
+    with pytest.raises(ConfigError, match=r"^[^0-9]*exactly the declared 2000 units[^0-9]*$"):
+        draw.units(held, 1, fresh_coins)
 
 
 def test_a_request_draws_what_its_sampler_says():
@@ -211,8 +217,10 @@ def test_a_request_draws_what_its_sampler_says():
         {"probability": 1.1},
         {"cohort_size": -1},
         {"separation": 0},
-        {"cohort_size": 3, "probability": 0.5},
-        {"cohort_size": 3, "separation": 2},
+        {"cohort_size": 3},
+        {"cohort_size": 3, "num_units": 2},
+        {"cohort_size": 3, "num_units": 9, "probability": 0.5},
+        {"cohort_size": 3, "num_units": 9, "separation": 2},
     ],
 )
 def test_a_draw_that_contradicts_itself_cannot_be_made(wrong):

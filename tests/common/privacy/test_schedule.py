@@ -146,8 +146,6 @@ def test_every_kind_has_a_curve_that_ends_at_its_promise(name):
     assert curve.shape == (24,)
     assert np.all(np.diff(curve) >= 0)
     assert curve[-1] == pytest.approx(plan.epsilon - plan.bridge_epsilon, rel=1e-9)
-    assert plan.charges_after(24) == plan.charges
-    assert plan.charges_after(0)[0][1] == 0
 
 
 def test_the_mechanism_of_a_plan_charges_the_event_of_the_plan():
@@ -161,6 +159,19 @@ def test_a_clip_bit_is_one_more_number_with_noise():
     plan = PLANS["quantile"]
     assert plan.sum_dimension == plan.mechanism.sum_dimension == 5001
     assert plan.bridge_delta > PLANS["user"].bridge_delta
+
+
+def test_a_cohort_of_everybody_whose_turn_it_is_has_probability_one():
+    third = plan_of(mechanism="cyclic-poisson", separation=3, expected_cohort_size=333.3333333334)
+    assert third.sampling_probability == 1.0
+    assert third.draw.probability == 1.0
+
+
+def test_each_node_of_a_user_adds_discrete_noise_of_its_own():
+    once = plan_of(max_nodes_per_user=2)
+    twice = plan_of(max_nodes_per_user=2, trust="node", is_noised_by_nodes=True)
+    assert twice.grid_steps == once.grid_steps
+    assert twice.bridge_delta == pytest.approx(2**0.5 * once.bridge_delta)
 
 
 IMPOSSIBLE = {
@@ -188,6 +199,15 @@ IMPOSSIBLE = {
     "correlated noise of nodes": (
         {"mechanism": "blt", "is_noised_by_nodes": True},
         "made in one place",
+    ),
+    "turns of examples": (
+        {
+            "unit": "example",
+            "sampling_unit": "example",
+            "num_examples": 2500,
+            "mechanism": "cyclic-poisson",
+        },
+        "its place among its user's",
     ),
     "separation beyond the rounds": ({"mechanism": "blt", "separation": 21}, "from 2 to"),
     "separation beyond the users": (
