@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
+from common.privacy.allocation import update_noise_multiplier
 from common.privacy.plan import PrivacyPlan
 from common.privacy.statement import delta_text, epsilon_text, guarantee_line
 from server.rounds import RoundReport
@@ -55,9 +56,10 @@ def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
 def _clipping(plan: PrivacyPlan) -> str:
     if plan.quantile is None:
         return plan.reasons["clipping_norm"]
+    split = update_noise_multiplier(plan.noise_multiplier, plan.quantile.bit_noise)
     return (
-        f"of round 1; then it follows the {plan.quantile.quantile:g} quantile of the norms, under "
-        f"noise of {plan.quantile.bit_noise:g} on their count"
+        f"of round 1; then it follows the {plan.quantile.quantile:g} quantile of the norms, whose "
+        f"count gets noise of {plan.quantile.bit_noise:g}, which leaves the update {split:.4f} C"
     )
 
 

@@ -1,7 +1,9 @@
 """How often, and how far apart, a user may take part in a run with correlated noise."""
 
 import hashlib
+import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -185,6 +187,97 @@ def is_turn(slots: NDArray[np.int64], *, row: int, separation: int) -> NDArray[n
         raise ValueError(f"row {row}: rounds start at 1")
     turns: NDArray[np.bool_] = slots == (row - 1) % separation
     return turns
+
+
+class SeparationRegistry:
+    """When each node was last asked, where the server draws nodes that hold one user each.
+
+    **Guarantee:** no order of draws, failures, reconnects and late answers lets a node be asked in
+    two different rounds that are less than `separation` apart. Being asked is the participation:
+    whether the answer comes, comes late and is dropped, or never comes, does not matter.
+
+    **Edge cases:**
+
+    | what happens | what follows |
+    |---|---|
+    | the same round is asked for again after a crash | allowed: the same participation |
+    | a node comes back under the same key | its last round still counts |
+    | a user registers under a new key | not seen here: who registers nodes must refuse it |
+    | a round before one that was recorded | refused |
+
+    Write the registry to the disk before the round is charged: a round that was asked for and
+    forgotten in a crash would otherwise not count.
+
+    The registry says who took part and when. That is no secret in this regime, which claims no
+    amplification, but it is nobody's business either: it belongs into the state, not into logs.
+    """
+
+    def __init__(self, separation: int):
+        if separation < 1:
+            raise ValueError(f"separation {separation}: must be at least 1")
+        self._separation = separation
+        self._last: dict[str, int] = {}
+        self._latest = 1
+
+    @property
+    def separation(self) -> int:
+        """Fewest rounds from one participation to the next."""
+        return self._separation
+
+    def eligible(self, nodes: Iterable[str], *, row: int) -> list[str]:
+        """Those that may be asked in this round, in the order given."""
+        self._check_row(row)
+        return [node for node in nodes if self._may(node, row)]
+
+    def record(self, nodes: Iterable[str], *, row: int) -> None:
+        """Notes all of them as asked in this round, or none.
+
+        Raises:
+          ValueError: one of them may not be asked yet, or the round is in the past.
+        """
+        self._check_row(row)
+        asked = list(nodes)
+        if not all(self._may(node, row) for node in asked):
+            raise ValueError(f"round {row}: a node that took part less than b rounds ago")
+        self._last.update(dict.fromkeys(asked, row))
+        self._latest = row
+
+    def to_json(self) -> str:
+        """Everything, for the state that a restart reads."""
+        state = {"separation": self._separation, "latest": self._latest, "last": self._last}
+        return json.dumps(state, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SeparationRegistry":
+        """Reads `to_json` back.
+
+        Raises:
+          ValueError: not a registry.
+        """
+        try:
+            state = json.loads(text)
+            separation, latest, last = state["separation"], state["latest"], state["last"]
+            numbers = [separation, latest, *last.values()]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("not a registry of participations") from error
+        if not all(type(number) is int and number >= 1 for number in numbers):
+            raise ValueError("a registry holds rounds and a separation of at least 1")
+        if len(state) != 3 or any(row > latest for row in last.values()):
+            raise ValueError("a registry holds no round after its latest")
+        registry = cls(separation)
+        registry._last, registry._latest = last, latest
+        return registry
+
+    def __repr__(self) -> str:
+        return f"SeparationRegistry(separation={self._separation})"
+
+    def _may(self, node: str, row: int) -> bool:
+        last = self._last.get(node)
+        return last is None or row == last or row - last >= self._separation
+
+    def _check_row(self, row: int) -> None:
+        if row < self._latest:
+            raise ValueError(f"round {row} lies before round {self._latest}, which was recorded")
 
 
 def _pad(coefficients: tuple[int, ...], num_rows: int) -> NDArray[np.int64]:

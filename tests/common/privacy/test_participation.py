@@ -1,6 +1,7 @@
 """Participation: no schedule brings two rounds of a user too close; brute-force sensitivities."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -13,6 +14,7 @@ from common.privacy.events import GaussianEvent, PoissonGaussianEvent
 from common.privacy.participation import (
     CyclicPoisson,
     FixedSeparation,
+    SeparationRegistry,
     is_turn,
     slots,
 )
@@ -65,6 +67,102 @@ def test_slots_without_salt_or_separation_are_refused(salt, separation):
 def test_rounds_start_at_one():
     with pytest.raises(ValueError, match="start at 1"):
         is_turn(np.array([0]), row=0, separation=3)
+
+
+NODES = ("a", "b", "c")
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["draw", "again", "restart", "skip"]), st.sets(st.sampled_from(NODES))
+    ),
+    max_size=40,
+)
+
+
+@given(st.integers(1, 6), STEPS)
+def test_no_schedule_brings_two_participations_closer_than_the_separation(separation, steps):
+    registry, row = SeparationRegistry(separation), 1
+    taken: dict[str, set[int]] = {node: set() for node in NODES}
+    for step, online in steps:
+        if step == "restart":  # between writing the registry and the next draw
+            registry = SeparationRegistry.from_json(registry.to_json())
+        elif step == "skip":
+            row += 1
+        else:
+            row += step == "draw"
+            drawn = registry.eligible(sorted(online), row=row)
+            registry.record(drawn, row=row)
+            for node in drawn:
+                taken[node].add(row)
+    for rows in taken.values():
+        assert all(b - a >= separation for a, b in itertools.pairwise(sorted(rows)))
+
+
+@given(st.integers(1, 6), st.lists(st.sets(st.sampled_from(NODES)), max_size=30))
+def test_nobody_waits_longer_than_the_separation(separation, rounds):
+    registry, last = SeparationRegistry(separation), dict.fromkeys(NODES, -100)
+    for row, online in enumerate(rounds, start=1):
+        drawn = registry.eligible(sorted(online), row=row)
+        assert drawn == [node for node in sorted(online) if row - last[node] >= separation]
+        registry.record(drawn, row=row)
+        last.update(dict.fromkeys(drawn, row))
+
+
+def test_a_node_that_was_asked_and_never_answered_has_taken_part():
+    registry = SeparationRegistry(3)
+    registry.record(["a"], row=1)
+    assert registry.eligible(["a", "b"], row=3) == ["b"]
+    assert registry.eligible(["a", "b"], row=4) == ["a", "b"]
+
+
+def test_the_same_round_may_be_asked_for_again():
+    registry = SeparationRegistry(3)
+    registry.record(["a"], row=5)
+    assert registry.eligible(["a"], row=5) == ["a"]
+
+
+def test_a_record_that_breaks_the_rule_changes_nothing_and_names_nobody():
+    registry = SeparationRegistry(3)
+    registry.record(["secret-node"], row=1)
+    before = registry.to_json()
+    with pytest.raises(ValueError, match="less than") as caught:
+        registry.record(["b", "secret-node"], row=3)
+    assert "secret" not in str(caught.value) + repr(registry)
+    assert registry.to_json() == before
+
+
+def test_rounds_do_not_go_back():
+    registry = SeparationRegistry(2)
+    registry.record([], row=4)
+    for call in (registry.eligible, registry.record):
+        with pytest.raises(ValueError, match="lies before"):
+            call(["a"], row=3)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "[]",
+        "{}",
+        "3",
+        {"separation": 0, "latest": 1, "last": {}},
+        {"separation": 2, "latest": 1, "last": {"a": 2}},
+        {"separation": 2, "latest": 3, "last": {"a": 0}},
+        {"separation": 2, "latest": 3, "last": {"a": True}},
+        {"separation": 2.5, "latest": 3, "last": {}},
+        {"separation": 2, "latest": 3, "last": []},
+        {"separation": 2, "latest": 3, "last": {}, "more": 1},
+        "not json",
+    ],
+)
+def test_what_is_not_a_registry_is_refused(state):
+    with pytest.raises(ValueError, match=r"registry|Expecting"):
+        SeparationRegistry.from_json(state if isinstance(state, str) else json.dumps(state))
+
+
+@pytest.mark.parametrize("separation", [0, -1])
+def test_registry_without_separation_is_refused(separation):
+    with pytest.raises(ValueError, match="at least 1"):
+        SeparationRegistry(separation)
 
 
 def sets_of_rounds(num_rows, separation, most):
