@@ -133,6 +133,11 @@ def contradictions(config: RunConfig) -> list[str]:
             problems.append('data.label-column = "": classification needs the column of the class.')
         if config.is_generated:
             problems.append('data.path = "demo": the generated users have no classes.')
+    if config.evaluation.poison_users and not config.is_generated:
+        problems.append(
+            f"evaluation.poison-users = {config.evaluation.poison_users}: only generated users are "
+            "marked; among real ones, who is marked would depend on who else is there."
+        )
     if bool(config.nodes.registry) != bool(config.nodes.server_key):
         problems.append("nodes.registry and nodes.server-key: give both or neither.")
     if config.privacy.num_users is not None:
