@@ -13,20 +13,14 @@ from common.config import RunConfig, from_flat
 from common.errors import ConfigError
 from common.keys import read_private_key
 from common.model import BaseModel
+from common.planning import plan_from_config
 from common.privacy.ledger import Ledger
 from common.privacy.statement import guarantee_line, not_covered
 from common.registry import read_registry
 from server.export import finish_run
 from server.nodes import FlowerNodes
 from server.rounds import RoundReport
-from server.run import (
-    Run,
-    check_run_model,
-    create_run,
-    load_run,
-    plan_from_config,
-    train,
-)
+from server.run import Run, check_run_model, create_run, load_run, train
 from server.sealed_nodes import SealedNodes
 from server.sealer import Sealer
 

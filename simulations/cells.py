@@ -12,11 +12,12 @@ from typing import Any
 from common.build import load_model, load_users
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import FeddpError
+from common.planning import plan_from_config
 from common.privacy.accounting import epsilon
 from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from common.privacy.plan import PrivacyPlan
 from server.aggregation import metrics_of
-from server.run import load_run, plan_from_config
+from server.run import load_run
 from simulations.evaluate import Extent, measure_adapter, train_to_folder
 from simulations.planner import black_box_epsilon
 from simulations.simulate import resume, simulate

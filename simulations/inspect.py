@@ -4,10 +4,11 @@ from common.build import load_model, load_users
 from common.config import RunConfig
 from common.errors import ConfigError, ProblemsError
 from common.model import BaseModel
+from common.planning import plan_from_config
 from common.privacy.edgeworth import cross_check_lines
 from common.tracking import tracker_problems
 from common.users import Users
-from server.run import epsilon_curve_of, plan_from_config
+from server.run import epsilon_curve_of
 from simulations.console import curve_lines, plan_lines
 from simulations.planner import Setting, planner_lines, predict
 from simulations.problems import data_problems

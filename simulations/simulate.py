@@ -16,6 +16,7 @@ from common.build import Part, describe_evaluation, load_model, load_users, pin_
 from common.config import RunConfig
 from common.errors import ConfigError, DataError
 from common.model import BaseModel
+from common.planning import plan_from_config
 from common.privacy.statement import epsilon_text, guarantee_line, not_covered
 from common.users import Users
 from server.aggregation import metrics_of
@@ -28,7 +29,6 @@ from server.run import (
     epsilon_curve_of,
     load_run,
     optimizer_from_config,
-    plan_from_config,
     train,
 )
 from simulations.console import Progress, plan_lines, result_lines
