@@ -9,6 +9,7 @@ import torch
 from client.cohort import CohortEngine
 from client.fallback import UnitLoop
 from client.node import LocalData, Node
+from client.own_noise import OwnNoise
 from client.sharding import ShardedNode, part_of
 from client.work import Engine, LocalTraining
 from common import methods
@@ -29,6 +30,7 @@ def build_node(
     layout: AdapterLayout,
     users: Users,
     evaluation_users: Users,
+    own_noise: OwnNoise | None = None,
 ) -> Node:
     """A node with these users. Replaces the target modules of `base.model` in place.
 
@@ -38,6 +40,7 @@ def build_node(
       layout: of the trained numbers.
       users: training users of this node.
       evaluation_users: declared public or consenting.
+      own_noise: where the node adds the noise itself.
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
@@ -59,6 +62,7 @@ def build_node(
         layout=layout,
         data=data,
         training=LocalTraining(config.local.optimizer, config.local.learning_rate),
+        own_noise=own_noise,
     )
 
 
@@ -77,14 +81,18 @@ def units_of(config: RunConfig, users: Users) -> Units:
     )
 
 
-def build_sharded_node(config: RunConfig, part: Part) -> ShardedNode:
+def build_sharded_node(
+    config: RunConfig, part: Part, own_noise: OwnNoise | None = None
+) -> ShardedNode:
     """A node over `nodes.workers` processes, which share the machine's accelerators or cores.
 
     Args:
       config: of the run.
       part: which users belong to this node.
+      own_noise: where the node adds the noise itself.
     """
-    return ShardedNode(build_shard, config, part, workers=config.nodes.workers)
+    workers = config.nodes.workers
+    return ShardedNode(build_shard, config, part, workers=workers, own_noise=own_noise)
 
 
 def build_shard(config: RunConfig, part: Part, rank: int) -> Node:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from client.own_noise import OwnNoise, answer_round
 from client.work import Engine, LocalTraining, LocalWork, Sink
 from common.adapter import AdapterLayout
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
@@ -61,8 +62,10 @@ class Node:
         data: LocalData,
         training: LocalTraining,
         max_evaluation_users: int,
+        own_noise: OwnNoise | None = None,
     ):
         self.engine = engine
+        self._own_noise = own_noise
         self.dimension = layout.dimension
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
         self._units, self._keys = units, units.keys
@@ -78,7 +81,8 @@ class Node:
         """One round: the draw, local training, a clip per unit, an exact sum.
 
         **Guarantee:** each drawn unit moves the sum by an integer vector of L2 norm <= K, and a
-        unit whose data or training fails contributes zero; nobody else's contribution changes.
+        unit whose data or training fails contributes zero; nobody else's contribution changes. A
+        node with noise of its own lets no sum out without it.
 
         Args:
           request: of the round.
@@ -86,7 +90,12 @@ class Node:
 
         Raises:
           ValueError: the request is for another adapter layout.
+          RefusedError: it is not one for this node; see `answer_round`.
         """
+        return answer_round(request, self._own_noise, lambda: self.update_sum(request, dropout))
+
+    def update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
+        """The exact sum over the drawn units; sensitive, so it stays on this machine."""
         self._check_layout(request.layout_sha256)
         total = UpdateSum.zeros(request.sum_dimension)
 
@@ -94,7 +103,7 @@ class Node:
             total.add(_clip(update, request))
 
         self.train_locally(request, sink=add, dropout=dropout)
-        return TrainReply(request.round, request.layout_sha256, total)
+        return total
 
     def train_locally(self, request: TrainRequest, *, sink: Sink, dropout: float = 0.0) -> None:
         """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, multiprocessing
 
 from client.node import Node
+from client.own_noise import OwnNoise, answer_round
 from common.build import Part
 from common.config import RunConfig, from_flat, to_flat
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
@@ -52,7 +53,15 @@ class ShardedNode:
     same drawn users. When a worker is lost, the request fails and nothing is added.
     """
 
-    def __init__(self, build: NodeBuilder, config: RunConfig, part: Part, *, workers: int):
+    def __init__(
+        self,
+        build: NodeBuilder,
+        config: RunConfig,
+        part: Part,
+        *,
+        workers: int,
+        own_noise: OwnNoise | None = None,
+    ):
         """Starts `workers` - 1 processes, each with its own model and share of the users.
 
         Args:
@@ -60,7 +69,9 @@ class ShardedNode:
           config: of the run.
           part: of the users that belong to this node.
           workers: how many processes, at least 2.
+          own_noise: added to the sum of all processes, where the node does that itself.
         """
+        self._own_noise = own_noise
         context = multiprocessing.get_context("spawn")
         self._folder = tempfile.TemporaryDirectory(prefix="feddp-")
         meeting = str(Path(self._folder.name) / "meeting")
@@ -89,10 +100,12 @@ class ShardedNode:
         """
         if request.draw.cohort_size:
             raise ValueError("a cohort of fixed size is drawn in one place: nodes.workers = 1")
+        return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
+
+    def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
         header = {key: value for key, value in asdict(request).items() if key != "adapter"}
         self._send({**header, "dropout": dropout}, request.adapter)
-        total = _add_up(self._node.train(request, dropout=dropout), self._group)
-        return TrainReply(request.round, request.layout_sha256, UpdateSum(total))
+        return UpdateSum(_add_up(self._node.update_sum(request, dropout), self._group))
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Same contract as `Node.evaluate`, over the evaluation users of all processes."""
@@ -143,7 +156,7 @@ def _work(
         if "round" in header:
             dropout, draw = header.pop("dropout"), Draw(**header.pop("draw"))
             request = TrainRequest(adapter=adapter, draw=draw, **header)
-            _add_up(node.train(request, dropout=dropout), group)
+            _add_up(node.update_sum(request, dropout), group)
         else:
             _add_evaluations(node.evaluate(EvaluateRequest(adapter, **header)), group)
 
@@ -163,9 +176,9 @@ def _join(shard: Shard, deadline_seconds: float) -> dist.ProcessGroup:
     return group
 
 
-def _add_up(reply: TrainReply, group: dist.ProcessGroup) -> NDArray[np.int64]:
+def _add_up(share: UpdateSum, group: dist.ProcessGroup) -> NDArray[np.int64]:
     """The exact sum over all processes; int64, shape (P,). Sensitive."""
-    total: Tensor = torch.from_numpy(reply.total.total.copy())
+    total: Tensor = torch.from_numpy(share.total.copy())
     dist.all_reduce(total, group=group)
     return total.numpy()
 

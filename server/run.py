@@ -65,10 +65,20 @@ class Run:
         return ledger_path(self.path, self.config)
 
 
-def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
+def create_run(
+    config: RunConfig,
+    plan: PrivacyPlan,
+    *,
+    furnish: Callable[[Path, str], None] = lambda folder, name: None,
+) -> Run:
     """Makes the run folder with configuration, plan and ledger: whole, or not at all.
 
     A run of a named population makes no ledger: its population's must be there, and have room.
+
+    Args:
+      config: of the run.
+      plan: what it promises.
+      furnish: puts more into the folder of the run of that name, while it is being made.
 
     Raises:
       ConfigError: the folder exists.
@@ -95,6 +105,7 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
             create_or_check_ledger(making, config, plan, name, disk)
+            furnish(making, name)
             disk.fsync_folder(making)
             disk.rename(making, path)
             disk.fsync_folder(parent)

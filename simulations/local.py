@@ -1,11 +1,15 @@
 """The Nodes protocol in one process: no Ray, no sockets."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from client.node import Node
+from client.refusal import RefusedError
 from client.sharding import ShardedNode
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+
+log = logging.getLogger("feddp.node")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,14 @@ class LocalNodes:
     dropout: float = 0.0
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
-        """One update sum per node. Same contract as `Nodes.train`."""
-        return [node.train(request, dropout=self.dropout) for node in self.nodes]
+        """One update sum per node that does not refuse. Same contract as `Nodes.train`."""
+        replies = []
+        for node in self.nodes:
+            try:
+                replies.append(node.train(request, dropout=self.dropout))
+            except RefusedError as error:
+                log.warning("round %d: a node refuses: %s", request.round, error.code)
+        return replies
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Sums over each node's evaluation users. Same contract as `Nodes.evaluate`."""

@@ -5,11 +5,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from client.build import build_node, build_sharded_node
 from client.node import Node
+from client.own_noise import OwnNoise, open_own_noise
 from client.sharding import ShardedNode
 from common.adapter import AdapterLayout
 from common.build import Part, describe_evaluation, load_model, load_users, pin_threads
@@ -17,6 +18,9 @@ from common.config import RunConfig
 from common.errors import ConfigError, DataError
 from common.model import BaseModel
 from common.planning import plan_from_config
+from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row
+from common.privacy.plan import PrivacyPlan
 from common.privacy.statement import epsilon_text, guarantee_line, not_covered
 from common.users import Users
 from server.aggregation import metrics_of
@@ -37,6 +41,7 @@ from simulations.non_private import train_without_privacy
 from simulations.problems import data_problems
 
 INTERRUPTED = 130
+NODE_LEDGER_NAME = "node-ledger.sqlite"
 
 
 def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | None) -> int:
@@ -59,9 +64,10 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     if problems := data_problems(config, users, evaluation_users, base):
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
-    run = create_run(config, plan)
-    node = _build_node(config, base, layout, users, evaluation_users)
-    return _train(run, node, layout, is_comparing, non_private_path)
+    run = create_run(config, plan, furnish=_node_ledger_maker(plan))
+    with _own_noise(run) as own_noise:
+        node = _build_node(config, base, layout, users, evaluation_users, own_noise)
+        return _train(run, node, layout, is_comparing, non_private_path)
 
 
 def resume(path: Path, *, is_new_segment: bool = False) -> int:
@@ -74,24 +80,47 @@ def resume(path: Path, *, is_new_segment: bool = False) -> int:
     base, layout = load_model(run.config)
     check_run_model(run, base=base, layout=layout)
     users, evaluation_users = load_users(run.config)
-    node = _build_node(run.config, base, layout, users, evaluation_users)
-    print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
-    return _train(
-        run,
-        node,
-        layout,
-        is_comparing=False,
-        non_private_path=None,
-        is_new_segment=is_new_segment,
-    )
+    with _own_noise(run) as own_noise:
+        node = _build_node(run.config, base, layout, users, evaluation_users, own_noise)
+        print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
+        return _train(
+            run,
+            node,
+            layout,
+            is_comparing=False,
+            non_private_path=None,
+            is_new_segment=is_new_segment,
+        )
+
+
+def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
+    """What puts the node's own ledger into a new run folder, where the node adds the noise."""
+
+    def make(folder: Path, name: str) -> None:
+        if plan.is_noised_by_nodes:
+            Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
+
+    return make
+
+
+def _own_noise(run: Run) -> AbstractContextManager[OwnNoise | None]:
+    if not run.plan.is_noised_by_nodes:
+        return nullcontext()
+    ledger_path = run.path / NODE_LEDGER_NAME
+    return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))
 
 
 def _build_node(
-    config: RunConfig, base: BaseModel, layout: AdapterLayout, users: Users, evaluation_users: Users
+    config: RunConfig,
+    base: BaseModel,
+    layout: AdapterLayout,
+    users: Users,
+    evaluation_users: Users,
+    own_noise: OwnNoise | None,
 ) -> Node | ShardedNode:
     if config.nodes.workers > 1:
-        return build_sharded_node(config, Part())
-    return build_node(config, base, layout, users, evaluation_users)
+        return build_sharded_node(config, Part(), own_noise)
+    return build_node(config, base, layout, users, evaluation_users, own_noise)
 
 
 def _train(
