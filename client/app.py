@@ -82,7 +82,9 @@ def _node_of(context: Context) -> Answer:
     The users come from the node's own configuration where it names them (`data-path`), else from
     the run's; in a simulation, partition `partition-id` of `num-partitions` of them. A node that
     names a ledger of its own (`ledger`) adds the noise itself, whatever the run's configuration
-    says: its ledger takes no plan but the one that its owner made it for.
+    says: its ledger takes no plan but the one that its owner made it for. One with a folder for its
+    state (`state-dir`) remembers the server app's ledger there, and refuses an older one; it may
+    pin its key (`ledger-public-key`, hexadecimal).
     """
     own = context.node_config
     settings = dict(context.run_config)
@@ -92,20 +94,26 @@ def _node_of(context: Context) -> Answer:
         settings["privacy.trust"] = "node"
     part = (int(own.get("partition-id", 0)), int(own.get("num-partitions", 1)))
     build: Callable[..., Answer] = _build  # the cache's own type forgets it
-    ledger, key = str(own.get("ledger", "")), str(own.get("ledger-key", ""))
-    return build(tuple(sorted(settings.items())), part, ledger, key)
+    names = ("ledger", "ledger-key", "state-dir", "ledger-public-key")
+    files = tuple(str(own.get(name, "")) for name in names)
+    return build(tuple(sorted(settings.items())), part, files)
 
 
 @functools.lru_cache(maxsize=8)
 def _build(
-    settings: tuple[tuple[str, object], ...], part: tuple[int, int], ledger: str, ledger_key: str
+    settings: tuple[tuple[str, object], ...],
+    part: tuple[int, int],
+    files: tuple[str, str, str, str],
 ) -> Answer:
     from client.answer import answer
     from client.build import build_node
+    from client.heads import Heads
     from client.own_noise import own_noise_of
     from common.build import Part, load_model, load_users, pin_threads
     from common.config import from_flat
 
+    ledger, ledger_key, state, public_key = files
+    heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None
     config = from_flat(dict(settings))
     pin_threads(config)
     base, layout = load_model(config)
@@ -120,4 +128,4 @@ def _build(
         )
     )
     node = build_node(config, base, layout, *load_users(config, Part(*part)), own_noise)
-    return lambda kind, content: answer(node, kind, content, None)
+    return lambda kind, content: answer(node, kind, content, None, heads)

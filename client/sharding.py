@@ -5,6 +5,7 @@ result has the same bytes as one process would give. Requests travel as JSON and
 pipe, on which a worker waits without a time limit; a worker ends when its pipe does.
 """
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -103,7 +104,8 @@ class ShardedNode:
         return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
 
     def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
-        header = {key: value for key, value in asdict(request).items() if key != "adapter"}
+        header = asdict(dataclasses.replace(request, head=None))
+        header = {name: value for name, value in header.items() if name not in ("adapter", "head")}
         self._send({**header, "dropout": dropout}, request.adapter)
         return UpdateSum(_add_up(self._node.update_sum(request, dropout), self._group))
 

@@ -79,6 +79,8 @@ class SealedNodes:
         norm is at most K times the units of the node's registered users.
         """
         self.sealer.round = request.round
+        if request.head is not None:
+            self.sealer.follow(request.head)
         enrolled = self.sealer.enrolled()
         drawn: Collection[str] = enrolled
         if self.is_drawing:

@@ -96,6 +96,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
 
     from client.answer import answer
     from client.build import build_node
+    from client.heads import Heads
     from client.own_noise import own_noise_of
     from common.build import Part, load_model, load_users, pin_threads
 
@@ -113,7 +114,8 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
         )
     )
     node = build_node(config, base, layout, *load_users(config, part), own_noise)
-    return lambda kind, content: answer(node, kind, content, identity)
+    heads = Heads(_state_path(options).parent) if identity else None
+    return lambda kind, content: answer(node, kind, content, identity, heads)
 
 
 def _check_own_ledger(config: RunConfig, path: Path | None) -> None:
@@ -153,13 +155,17 @@ def _identity(options: argparse.Namespace) -> Any:
     from client.answer import Identity, Memory
     from common.keys import read_private_key, read_public_key
 
-    state_path = options.state or options.key.with_suffix(".state")
     return Identity(
         name=options.name,
         key=read_private_key(options.key),
         server_key=read_public_key(options.server_key),
-        memory=Memory(state_path),
+        memory=Memory(_state_path(options)),
     )
+
+
+def _state_path(options: argparse.Namespace) -> Path:
+    path: Path = options.state or options.key.with_suffix(".state")
+    return path
 
 
 def _part(text: str) -> tuple[int, int]:

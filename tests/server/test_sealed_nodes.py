@@ -19,6 +19,7 @@ from common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
+from common.privacy.anchor import HeadClaim
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from common.records import SEALED, opaque, pack, read_opaque
@@ -92,6 +93,20 @@ def test_honest_nodes_are_counted_once_each(tmp_path: Path) -> None:
     nodes = fleet(tmp_path, [honest] * 3)
     assert values(nodes.train(REQUEST)) == [7, 7, 7]
     assert not nodes.reasons
+
+
+def test_what_is_signed_names_the_head_that_the_request_claims(tmp_path: Path) -> None:
+    seen: list[tuple[int, str]] = []
+
+    def watch(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        seen.append((ask.epoch, ask.head))
+        return honest(ask, key)
+
+    nodes = fleet(tmp_path, [watch])
+    claim = HeadClaim("pop", 4, 9, b"h" * 32, b"s" * 64, (b"d" * 32,))
+    assert values(nodes.train(dataclasses.replace(REQUEST, head=claim))) == [7]
+    nodes.evaluate(EvaluateRequest(REQUEST.adapter, "a" * 64))
+    assert seen == [(4, (b"h" * 32).hex())] * 2
 
 
 def test_evaluations_travel_under_the_seal(tmp_path: Path) -> None:
