@@ -169,15 +169,15 @@ def _encode_head(head: HeadClaim | None) -> dict[str, ConfigRecord | ArrayRecord
         "signature": head.signature.hex(),
     }
     proof = Array("uint8", (len(head.proof), NUM_DIGEST_BYTES), DIGESTS, b"".join(head.proof))
-    return {LEDGER: ConfigRecord(said), PROOF: ArrayRecord({"digests": proof})}
+    return {LEDGER: ConfigRecord(said), PROOF: ArrayRecord({"vector": proof})}
 
 
 def _decode_head(content: RecordDict) -> HeadClaim:
     """The claim in a request; its sizes are proven first, its truth is the memory's matter."""
     said, record = content.config_records.get(LEDGER), content.array_records.get(PROOF)
-    if said is None or record is None or list(record) != ["digests"] or len(said) != 5:
+    if said is None or record is None or list(record) != ["vector"] or len(said) != 5:
         raise MessageError("not a claim of a ledger's head and its proof")
-    proof, size = record["digests"], NUM_DIGEST_BYTES
+    proof, size = record["vector"], NUM_DIGEST_BYTES
     epoch, seq = _get(said, "epoch", int), _get(said, "seq", int)
     num_rows = len(proof.data) // size
     if proof.stype != DIGESTS or tuple(proof.shape) != (num_rows, size):

@@ -102,7 +102,7 @@ def test_a_proof_outside_the_contract_is_refused(proof: Array | None) -> None:
     content = headed()
     del content[PROOF]
     if proof is not None:
-        content[PROOF] = ArrayRecord({"digests": proof})
+        content[PROOF] = ArrayRecord({"vector": proof})
     with pytest.raises(MessageError):
         decode_train_request(content, dimension=P)
 
