@@ -140,6 +140,7 @@ def contradictions(config: RunConfig) -> list[str]:
         )
     if bool(config.nodes.registry) != bool(config.nodes.server_key):
         problems.append("nodes.registry and nodes.server-key: give both or neither.")
+    problems += _drawing_problems(config)
     if config.privacy.num_users is not None:
         num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
         draws_users = config.sampling.unit == "user"
@@ -154,6 +155,20 @@ def contradictions(config: RunConfig) -> list[str]:
             "only. `feddp ledger create` makes the ledger of a population."
         )
     return problems
+
+
+def _drawing_problems(config: RunConfig) -> list[str]:
+    sampling, users_per_node = config.sampling, config.nodes.users_per_node
+    if sampling.by == "node":
+        if sampling.ask == "drawn":
+            return []
+        return ['sampling.ask = "all": is for sampling.by = "server" alone.']
+    if users_per_node != 1:
+        return [
+            f'sampling.by = "server": needs nodes.users-per-node = 1, and not '
+            f"{users_per_node or AUTO}: the server draws nodes, and a user is a node then."
+        ]
+    return []
 
 
 def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> RunConfig:

@@ -46,6 +46,8 @@ def plan_from_config(
         separation=config.sampling.separation,
         quantile=_quantile(config) if privacy.clipping == "quantile" else None,
         is_noised_by_nodes=privacy.trust == "node",
+        drawn_by=config.sampling.by,
+        asks_everyone=config.sampling.ask == "all",
         spare_attempts=privacy.spare_attempts,
         dimension=layout.dimension,
         trust=trust,

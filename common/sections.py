@@ -209,6 +209,19 @@ class SamplingSection:
     expected_cohort_size: float | None = setting(
         None, "q N, units drawn per round on average; auto: N/10, 20 to 1000", float, above=0
     )
+    by: str = setting(
+        "node",
+        "who draws: each node its own users, or the server among nodes of one user each",
+        str,
+        choices=("node", "server"),
+    )
+    ask: str = setting(
+        "drawn",
+        "where the server draws: only the drawn nodes are asked, which the traffic shows; or all, "
+        "and the answers of the others are dropped unopened",
+        str,
+        choices=("drawn", "all"),
+    )
     separation: int | None = setting(
         None,
         "correlated noise: a user takes part in every so many rounds only; auto: N / cohort",

@@ -80,6 +80,9 @@ def test_all_problems_are_reported_at_once() -> None:
             "give one of them",
         ),
         ({"model.task": "classification", "data.label-column": "l"}, "data.labels"),
+        ({"sampling.by": "server"}, "nodes.users-per-node = 1, and not auto"),
+        ({"sampling.by": "server", "nodes.users-per-node": 2}, "and not 2"),
+        ({"sampling.ask": "all"}, 'sampling.by = "server" alone'),
         ({"privacy.num-users": 10, "sampling.expected-cohort-size": 11.0}, "must be at most"),
     ],
 )
