@@ -231,4 +231,5 @@ def _plan(config: RunConfig) -> PrivacyPlan:
 
 
 def _leakage(config: RunConfig, adapter_path: Path) -> dict[str, Any]:
-    return asdict(measure_adapter(config, adapter_path, CELL_EXTENT)["private"])
+    found = measure_adapter(config, adapter_path, CELL_EXTENT, has_control=False)
+    return asdict(found["private"])
