@@ -10,6 +10,7 @@ from client.cohort import CohortEngine
 from client.fallback import UnitLoop
 from client.node import LocalData, Node
 from client.own_noise import OwnNoise
+from client.ranking import RankedUsers, perplexity_of
 from client.sharding import ShardedNode, part_of
 from client.work import Engine, LocalTraining
 from common import methods
@@ -52,7 +53,22 @@ def build_node(
         batch_size=config.local.batch_size,
         epochs=config.local.epochs,
         steps=config.local.steps,
+        chunk_tokens=chunk_tokens_of(config),
     )
+    if config.data.selection.startswith("perplexity"):
+        users = RankedUsers(
+            users,
+            max_examples=config.data.max_examples_per_user,
+            is_high_kept=config.data.selection == "perplexity-high",
+            perplexity=perplexity_of(
+                engine,
+                layout.initial(),
+                base.tokenizer,
+                task=data.task,
+                max_tokens=data.max_tokens,
+                labels=data.labels,
+            ),
+        )
     return Node(
         units=units_of(config, users),
         evaluation_users=evaluation_users,
@@ -64,6 +80,13 @@ def build_node(
         training=LocalTraining(config.local.optimizer, config.local.learning_rate),
         own_noise=own_noise,
     )
+
+
+def chunk_tokens_of(config: RunConfig) -> int | None:
+    """Tokens of a block where users' texts are joined; None where examples stay apart."""
+    if config.data.selection != "random-chunk":
+        return None
+    return config.data.chunk_tokens or config.model.max_tokens
 
 
 def units_of(config: RunConfig, users: Users) -> Units:

@@ -14,7 +14,7 @@ from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainReq
 from common.privacy.clipping import clip_to_grid, clip_with_bit
 from common.privacy.sampling import fresh_coins, seeded_coins, training_rng
 from common.privacy.summation import UpdateSum
-from common.tokens import TokenRow, tokenize_example
+from common.tokens import TokenRow, chunk_rows, tokenize_example
 from common.users import Example, Units, Users, bound_contributions
 
 CACHED_USERS = 20_000
@@ -33,6 +33,7 @@ class LocalData:
       batch_size: rows of one local step.
       epochs: passes over the kept rows.
       steps: most local steps; None is no limit.
+      chunk_tokens: a round takes blocks of so many tokens of a user's joined texts; None: examples.
     """
 
     task: str
@@ -43,6 +44,7 @@ class LocalData:
     batch_size: int
     epochs: int
     steps: int | None
+    chunk_tokens: int | None = None
 
 
 class Node:
@@ -159,21 +161,27 @@ class Node:
             return self._rows[unit]
         if self._units.num_examples(unit) > self._data.max_rows:
             return []
-        self._rows[unit] = self._tokenize(self._units.examples(unit))
+        self._rows[unit] = self._training_rows(self._units.examples(unit))
         if len(self._rows) > CACHED_USERS:
             self._rows.popitem(last=False)
         return self._rows[unit]
 
     def _chosen_rows(self, unit: int, rng: np.random.Generator) -> list[TokenRow]:
         """The rows of a unit with more examples than a round takes: a choice of the unit's own."""
-        return self._tokenize(
-            bound_contributions(
-                self._units.examples(unit),
+        examples = self._units.examples(unit)
+        if self._data.chunk_tokens is None:  # of blocks, `_minibatches` takes some
+            examples = bound_contributions(
+                examples,
                 max_examples=self._data.max_rows,
                 selection=self._data.selection,
                 rng=rng,
             )
-        )
+        return self._training_rows(examples)
+
+    def _training_rows(self, examples: list[Example]) -> list[TokenRow]:
+        if self._data.chunk_tokens is None:
+            return self._tokenize(examples)
+        return chunk_rows(examples, self._tokenizer, chunk_tokens=self._data.chunk_tokens)
 
     def _tokenize(self, examples: list[Example]) -> list[TokenRow]:
         data = self._data

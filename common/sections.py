@@ -76,9 +76,20 @@ class DataSection:
     max_examples_per_user: int = setting(2, "rows of one user in one round", int, at_least=1)
     selection: str = setting(
         "random",
-        "which rows are kept of a user who has more",
+        "which rows are kept of a user who has more; random-chunk: blocks of her joined texts, "
+        "others each round; perplexity-high, -low: the least, most likely under the base model",
         str,
-        choices=("random", "longest", "shortest"),
+        choices=(
+            "random",
+            "longest",
+            "shortest",
+            "random-chunk",
+            "perplexity-high",
+            "perplexity-low",
+        ),
+    )
+    chunk_tokens: int | None = setting(
+        None, "tokens of a block, random-chunk; auto: model.max-tokens", int, at_least=4
     )
     evaluation_users: int = setting(
         10,

@@ -16,6 +16,8 @@ from simulations.problems import data_problems
 
 def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
     """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
+    if is_grouping:
+        _check_grouping(config)
     base, layout = load_model(config)
     trust = config.privacy.trust
     plan = plan_from_config(config, trust=trust, base=base, layout=layout)
@@ -35,6 +37,23 @@ def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
         )
         print("\n".join(["", *planner_lines(setting, predict(setting))]))
     return 0
+
+
+def _check_grouping(config: RunConfig) -> None:
+    """Group sizes are compared for a promise to users and for coins of each round."""
+    privacy, problems = config.privacy, []
+    if privacy.unit != "user":
+        problems.append(
+            f'--group-size: privacy.unit = "{privacy.unit}" promises nothing to users, whose group '
+            'size it is. Set privacy.unit = "user".'
+        )
+    if privacy.mechanism != "poisson":
+        problems.append(
+            f'--group-size: predicts a coin per unit; privacy.mechanism = "{privacy.mechanism}" '
+            'has none. Set privacy.mechanism = "poisson".'
+        )
+    if problems:
+        raise ConfigError(problems)
 
 
 def check(config: RunConfig, *, is_counting: bool) -> int:

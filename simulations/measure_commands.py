@@ -132,6 +132,7 @@ def _compare(options: argparse.Namespace) -> int:
         num_processes=options.processes or default_processes(),
         is_quick=options.quick,
         is_private_data=options.on_private_data,
+        command=options.line,
     )
 
 

@@ -42,9 +42,12 @@ from simulations.problems import data_problems
 
 INTERRUPTED = 130
 NODE_LEDGER_NAME = "node-ledger.sqlite"
+COMMAND_NAME = "command.txt"
 
 
-def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | None) -> int:
+def simulate(
+    config: RunConfig, *, is_comparing: bool, non_private_path: Path | None, command: str = ""
+) -> int:
     """Plans, trains and exports a new run; prints the plan, the progress and the table.
 
     Args:
@@ -52,6 +55,7 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
       is_comparing: also train the same rounds without clip and noise, for the table.
       non_private_path: where that result goes; required unless the users are generated, because a
         result without privacy, once published, voids the promise of the private one.
+      command: the line that asked for this; it is kept in the run folder, as public as the config.
 
     Returns:
       The exit code: 0 when all rounds are released, 130 when a person stopped the run.
@@ -65,17 +69,19 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
     run = create_run(config, plan, furnish=_node_ledger_maker(plan))
+    keep_command(run.path, command)
     with _own_noise(run) as own_noise:
         node = _build_node(config, base, layout, users, evaluation_users, own_noise)
         return _train(run, node, layout, is_comparing, non_private_path)
 
 
-def resume(path: Path, *, is_new_segment: bool = False) -> int:
+def resume(path: Path, *, is_new_segment: bool = False, command: str = "") -> int:
     """Continues a run folder where its ledger says it stopped; a finished run is exported again.
 
     `is_new_segment`: the master key of its correlated noise is lost; go on without it.
     """
     run = load_run(path)
+    keep_command(path, command)
     pin_threads(run.config)
     base, layout = load_model(run.config)
     check_run_model(run, base=base, layout=layout)
@@ -108,6 +114,13 @@ def _own_noise(run: Run) -> AbstractContextManager[OwnNoise | None]:
         return nullcontext()
     ledger_path = run.path / NODE_LEDGER_NAME
     return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))
+
+
+def keep_command(path: Path, command: str) -> None:
+    """Adds a command line to those that made a run; "" is none."""
+    if command:
+        with (path / COMMAND_NAME).open("a", encoding="utf-8") as file:
+            file.write(command + "\n")
 
 
 def _build_node(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import signal
 import subprocess
 import sys
@@ -222,6 +223,8 @@ def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
         rest = process.stdout.read()
     assert process.returncode == 130
     assert "--resume" in rest
+    line = shlex.join(["feddp", *command[3:]])
+    assert (tmp_path / "stopped" / "command.txt").read_text() == f"{line}\n"
     history = Ledger.read(tmp_path / "stopped" / "ledger.sqlite")
     assert history.open_charge is None
     assert len(history.charges) == len(history.releases) < 3
