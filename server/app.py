@@ -43,6 +43,13 @@ def main(grid: Grid, context: Context) -> None:
             server_key=given.server_key,
         )
         config = dataclasses.replace(resumed.config, nodes=kept)
+    if config.privacy.mechanism == "fixed-size" and config.nodes.minimum > 1:
+        raise ConfigError(
+            [
+                'privacy.mechanism = "fixed-size": is drawn by one node that has all users. Set '
+                'nodes.minimum = 1, or privacy.mechanism = "poisson".'
+            ]
+        )
     base, layout = load_model(config)
     if resumed:
         check_run_model(resumed, base=base, layout=layout)

@@ -1,7 +1,9 @@
 """Renyi divergences: what the adaptive filter adds up; elsewhere a looser cross-check."""
 
+import contextlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from dp_accounting.rdp import RdpAccountant
@@ -55,9 +57,22 @@ def renyi_divergence(
         # The sum moves by up to 2 C; this accountant wants noise over that.
         event = GaussianEvent(event.noise_multiplier / 2)
     accountant = RdpAccountant(orders, RELATIONS[relation])
-    accountant.compose(event.to_dp_event())
+    with _quiet():
+        accountant.compose(event.to_dp_event())
     divergence: NDArray[np.float64] = accountant.rdp
     return divergence
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a warning per order that does not converge under little noise: it is left out."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def epsilon_rdp(charges: Charges, delta: float, relation: str) -> float:
