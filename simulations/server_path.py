@@ -17,28 +17,32 @@ from server.optimizer import ServerOptimizer
 from simulations.race import Spread, race
 from simulations.scoreboard import Scoreboard
 
-NUMBERS = 1 << 20
+NUMBERS = 1 << 22
 ADAPTER_BYTES = 4  # of one number
 
 
 def measure_server(board: Scoreboard, repeats: int) -> None:
     """Time and memory of the way from a reply to the next adapter."""
-    seconds, copies = server_path(repeats)
-    each = Spread.of([1e6 * s / NUMBERS for s in seconds])
-    board.figure(
-        "server: sum, charge, exact noise, step: microseconds per parameter and core",
-        [each.least, each.median, each.most],
-    )
-    board.figure("server: memory beyond sum, adapter and moments, in adapters", copies)
+    for kind in ("fedavg", "fedadam"):
+        seconds, copies = server_path(repeats, kind)
+        each = Spread.of([1e6 * s / NUMBERS for s in seconds])
+        board.figure(
+            f"server, {kind}: sum, charge, exact noise, step: microseconds per parameter and core",
+            {"median": each.median, "least": each.least, "most": each.most},
+        )
+        board.figure(f"server, {kind}: memory beyond the sum and the last state, adapters", copies)
 
 
-def server_path(repeats: int, numbers: int = NUMBERS) -> tuple[list[float], float]:
+def server_path(
+    repeats: int, kind: str = "fedadam", numbers: int = NUMBERS
+) -> tuple[list[float], float]:
     """CPU seconds of each release, and the peak of what one allocates, in float32 adapters.
 
     The ledger is a real one in a temporary folder; checkpoint and publication are not included.
 
     Args:
       repeats: releases that count.
+      kind: of the server optimizer.
       numbers: P.
     """
     plan = _plan(numbers, num_rounds=repeats + 2)
@@ -47,7 +51,7 @@ def server_path(repeats: int, numbers: int = NUMBERS) -> tuple[list[float], floa
         Ledger.create(path, plan_row(plan))
         with Ledger.open(path) as ledger:
             ledger.open_run(start_of("bench", plan))
-            release = _release(plan, ledger, numbers)
+            release = _release(plan, ledger, kind, numbers)
             seconds = race({"server": release}, repeats=repeats)["server"]
             tracemalloc.start()
             release()
@@ -56,8 +60,8 @@ def server_path(repeats: int, numbers: int = NUMBERS) -> tuple[list[float], floa
     return seconds, peak / (ADAPTER_BYTES * numbers)
 
 
-def _release(plan: PrivacyPlan, ledger: Ledger, numbers: int) -> Callable[[], None]:
-    optimizer = ServerOptimizer("fedadam", 0.1, 0.9, 0.99, 1e-5)
+def _release(plan: PrivacyPlan, ledger: Ledger, kind: str, numbers: int) -> Callable[[], None]:
+    optimizer = ServerOptimizer(kind, 0.1, 0.9, 0.99, 1e-5)
     adapter, moments = np.zeros(numbers, dtype=np.float32), optimizer.initial_moments(numbers)
     total, reply = UpdateSum.zeros(numbers), UpdateSum.zeros(numbers)
     mechanism = plan.mechanism
