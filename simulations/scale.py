@@ -27,7 +27,7 @@ from simulations.race import paired, peak_megabytes, race, run_apart
 from simulations.scoreboard import Measure, Scoreboard
 
 FEW, MANY = 1_000, 1_000_000
-COHORT, LARGE_COHORT = 64, 10_000
+COHORT, TENTH, LARGE_COHORT = 64, 1_000, 10_000
 NODES = 100_000
 VOCABULARY, HIDDEN, POSITIONS = 150_000, 128, 512
 
@@ -49,22 +49,13 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
                 f"index of {path.stem} users",
                 run_apart("simulations.scale:index_of", path=str(path), cache=folder),
             )
-        small = apart(few, cohort_size=COHORT)
-        large = apart(many, cohort_size=COHORT)
-        board.figure(f"a round of {COHORT} of {FEW} users", small)
-        board.figure(f"a round of {COHORT} of {MANY} users", large)
-        board.figure(
-            f"peak memory at {MANY} users / at {FEW}",
-            large["peak_megabytes"] / small["peak_megabytes"],
-        )
-        tenth = apart(many, cohort_size=LARGE_COHORT // 10)
-        whole = apart(many, cohort_size=LARGE_COHORT)
-        board.figure(f"a round of {LARGE_COHORT // 10} of {MANY} users", tenth)
-        board.figure(f"a round of {LARGE_COHORT} of {MANY} users", whole)
-        board.figure(
-            f"peak memory with a cohort of {LARGE_COHORT} / of {LARGE_COHORT // 10}",
-            whole["peak_megabytes"] / tenth["peak_megabytes"],
-        )
+        peaks = []
+        for path, cohort in ((few, COHORT), (many, COHORT), (many, TENTH), (many, LARGE_COHORT)):
+            found = apart(path, cohort_size=cohort)
+            board.figure(f"a round of {cohort} of {path.stem} users", found)
+            peaks.append(found["peak_megabytes"])
+        board.figure(f"peak memory at {MANY} users / at {FEW}", peaks[1] / peaks[0])
+        board.figure(f"peak memory, cohort {LARGE_COHORT} / {TENTH}", peaks[3] / peaks[2])
         lost = apart(many, num_users=NODES, cohort_size=NODES // 50, dropout=1.0)
         board.figure(
             f"{NODES} one-user nodes, all of the drawn drop out: microseconds per node and round",
