@@ -10,9 +10,9 @@ import numpy as np
 from common.privacy.ledger import Ledger
 from common.privacy.mechanism import GaussianMechanism
 from common.privacy.noise import BitStream, seeded_key
+from common.privacy.opening import plan_row, start_of
 from common.privacy.plan import PrivacyPlan, make_plan
 from common.privacy.summation import UpdateSum
-from server.opening import plan_row, start_of
 from server.optimizer import ServerOptimizer
 from simulations.race import Spread, race
 from simulations.scoreboard import Scoreboard
