@@ -105,13 +105,15 @@ def _plot(measures: Sequence[Measure], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 0.35 * len(measures) + 1.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 0.4 * len(measures) + 1.4), layout="constrained")
     names = [f"{m.case}: {m.what} / {m.beside}" for m in measures]
     medians = [m.ratio.median for m in measures]
     below = [m.ratio.median - m.ratio.least for m in measures]
     above = [m.ratio.most - m.ratio.median for m in measures]
-    bars = axes.barh(names, medians, xerr=[below, above], color="tab:blue", alpha=0.7)
-    axes.bar_label(bars, labels=[f" {median:.2f}" for median in medians], label_type="center")
+    axes.errorbar(medians, names, xerr=[below, above], fmt="o", color="tab:blue", capsize=3)
+    for name, median in zip(names, medians, strict=True):
+        axes.annotate(f"{median:.2f}", (median, name), (0, 5), textcoords="offset points")
+    axes.grid(axis="x", alpha=0.3)
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}x")
