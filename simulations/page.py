@@ -21,6 +21,8 @@ p { margin: .5rem 0; } .lead, figcaption, .note { color: var(--soft); }
 figure { margin: 1.2rem 0; } figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .88rem; margin-top: .3rem; }
 .scroll { overflow-x: auto; }
+.wide { --room: min(100vw - 3rem, 78rem); width: var(--room);
+  margin-left: calc(50% - var(--room) / 2); }
 table { border-collapse: collapse; width: 100%; font-size: .88rem;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
@@ -29,9 +31,11 @@ th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
 th:first-child, td:first-child { text-align: left; }
 pre { background: var(--panel); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto;
   font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+.wide table { font-size: .8rem; } .wide th, .wide td { padding: .35rem .4rem; }
 summary { cursor: pointer; color: var(--soft); }
 @media print { :root { --paper: #fff; --ink: #000; --soft: #444; --line: #bbb; --panel: #f4f4f4; }
-  main { max-width: none; padding: 0; } figure, table, .promise { break-inside: avoid; }
+  main { max-width: none; padding: 0; } .wide { width: auto; margin: 0; }
+  figure, table, .promise { break-inside: avoid; }
   pre { white-space: pre-wrap; } body { font-size: 11pt; } }
 """
 
@@ -70,13 +74,14 @@ def picture(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Numbers to the right, the first column to the left."""
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> str:
+    """Numbers to the right, the first column to the left; a wide one goes beyond the text."""
     titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows
     )
-    return f'<div class="scroll"><table><tr>{titles}</tr>\n{body}</table></div>'
+    kind = "scroll wide" if is_wide else "scroll"
+    return f'<div class="{kind}"><table><tr>{titles}</tr>\n{body}</table></div>'
 
 
 def folded(title: str, text: str) -> str:

@@ -158,9 +158,10 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> A
                 )
             num_drawn += 1
         axis.set_xscale("log")
+        _tick(axis.xaxis, sorted({row.epsilon for row in rows if row.epsilon}))
         axis.set_xlabel("epsilon of a user (upper bound, log scale)")
         axis.set_ylabel(label)
-        axis.legend(fontsize=9, ncols=2)
+        axis.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
     if num_drawn:
         return figure
     plt.close(figure)
@@ -183,13 +184,29 @@ def draw_noise(rows: Sequence[Row]) -> Any | None:
                 )
                 if line:
                     axis.plot(*zip(*line, strict=True), marker="o", color=_COLOURS[method])
-                    axis.annotate(f" {method}, epsilon {epsilon:g}", line[-1], fontsize=8)
+                    axis.annotate(
+                        f"{method}, epsilon {epsilon:g}",
+                        line[-1],
+                        xytext=(7, 0),
+                        textcoords="offset points",
+                        va="center",
+                        fontsize=8,
+                    )
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        _tick(axis.xaxis, sorted({row.group_size for row in found}))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
         axis.set_xlabel("group size G")
         axis.set_ylabel("noise norm / clipping norm")
         axis.margins(x=0.25)
     return figure
+
+
+def _tick(axis: Any, values: Sequence[float]) -> None:
+    """Ticks at these values alone, as plain numbers."""
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)
 
 
 def save(figure: Any, folder: Path, name: str) -> str:

@@ -223,7 +223,8 @@ def _comparison_page(folder: Path) -> str:
 def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table without the columns that nothing was measured for."""
     kept = [i for i in range(len(head)) if any(row[i] not in ("-", "–", "") for row in rows)]
-    return table([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    cells = [["–" if row[i] == "-" else row[i] for i in kept] for row in rows]
+    return table([head[i] for i in kept], cells, is_wide=True)
 
 
 def _cells(row: Row) -> list[str]:
@@ -243,7 +244,7 @@ def _cells(row: Row) -> list[str]:
     metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
     leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
     example = example_epsilon(row).replace("<=", "≤")
-    size = [f"{row.tokens:.3g}" if row.tokens else "–", f"{row.seconds:.0f}"]
+    size = [f"{row.tokens / 1e6:.2f} M" if row.tokens else "–", f"{row.seconds:.0f}"]
     numbers = [user, example, black_box, noise]
     return [row.label, str(row.group_size), *numbers, *metrics, *leaks, *size]
 
