@@ -9,6 +9,7 @@ import torch
 from client.cohort import CohortEngine
 from client.fallback import UnitLoop
 from client.node import LocalData, Node
+from client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
 from client.sharding import ShardedNode, part_of
 from client.work import Engine, LocalTraining
 from common import methods
@@ -106,11 +107,20 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
 
 
 def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Engine:
-    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds."""
+    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds.
+
+    Raises:
+      ModelError: its gradients on public random tokens are not what they should be.
+    """
     device = choose_device(config.nodes.device)
+    rows, adapters = probe_rows(base), probe_adapters(layout)
     if layout.kind in methods.KINDS:
-        return UnitLoop(base, layout, device=device)
-    return CohortEngine(
+        loop = UnitLoop(base, layout, device=device)
+        check_gradients(base, loop.gradients, adapters[:1], rows[:1])
+        return loop
+    base.model.to(device)
+    expected = plain_gradients(base, layout, adapters, rows)
+    engine = CohortEngine(
         base,
         layout,
         device=device,
@@ -118,6 +128,8 @@ def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> E
         pass_tokens=config.nodes.pass_tokens,
         num_threads=config.nodes.threads or os.cpu_count() or 1,
     )
+    check_gradients(base, engine.gradients, adapters, rows, expected)
+    return engine
 
 
 def choose_device(name: str) -> str:
