@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from flwr.app import ConfigRecord, RecordDict
 
 from client.node import Node
+from client.sharding import ShardedNode
 from common.messages import (
     decode_evaluate_request,
     decode_train_request,
@@ -84,7 +85,9 @@ class Memory:
         disk.fsync_folder(self._path.parent)
 
 
-def answer(node: Node, kind: str, content: RecordDict, identity: Identity | None) -> RecordDict:
+def answer(
+    node: Node | ShardedNode, kind: str, content: RecordDict, identity: Identity | None
+) -> RecordDict:
     """The answer to "train", "evaluate" or "hello".
 
     With an identity only signed requests are answered, and only with sealed replies; "hello" tells
@@ -108,7 +111,7 @@ def answer(node: Node, kind: str, content: RecordDict, identity: Identity | None
     return opaque(seal_reply(ask, pack(reply), node_key=identity.key))
 
 
-def _plain(node: Node, kind: str, content: RecordDict) -> RecordDict:
+def _plain(node: Node | ShardedNode, kind: str, content: RecordDict) -> RecordDict:
     answers: dict[str, Callable[[], RecordDict]] = {
         "train": lambda: encode_train_reply(
             node.train(decode_train_request(content, dimension=node.dimension))

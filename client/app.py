@@ -86,12 +86,11 @@ def _node_of(context: Context) -> Answer:
 @functools.lru_cache(maxsize=8)
 def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> Answer:
     from client.answer import answer
-    from client.build import build_node
-    from common.build import Part, load_model, load_users, pin_threads
+    from client.build import build_part
+    from common.build import Part, pin_threads
     from common.config import from_flat
 
     config = from_flat(dict(settings))
     pin_threads(config)
-    base, layout = load_model(config)
-    node = build_node(config, base, layout, *load_users(config, Part(*part)))
+    node = build_part(config, Part(*part))
     return lambda kind, content: answer(node, kind, content, None)

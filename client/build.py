@@ -78,14 +78,19 @@ def units_of(config: RunConfig, users: Users) -> Units:
     )
 
 
-def build_sharded_node(config: RunConfig, part: Part) -> ShardedNode:
-    """A node over `nodes.workers` processes, which share the machine's accelerators or cores.
+def build_part(config: RunConfig, part: Part) -> Node | ShardedNode:
+    """The node of a part of the users, over `nodes.workers` processes where there are several.
+
+    These share the machine's accelerators or cores.
 
     Args:
       config: of the run.
       part: which users belong to this node.
     """
-    return ShardedNode(build_shard, config, part, workers=config.nodes.workers)
+    if config.nodes.workers > 1:
+        return ShardedNode(build_shard, config, part, workers=config.nodes.workers)
+    base, layout = load_model(config)
+    return build_node(config, base, layout, *load_users(config, part))
 
 
 def build_shard(config: RunConfig, part: Part, rank: int) -> Node:

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 from common.adapter import AdapterLayout, check_export, save_adapter
 from common.build import load_model
 from common.config import RunConfig
+from common.methods import PLAIN_KINDS, file_name
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
 from common.privacy.population import shared_promise
@@ -94,10 +95,11 @@ def write_card(
             for name, values in rows
         ),
     ]
+    is_plain = config.adapter.kind in PLAIN_KINDS
     card = f"""---
-library_name: peft
+library_name: {"transformers" if is_plain else "peft"}
 base_model: {config.model.base}
-tags: [lora, federated-learning, differential-privacy, feddp]
+tags: [{config.adapter.kind}, federated-learning, differential-privacy, feddp]
 ---
 
 # A privately trained adapter
@@ -151,6 +153,12 @@ def _how_to_load(config: RunConfig) -> str:
         load = (
             "from transformers import AutoModelForCausalLM\n"
             f'base = AutoModelForCausalLM.from_pretrained("{config.model.base}")\n'
+        )
+    if config.adapter.kind in PLAIN_KINDS:
+        return (
+            f"from safetensors.torch import load_file\n{load}"
+            f'trained = load_file("adapter/{file_name(config.adapter.kind)}")\n'
+            "model = base\nmodel.load_state_dict(trained, strict=False)"
         )
     return f'from peft import PeftModel\n{load}model = PeftModel.from_pretrained(base, "adapter")'
 

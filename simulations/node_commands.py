@@ -89,12 +89,11 @@ def _answerer(options: argparse.Namespace) -> Callable[[str, Any], Any]:
     identity = _identity(options)
 
     from client.answer import answer
-    from client.build import build_node
-    from common.build import Part, load_model, load_users, pin_threads
+    from client.build import build_part
+    from common.build import Part, pin_threads
 
     pin_threads(config)
-    base, layout = load_model(config)
-    node = build_node(config, base, layout, *load_users(config, Part(index, num_parts)))
+    node = build_part(config, Part(index, num_parts))
     return lambda kind, content: answer(node, kind, content, identity)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from client.build import build_node, build_sharded_node
+from client.build import build_node, build_part
 from client.node import Node
 from client.sharding import ShardedNode
 from common.adapter import AdapterLayout
@@ -90,7 +90,7 @@ def _build_node(
     config: RunConfig, base: BaseModel, layout: AdapterLayout, users: Users, evaluation_users: Users
 ) -> Node | ShardedNode:
     if config.nodes.workers > 1:
-        return build_sharded_node(config, Part())
+        return build_part(config, Part())
     return build_node(config, base, layout, users, evaluation_users)
 
 
