@@ -1,10 +1,12 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
+import logging
 import os
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from client.cohort import CohortEngine
 from client.fallback import UnitLoop
@@ -16,12 +18,15 @@ from common import methods
 from common.adapter import AdapterLayout
 from common.build import Part, load_model, load_users
 from common.config import RunConfig
+from common.errors import ModelError
 from common.model import BaseModel
+from common.tokens import TokenRow
 from common.units import ExampleUnits
 from common.users import Units, Users
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512
+log = logging.getLogger("feddp.node")
 
 
 def build_node(
@@ -132,9 +137,36 @@ def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> E
         slots=max(MIN_SLOTS, min(MAX_SLOTS, STACK_NUMBERS // layout.dimension)),
         pass_tokens=config.nodes.pass_tokens,
         num_threads=config.nodes.threads or os.cpu_count() or 1,
+        is_recomputing=config.nodes.checkpointing,
     )
     check_gradients(base, engine.gradients, adapters, rows, expected)
+    if config.nodes.cache_bytes:
+        _cache_prefix(engine, base, adapters, rows, config.nodes.cache_bytes)
     return engine
+
+
+def _cache_prefix(
+    engine: CohortEngine,
+    base: BaseModel,
+    adapters: NDArray[np.float32],
+    rows: list[TokenRow],
+    max_bytes: int,
+) -> None:
+    """Turns the cache on where gradients from it are right.
+
+    Rows that it has seen come back in another order and with the other adapter, as they do in later
+    rounds.
+    """
+    orders = (rows, rows[::-1])
+    expected = [engine.gradients(adapters, order) for order in orders]
+    if engine.cache_prefix(max_bytes):
+        try:
+            for order, gradients in zip(orders, expected, strict=True):
+                check_gradients(base, engine.gradients, adapters, order, gradients)
+            return
+        except ModelError:
+            engine.cache_prefix(0)
+    log.warning("nodes.cache-bytes: there is no frozen part below the adapters to keep; not used")
 
 
 def choose_device(name: str) -> str:

@@ -58,9 +58,25 @@ class CohortEngine:
         slots: int = 64,
         pass_tokens: int = 4096,
         num_threads: int = 1,
+        is_recomputing: bool = False,
     ):
+        """Args:
+        base: the frozen model.
+        layout: of the adapters.
+        device: of the passes.
+        slots: users who are resident at a time.
+        pass_tokens: padded tokens of all passes that run beside each other.
+        num_threads: passes that run beside each other; 1 on an accelerator.
+        is_recomputing: activations inside a block are computed again in the backward pass.
+        """
         self._num_threads = num_threads if torch.device(device).type == "cpu" else 1
-        self._forward = StackedForward(base, layout, device=device, num_threads=self._num_threads)
+        self._forward = StackedForward(
+            base,
+            layout,
+            device=device,
+            num_threads=self._num_threads,
+            is_recomputing=is_recomputing,
+        )
         self._dimension, self._slots, self._pass_tokens = layout.dimension, slots, pass_tokens
 
     def train(
@@ -118,6 +134,10 @@ class CohortEngine:
     def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
         """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
         return self._forward.logits(row, torch.from_numpy(adapter).to(self._forward.device))
+
+    def cache_prefix(self, max_bytes: int) -> bool:
+        """Keeps what enters the first adapted block, row by row; whether that is possible."""
+        return self._forward.cache_prefix(max_bytes)
 
     def gradients(
         self, adapters: NDArray[np.float32], rows: Sequence[TokenRow]

@@ -1,7 +1,8 @@
 """Forward and backward of one pass: many users' rows through one frozen base."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.loss import LinearCrossEntropy, score_positions, select_positions, widen
+from client.blocks import PrefixCache, find_blocks, recompute
+from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
 from client.passes import PassRow, padded_length
 from client.stacked import install
 from common.adapter import AdapterLayout
@@ -24,7 +26,15 @@ class StackedForward:
     Replaces the target modules of `base` in place.
     """
 
-    def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str, num_threads: int):
+    def __init__(
+        self,
+        base: BaseModel,
+        layout: AdapterLayout,
+        *,
+        device: str,
+        num_threads: int,
+        is_recomputing: bool,
+    ):
         self.device = torch.device(device)
         model: Any = base.model
         self._model = model.to(self.device)
@@ -33,11 +43,33 @@ class StackedForward:
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
         self._modules = install(self._model, layout, keep)
+        self._blocks = find_blocks(self._model, layout)
+        self._prefix: PrefixCache | None = None
+        if is_recomputing and self._blocks is not None:
+            recompute(self._blocks)
         self._sizes = [entry.size for entry in layout.entries]
         self.num_ids = len(self._model.get_input_embeddings().weight)
         self.longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
         # A classifier's head sees one position per row, so its rows have to come in full multiples.
         self.has_row_multiple = not self._is_causal
+
+    def cache_prefix(self, max_bytes: int) -> bool:
+        """Keeps what enters the first adapted block, row by row; 0 stops it.
+
+        Returns:
+          Whether anything is kept: there have to be blocks below the first adapter.
+        """
+        if self._prefix is not None:
+            self._prefix.is_on = False
+        self._prefix = None
+        if max_bytes == 0 or self._blocks is None or not self._blocks.below:
+            return False
+        self._prefix = PrefixCache(
+            self._blocks,
+            max_bytes=max_bytes,
+            row_multiple=ROW_MULTIPLE if self.has_row_multiple else 1,
+        )
+        return True
 
     def slopes(self, part: Sequence[PassRow], adapters: Tensor) -> Sequence[Tensor]:
         """The gradient of each row's weighted loss, tensor by tensor (rows, ...).
@@ -59,12 +91,14 @@ class StackedForward:
         self._bind(self.split(adapter[None]))
         inputs, mask, targets = self._batch(rows)
         if not self._is_causal:
-            logits = widen(self._classify(inputs, mask))
+            logits = widen(self._classify(rows, inputs, mask))
             losses = nn.functional.cross_entropy(logits, targets[:, 0], reduction="none")
             return losses, logits.argmax(1) == targets[:, 0]
         keep = targets != IGNORE
         weight, bias, softcap = self._output()
-        return score_positions(self._hidden(inputs)[keep], weight, bias, targets[keep], softcap)
+        return score_positions(
+            self._hidden(rows, inputs)[keep], weight, bias, targets[keep], softcap
+        )
 
     @torch.no_grad()
     def logits(self, row: TokenRow, adapter: Tensor) -> NDArray[np.float32]:
@@ -72,8 +106,8 @@ class StackedForward:
         self._bind(self.split(adapter[None]))
         inputs, mask, _ = self._batch([row])
         if not self._is_causal:
-            return np.asarray(self._classify(inputs, mask)[0].float().cpu().numpy())
-        hidden = self._hidden(inputs)[0, : len(row.input_ids)]
+            return np.asarray(self._classify([row], inputs, mask)[0].float().cpu().numpy())
+        hidden = self._hidden([row], inputs)[0, : len(row.input_ids)]
         weight, bias, softcap = self._output()
         logits = nn.functional.linear(hidden, weight, bias).float()
         if softcap is not None:
@@ -101,26 +135,41 @@ class StackedForward:
         inputs, mask, targets = self._batch(rows)
         if not self._is_causal:
             losses = nn.functional.cross_entropy(
-                widen(self._classify(inputs, mask)), targets[:, 0], reduction="none"
+                widen(self._classify(rows, inputs, mask)), targets[:, 0], reduction="none"
             )
             return (losses * weights).sum()
         weight, bias, softcap = self._output()
         hidden, kept, shares = select_positions(
-            self._hidden(inputs), targets, weights, ignore=IGNORE
+            self._hidden(rows, inputs), targets, weights, ignore=IGNORE
         )
         loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, kept, shares, softcap)  # type: ignore[no-untyped-call]
         return loss
 
-    def _hidden(self, inputs: Tensor) -> Tensor:
+    def _hidden(self, rows: Sequence[TokenRow], inputs: Tensor) -> Tensor:
         """Last hidden states (rows, tokens, hidden). Right padding needs no mask: attention is
         causal, so no real position ever looks at padding."""
-        output = self._model.base_model(input_ids=inputs, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
+
+        def run(part: list[int] | slice) -> Any:
+            return self._model.base_model(input_ids=inputs[part], use_cache=False)
+
+        with self._entered(rows, inputs, run):
+            hidden: Tensor = run(slice(None)).last_hidden_state
         return hidden
 
-    def _classify(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        logits: Tensor = self._model(input_ids=inputs, attention_mask=mask).logits
+    def _classify(self, rows: Sequence[TokenRow], inputs: Tensor, mask: Tensor) -> Tensor:
+        def run(part: list[int] | slice) -> Any:
+            return self._model(input_ids=inputs[part], attention_mask=mask[part])
+
+        with self._entered(rows, inputs, run):
+            logits: Tensor = run(slice(None)).logits
         return logits
+
+    def _entered(
+        self, rows: Sequence[TokenRow], inputs: Tensor, run: Callable[[list[int]], object]
+    ) -> AbstractContextManager[None]:
+        if self._prefix is None:
+            return nullcontext()
+        return self._prefix.entered(rows, inputs.shape[1], run)
 
     def _output(self) -> tuple[Tensor, Tensor | None, float | None]:
         """Weight, bias and soft cap of the output layer."""

@@ -17,6 +17,8 @@ from transformers.pytorch_utils import Conv1D
 from common.adapter import AdapterLayout
 
 Keep = Callable[[], Any]
+# Products of fewer rows go through kernels whose bits depend on where a copy lies in memory.
+MIN_ROWS = 8
 
 
 class StackedLoRA(nn.Module):
@@ -68,7 +70,10 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tensors: Mapping[str, Tensor] = self._bound.tensors
         weight, bias = tensors["weight"], tensors.get("bias")
-        y = torch.bmm(_by_copy(x, len(weight)), weight.mT.to(x.dtype))
+        rows = _by_copy(x, len(weight))
+        missing = -rows.shape[1] % MIN_ROWS
+        padded = nn.functional.pad(rows, (0, 0, 0, missing))
+        y = torch.bmm(padded, weight.mT.to(x.dtype))[:, : rows.shape[1]]
         if bias is not None:
             y = y + bias[:, None].to(x.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)

@@ -273,6 +273,15 @@ class NodesSection:
         below=1,
     )
     pass_tokens: int = setting(4096, "padded tokens of one forward pass", int, at_least=16)
+    checkpointing: bool = setting(
+        False, "compute activations again in the backward pass: less memory, more time", bool
+    )
+    cache_bytes: int = setting(
+        0,
+        "memory for what the blocks below the first adapter give, by row; 0: none",
+        int,
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)
