@@ -19,7 +19,7 @@ from common.adapter import AdapterLayout
 from common.build import Part, load_model, load_users
 from common.config import RunConfig
 from common.errors import ModelError
-from common.model import BaseModel
+from common.model import BaseModel, place_model
 from common.tokens import TokenRow
 from common.units import ExampleUnits
 from common.users import Units, Users
@@ -128,7 +128,7 @@ def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> E
         loop = UnitLoop(base, layout, device=device)
         check_gradients(base, loop.gradients, adapters[:1], rows[:1])
         return loop
-    base.model.to(device)
+    place_model(base.model, device)
     expected = plain_gradients(base, layout, adapters, rows)
     engine = CohortEngine(
         base,

@@ -15,7 +15,7 @@ from client.slots import Stacks
 from client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
 from common.layout import AdapterLayout
 from common.methods import trained_parameters
-from common.model import BaseModel
+from common.model import BaseModel, place_model
 from common.tokens import IGNORE, TokenRow
 
 
@@ -27,7 +27,7 @@ class UnitLoop:
 
     def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
         self._device = torch.device(device)
-        base.model.to(self._device)
+        place_model(base.model, device)
         self._model, self._parameters = trained_parameters(base, layout)
         self._layout, self._is_causal = layout, base.task == "causal-lm"
         self._sizes = [entry.size for entry in layout.entries]

@@ -16,7 +16,7 @@ from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, selec
 from client.passes import PassRow, padded_length
 from client.stacked import install
 from common.adapter import AdapterLayout
-from common.model import BaseModel
+from common.model import BaseModel, place_model
 from common.tokens import IGNORE, TokenRow
 
 
@@ -36,8 +36,8 @@ class StackedForward:
         is_recomputing: bool,
     ):
         self.device = torch.device(device)
-        model: Any = base.model
-        self._model = model.to(self.device)
+
+        self._model: Any = place_model(base.model, device)
         self._layout = layout
         self._is_causal = base.task == "causal-lm"
         self._pad = int(base.tokenizer.pad_token_id or 0)

@@ -32,6 +32,12 @@ class ModelSection:
     dtype: str = setting(
         "float32", "of the frozen weights", str, choices=("float32", "bfloat16", "float16")
     )
+    quantization: str = setting(
+        "none",
+        "frozen weights of 8 or 4 bits by bitsandbytes; needs a CUDA device",
+        str,
+        choices=("none", "8-bit", "4-bit"),
+    )
     max_tokens: int = setting(128, "longest row; longer texts are cut", int, at_least=4)
     pooling: str = setting(
         "auto",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -38,7 +39,9 @@ def finish_run(
       ModelError: the exported adapter is not what was trained.
     """
     config = run.config
-    base, _ = load_model(config)  # a fresh one: the node's has its modules replaced
+    # A fresh one, because the node's has its modules replaced; whole weights can be merged into.
+    whole = replace(config, model=replace(config.model, quantization="none"))
+    base, _ = load_model(whole)
     folder = run.path / "adapter"
     save_adapter(folder, outcome.state.adapter, layout, base)
     check_export(folder, outcome.state.adapter, layout, base)

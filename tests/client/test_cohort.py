@@ -220,6 +220,18 @@ def test_every_architecture_equals_the_plain_loop(
         assert relative(found[user], expected[user]) < 1e-5
 
 
+def test_updates_on_bfloat16_weights_are_near_those_on_float32(models_path: Path) -> None:
+    users, found = make_users("causal-lm")[:7], []
+    for dtype in (torch.float32, torch.bfloat16):
+        base = tiny.load(models_path / "llama-causal-lm")
+        base.model.to(dtype)
+        layout = layout_of(base, "lora")
+        start, training = nonzero_start(layout), LocalTraining("sgd", 0.05)
+        found.append(engine_updates(CohortEngine(base, layout), start, users, training))
+    for exact, rounded in zip(*found, strict=True):
+        assert 0 < relative(rounded, exact) < 0.05
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_engine_equals_the_loop_to_rounding_in_float64(models_path: Path, optimizer: str) -> None:
     training = LocalTraining(optimizer, 0.05)
