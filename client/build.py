@@ -104,6 +104,7 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
     device = choose_device(config.nodes.device)
     if device == "cuda":
         device = f"cuda:{rank % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)  # where quantized weights are loaded
     threads = max(1, cores // config.nodes.workers)
     nodes = replace(config.nodes, device=device, threads=threads, workers=1)
     torch.set_num_threads(threads)

@@ -27,7 +27,7 @@ class UnitLoop:
 
     def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
         self._device = torch.device(device)
-        place_model(base.model, device)
+        place_model(base.model, self._device)
         self._model, self._parameters = trained_parameters(base, layout)
         self._layout, self._is_causal = layout, base.task == "causal-lm"
         self._sizes = [entry.size for entry in layout.entries]

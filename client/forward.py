@@ -36,8 +36,7 @@ class StackedForward:
         is_recomputing: bool,
     ):
         self.device = torch.device(device)
-
-        self._model: Any = place_model(base.model, device)
+        self._model = place_model(base.model, device)
         self._layout = layout
         self._is_causal = base.task == "causal-lm"
         self._pad = int(base.tokenizer.pad_token_id or 0)

@@ -122,7 +122,7 @@ def load_base(
     return BaseModel(model, tokenizer, task, labels, heads, source, fingerprint(model))
 
 
-def place_model(model: nn.Module, device: str) -> nn.Module:
+def place_model(model: Any, device: str | torch.device) -> Any:
     """The model on a device; a quantized one stays on the GPU where it was loaded."""
     return model if getattr(model, "is_quantized", False) else model.to(device)
 
