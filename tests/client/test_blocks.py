@@ -30,6 +30,11 @@ CASES = [
     *((name, "causal-lm") for name in ("llama", "gpt2", "gpt-neox", "gemma3")),
     *((name, "classification") for name in ("bert", "roberta", "distilbert", "deberta-v2")),
 ]
+DEFAULT = ("llama", "gpt2", "bert", "deberta-v2")
+EACH = pytest.mark.parametrize(
+    ("name", "task"),
+    [pytest.param(*c, marks=() if c[0] in DEFAULT else pytest.mark.slow) for c in CASES],
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def starts(layout: AdapterLayout) -> list[np.ndarray]:
     return list((layout.start + noise).astype(np.float32))
 
 
-@pytest.mark.parametrize(("name", "task"), CASES)
+@EACH
 def test_updates_from_the_cache_have_the_bits_of_updates_without_it(
     models_path: Path, name: str, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +142,7 @@ def test_blocks_that_pass_on_more_than_hidden_states_run_without_the_cache(
     updates(engine, start, users)
 
 
-@pytest.mark.parametrize(("name", "task"), CASES)
+@EACH
 def test_recomputed_activations_give_the_same_bits(models_path: Path, name: str, task: str) -> None:
     users, found = make_users(task), []
     for is_recomputing in (False, True):
