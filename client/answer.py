@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +11,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from flwr.app import ConfigRecord, RecordDict
 
+from client.heads import Heads
 from client.node import Node
 from client.sharding import ShardedNode
 from common.messages import (
+    NUM_DIGEST_BYTES,
     decode_evaluate_request,
     decode_train_request,
     encode_evaluate_reply,
     encode_train_reply,
 )
+from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
 from common.privacy.disk import Disk
 from common.records import opaque, pack, read_opaque, unpack
 from common.sealing import Ask, SealError, seal_reply, verify_request
 
-HEADER_BYTES = 1 << 17  # of a request, besides its adapter
+# Of a request, besides its adapter.
+HEADER_BYTES = (1 << 17) + NUM_DIGEST_BYTES * MAX_PROOF_ROWS
 
 
 @dataclass(frozen=True)
@@ -86,41 +89,56 @@ class Memory:
 
 
 def answer(
-    node: Node | ShardedNode, kind: str, content: RecordDict, identity: Identity | None
+    node: Node | ShardedNode,
+    kind: str,
+    content: RecordDict,
+    identity: Identity | None,
+    heads: Heads | None = None,
 ) -> RecordDict:
     """The answer to "train", "evaluate" or "hello".
 
     With an identity only signed requests are answered, and only with sealed replies; "hello" tells
-    the node's name, which proves nothing.
+    the node's name, which proves nothing. With a memory of heads, nothing is trained for a ledger
+    that was rolled back.
 
     Raises:
       MessageError: the request is malformed, not for this node, or not by its server app.
+      RefusedError: see `Heads` and `OwnNoise`.
     """
     if kind == "hello":
         name = identity.name if identity else ""
         return RecordDict({"config": ConfigRecord({"name": name})})
     if identity is None:
-        return _plain(node, kind, content)
+        return _plain(node, kind, content, None, heads)
     most_bytes = HEADER_BYTES + 4 * node.dimension
     blob = read_opaque(content, most_bytes=most_bytes)
     ask, body = verify_request(blob, server_key=identity.server_key)
     if (ask.kind, ask.node) != (kind, identity.name):
         raise SealError("not-for-this-node")
     identity.memory.accept(ask)
-    reply = _plain(node, kind, unpack(body))
+    reply = _plain(node, kind, unpack(body), ask, heads)
     return opaque(seal_reply(ask, pack(reply), node_key=identity.key))
 
 
-def _plain(node: Node | ShardedNode, kind: str, content: RecordDict) -> RecordDict:
-    answers: dict[str, Callable[[], RecordDict]] = {
-        "train": lambda: encode_train_reply(
-            node.train(decode_train_request(content, dimension=node.dimension))
-        ),
-        "evaluate": lambda: encode_evaluate_reply(
-            node.evaluate(decode_evaluate_request(content, dimension=node.dimension))
-        ),
-    }
-    return answers[kind]()
+def _plain(
+    node: Node | ShardedNode, kind: str, content: RecordDict, ask: Ask | None, heads: Heads | None
+) -> RecordDict:
+    if kind == "evaluate":
+        looked_at = decode_evaluate_request(content, dimension=node.dimension)
+        return encode_evaluate_reply(node.evaluate(looked_at))
+    request = decode_train_request(content, dimension=node.dimension)
+    if ask is not None and request.head is not None:
+        _check_head(ask, request.head)
+    if heads is not None:
+        heads.accept(request.head)
+    return encode_train_reply(node.train(request))
+
+
+def _check_head(ask: Ask, claim: HeadClaim) -> None:
+    """The signed header and the claim in the body speak of one ledger at one moment."""
+    claimed = (claim.population, claim.epoch, claim.head.hex())
+    if (ask.population, ask.epoch, ask.head) != claimed:
+        raise SealError("head")
 
 
 def _follows(ask: Ask, last: Seen) -> bool:

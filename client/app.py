@@ -4,14 +4,17 @@ Flower starts a new process for every message, so nothing heavy is imported here
 configuration names a resident node (`trainer`), the message is handed on to it.
 """
 
+import atexit
 import functools
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.refusal import RefusedError
 from client.resident import ResidentError, ask_resident, read_token, token_path
 from common.records import pack, unpack
 
@@ -21,6 +24,8 @@ TRANSPORT_SECONDS = 15.0
 Answer = Callable[[str, RecordDict], RecordDict]
 log = logging.getLogger("feddp.node")
 app = ClientApp()
+_until_exit = ExitStack()  # ledgers, held as long as the nodes that charge them
+atexit.register(_until_exit.close)
 
 
 @app.train("round")
@@ -48,6 +53,9 @@ def _guarded(kind: str, message: Message, context: Context) -> Message:
         return Message(_answerer(message, context)(kind, message.content), reply_to=message)
     except ResidentError as error:
         code = str(error)
+    except RefusedError as error:
+        code = "refused"
+        log.warning("%s: refused: %s", kind, error.code)
     except Exception as error:  # a fence: an exception's own text could hold user data
         log.error("the node failed: %s", type(error).__name__)
     return Message(Error(NODE_FAILED, code), reply_to=message)
@@ -72,25 +80,52 @@ def _node_of(context: Context) -> Answer:
     """The node of this process, built at its first message and kept.
 
     The users come from the node's own configuration where it names them (`data-path`), else from
-    the run's; in a simulation, partition `partition-id` of `num-partitions` of them.
+    the run's; in a simulation, partition `partition-id` of `num-partitions` of them. A node that
+    names a ledger of its own (`ledger`) adds the noise itself, whatever the run's configuration
+    says: its ledger takes no plan but the one that its owner made it for. One with a folder for its
+    state (`state-dir`) remembers the server app's ledger there, and refuses an older one; it may
+    pin its key (`ledger-public-key`, hexadecimal).
     """
     own = context.node_config
     settings = dict(context.run_config)
     if "data-path" in own:
         settings["data.path"] = own["data-path"]
+    if "ledger" in own:
+        settings["privacy.trust"] = "node"
     part = (int(own.get("partition-id", 0)), int(own.get("num-partitions", 1)))
     build: Callable[..., Answer] = _build  # the cache's own type forgets it
-    return build(tuple(sorted(settings.items())), part)
+    names = ("ledger", "ledger-key", "state-dir", "ledger-public-key")
+    files = tuple(str(own.get(name, "")) for name in names)
+    return build(tuple(sorted(settings.items())), part, files)
 
 
 @functools.lru_cache(maxsize=8)
-def _build(settings: tuple[tuple[str, object], ...], part: tuple[int, int]) -> Answer:
+def _build(
+    settings: tuple[tuple[str, object], ...],
+    part: tuple[int, int],
+    files: tuple[str, str, str, str],
+) -> Answer:
     from client.answer import answer
     from client.build import build_part
-    from common.build import Part, pin_threads
+    from client.heads import Heads
+    from client.own_noise import own_noise_of
+    from common.build import Part, load_model, pin_threads
     from common.config import from_flat
 
+    ledger, ledger_key, state, public_key = files
+    heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None
     config = from_flat(dict(settings))
     pin_threads(config)
-    node = build_part(config, Part(*part))
-    return lambda kind, content: answer(node, kind, content, None)
+    base, layout = load_model(config)
+    own_noise = _until_exit.enter_context(
+        own_noise_of(
+            config,
+            base,
+            layout,
+            ledger_path=Path(ledger) if ledger else None,
+            key_path=Path(ledger_key) if ledger_key else None,
+            name=str(Part(*part)),
+        )
+    )
+    node = build_part(config, Part(*part), loaded=(base, layout), own_noise=own_noise)
+    return lambda kind, content: answer(node, kind, content, None, heads)

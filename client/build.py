@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from client.cohort import CohortEngine
 from client.fallback import UnitLoop
 from client.node import LocalData, Node
+from client.own_noise import OwnNoise
 from client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
+from client.ranking import RankedUsers, perplexity_of
 from client.sharding import ShardedNode, part_of
 from client.work import Engine, LocalTraining
 from common import methods
@@ -35,6 +37,7 @@ def build_node(
     layout: AdapterLayout,
     users: Users,
     evaluation_users: Users,
+    own_noise: OwnNoise | None = None,
 ) -> Node:
     """A node with these users. Replaces the target modules of `base.model` in place.
 
@@ -44,6 +47,7 @@ def build_node(
       layout: of the trained numbers.
       users: training users of this node.
       evaluation_users: declared public or consenting.
+      own_noise: where the node adds the noise itself.
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
@@ -55,7 +59,22 @@ def build_node(
         batch_size=config.local.batch_size,
         epochs=config.local.epochs,
         steps=config.local.steps,
+        chunk_tokens=chunk_tokens_of(config),
     )
+    if config.data.selection.startswith("perplexity"):
+        users = RankedUsers(
+            users,
+            max_examples=config.data.max_examples_per_user,
+            is_high_kept=config.data.selection == "perplexity-high",
+            perplexity=perplexity_of(
+                engine,
+                layout.initial(),
+                base.tokenizer,
+                task=data.task,
+                max_tokens=data.max_tokens,
+                labels=data.labels,
+            ),
+        )
     return Node(
         units=units_of(config, users),
         evaluation_users=evaluation_users,
@@ -65,7 +84,15 @@ def build_node(
         layout=layout,
         data=data,
         training=LocalTraining(config.local.optimizer, config.local.learning_rate),
+        own_noise=own_noise,
     )
+
+
+def chunk_tokens_of(config: RunConfig) -> int | None:
+    """Tokens of a block where users' texts are joined; None where examples stay apart."""
+    if config.data.selection != "random-chunk":
+        return None
+    return config.data.chunk_tokens or config.model.max_tokens
 
 
 def units_of(config: RunConfig, users: Users) -> Units:
@@ -83,7 +110,13 @@ def units_of(config: RunConfig, users: Users) -> Units:
     )
 
 
-def build_part(config: RunConfig, part: Part) -> Node | ShardedNode:
+def build_part(
+    config: RunConfig,
+    part: Part,
+    *,
+    loaded: tuple[BaseModel, AdapterLayout] | None = None,
+    own_noise: OwnNoise | None = None,
+) -> Node | ShardedNode:
     """The node of a part of the users, over `nodes.workers` processes where there are several.
 
     These share the machine's accelerators or cores.
@@ -91,11 +124,14 @@ def build_part(config: RunConfig, part: Part) -> Node | ShardedNode:
     Args:
       config: of the run.
       part: which users belong to this node.
+      loaded: what `load_model` gave, where that has been called; one process uses it up.
+      own_noise: where the node adds the noise itself.
     """
     if config.nodes.workers > 1:
-        return ShardedNode(build_shard, config, part, workers=config.nodes.workers)
-    base, layout = load_model(config)
-    return build_node(config, base, layout, *load_users(config, part))
+        workers = config.nodes.workers
+        return ShardedNode(build_shard, config, part, workers=workers, own_noise=own_noise)
+    base, layout = loaded or load_model(config)
+    return build_node(config, base, layout, *load_users(config, part), own_noise)
 
 
 def build_shard(config: RunConfig, part: Part, rank: int) -> Node:

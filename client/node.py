@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from client.own_noise import OwnNoise, answer_round
 from client.work import Engine, LocalTraining, LocalWork, Sink
 from common.adapter import AdapterLayout
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.clipping import clip_to_grid, clip_with_bit
 from common.privacy.sampling import fresh_coins, seeded_coins, training_rng
 from common.privacy.summation import UpdateSum
-from common.tokens import TokenRow, tokenize_example
+from common.tokens import TokenRow, chunk_rows, tokenize_example
 from common.users import Example, Units, Users, bound_contributions
 
 CACHED_USERS = 20_000
@@ -32,6 +33,7 @@ class LocalData:
       batch_size: rows of one local step.
       epochs: passes over the kept rows.
       steps: most local steps; None is no limit.
+      chunk_tokens: a round takes blocks of so many tokens of a user's joined texts; None: examples.
     """
 
     task: str
@@ -42,6 +44,7 @@ class LocalData:
     batch_size: int
     epochs: int
     steps: int | None
+    chunk_tokens: int | None = None
 
 
 class Node:
@@ -61,8 +64,10 @@ class Node:
         data: LocalData,
         training: LocalTraining,
         max_evaluation_users: int,
+        own_noise: OwnNoise | None = None,
     ):
         self.engine = engine
+        self._own_noise = own_noise
         self.dimension = layout.dimension
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
         self._units, self._keys = units, units.keys
@@ -78,7 +83,8 @@ class Node:
         """One round: the draw, local training, a clip per unit, an exact sum.
 
         **Guarantee:** each drawn unit moves the sum by an integer vector of L2 norm <= K, and a
-        unit whose data or training fails contributes zero; nobody else's contribution changes.
+        unit whose data or training fails contributes zero; nobody else's contribution changes. A
+        node with noise of its own lets no sum out without it.
 
         Args:
           request: of the round.
@@ -86,7 +92,12 @@ class Node:
 
         Raises:
           ValueError: the request is for another adapter layout.
+          RefusedError: it is not one for this node; see `answer_round`.
         """
+        return answer_round(request, self._own_noise, lambda: self.update_sum(request, dropout))
+
+    def update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
+        """The exact sum over the drawn units; sensitive, so it stays on this machine."""
         self._check_layout(request.layout_sha256)
         total = UpdateSum.zeros(request.sum_dimension)
 
@@ -94,7 +105,7 @@ class Node:
             total.add(_clip(update, request))
 
         self.train_locally(request, sink=add, dropout=dropout)
-        return TrainReply(request.round, request.layout_sha256, total)
+        return total
 
     def train_locally(self, request: TrainRequest, *, sink: Sink, dropout: float = 0.0) -> None:
         """Draws units and trains them; `sink` gets each raw update, sensitive and unclipped."""
@@ -150,21 +161,27 @@ class Node:
             return self._rows[unit]
         if self._units.num_examples(unit) > self._data.max_rows:
             return []
-        self._rows[unit] = self._tokenize(self._units.examples(unit))
+        self._rows[unit] = self._training_rows(self._units.examples(unit))
         if len(self._rows) > CACHED_USERS:
             self._rows.popitem(last=False)
         return self._rows[unit]
 
     def _chosen_rows(self, unit: int, rng: np.random.Generator) -> list[TokenRow]:
         """The rows of a unit with more examples than a round takes: a choice of the unit's own."""
-        return self._tokenize(
-            bound_contributions(
-                self._units.examples(unit),
+        examples = self._units.examples(unit)
+        if self._data.chunk_tokens is None:  # of blocks, `_minibatches` takes some
+            examples = bound_contributions(
+                examples,
                 max_examples=self._data.max_rows,
                 selection=self._data.selection,
                 rng=rng,
             )
-        )
+        return self._training_rows(examples)
+
+    def _training_rows(self, examples: list[Example]) -> list[TokenRow]:
+        if self._data.chunk_tokens is None:
+            return self._tokenize(examples)
+        return chunk_rows(examples, self._tokenizer, chunk_tokens=self._data.chunk_tokens)
 
     def _tokenize(self, examples: list[Example]) -> list[TokenRow]:
         data = self._data

@@ -14,6 +14,7 @@ import grpc
 from flwr.app import RecordDict
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from client.refusal import RefusedError
 from client.resident import METHODS, SERVICE, UNIX, UNLIMITED
 from common.errors import ConfigError
 from common.messages import MessageError
@@ -92,6 +93,9 @@ class NodeService:
         except MessageError as error:
             is_stale = isinstance(error, SealError) and error.code == "stale"
             code = "stale" if is_stale else "refused"
+            if isinstance(error, RefusedError):
+                log.warning("%s: refused: %s", kind, error.code)
+                return None, code
         except Exception as error:  # a fence: an exception's own text could hold user data
             log.error("the node failed: %s", type(error).__name__)
             code = "node-error"

@@ -9,7 +9,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import multiprocessing
 
 from client.node import Node
+from client.own_noise import OwnNoise, answer_round
 from common.build import Part
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import FeddpError
@@ -55,7 +56,15 @@ class ShardedNode:
     same drawn users. When a worker is lost, the request fails and nothing is added.
     """
 
-    def __init__(self, build: NodeBuilder, config: RunConfig, part: Part, *, workers: int):
+    def __init__(
+        self,
+        build: NodeBuilder,
+        config: RunConfig,
+        part: Part,
+        *,
+        workers: int,
+        own_noise: OwnNoise | None = None,
+    ):
         """Starts `workers` - 1 processes, each with its own model and share of the users.
 
         Args:
@@ -63,10 +72,12 @@ class ShardedNode:
           config: of the run.
           part: of the users that belong to this node.
           workers: how many processes, at least 2.
+          own_noise: added to the sum of all processes, where the node does that itself.
 
         Raises:
           WorkerLostError: a worker could not be built; it has said why on stderr.
         """
+        self._own_noise = own_noise
         self._build, self._config, self._part = build, config, part
         self._ranks = range(1, workers)
         self._workers: list[_Worker] = []
@@ -85,18 +96,20 @@ class ShardedNode:
         """
         if request.draw.cohort_size:
             raise ValueError("a cohort of fixed size is drawn in one place: nodes.workers = 1")
-        header = {key: value for key, value in asdict(request).items() if key != "adapter"}
+        return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
 
-        def own() -> TrainReply:
-            return self._node.train(request, dropout=dropout)
-
-        reply, others = self._ask(
-            {**header, "dropout": dropout}, request.adapter, own, 8 * request.sum_dimension
+    def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
+        header = asdict(replace(request, head=None))
+        header = {name: value for name, value in header.items() if name not in ("adapter", "head")}
+        total, others = self._ask(
+            {**header, "dropout": dropout},
+            request.adapter,
+            lambda: self._node.update_sum(request, dropout),
+            8 * request.sum_dimension,
         )
-        total = _exact(reply)
         for content in others:
             total.merge(UpdateSum(np.frombuffer(content, dtype="<i8").astype(np.int64)))
-        return TrainReply(request.round, request.layout_sha256, total)
+        return total
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Same contract as `Node.evaluate`, over the evaluation users of all processes."""
@@ -211,11 +224,4 @@ def _answer(node: Node, content: bytes) -> bytes:
         return json.dumps(asdict(node.evaluate(EvaluateRequest(adapter, **header)))).encode()
     dropout, draw = header.pop("dropout"), Draw(**header.pop("draw"))
     request = TrainRequest(adapter=adapter, draw=draw, **header)
-    return _exact(node.train(request, dropout=dropout)).total.astype("<i8").tobytes()
-
-
-def _exact(reply: TrainReply) -> UpdateSum:
-    """The sum of a share; noise belongs on the sum of all shares, once."""
-    if not isinstance(reply.total, UpdateSum):
-        raise TypeError("a share with noise of its own")
-    return reply.total
+    return node.update_sum(request, dropout).total.astype("<i8").tobytes()

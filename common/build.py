@@ -23,6 +23,9 @@ class Part:
     index: int = 0
     num_parts: int = 1
 
+    def __str__(self) -> str:
+        return f"part {self.index} of {self.num_parts}"
+
 
 def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
     """The frozen base model, and the layout of what is trained on it.

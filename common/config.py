@@ -133,8 +133,15 @@ def contradictions(config: RunConfig) -> list[str]:
             problems.append('data.label-column = "": classification needs the column of the class.')
         if config.is_generated:
             problems.append('data.path = "demo": the generated users have no classes.')
+    if config.evaluation.poison_users and not config.is_generated:
+        problems.append(
+            f"evaluation.poison-users = {config.evaluation.poison_users}: only generated users are "
+            "marked; among real ones, who is marked would depend on who else is there."
+        )
+    problems += _selection_problems(config)
     if bool(config.nodes.registry) != bool(config.nodes.server_key):
         problems.append("nodes.registry and nodes.server-key: give both or neither.")
+    problems += _drawing_problems(config)
     if config.privacy.num_users is not None:
         num_users, cohort = config.privacy.num_users, config.sampling.expected_cohort_size
         draws_users = config.sampling.unit == "user"
@@ -147,6 +154,46 @@ def contradictions(config: RunConfig) -> list[str]:
         problems.append(
             "privacy.population and privacy.ledger: give both, or neither for a ledger of this run "
             "only. `feddp ledger create` makes the ledger of a population."
+        )
+    return problems
+
+
+def _drawing_problems(config: RunConfig) -> list[str]:
+    sampling, users_per_node = config.sampling, config.nodes.users_per_node
+    if sampling.by == "node":
+        if sampling.ask == "drawn":
+            return []
+        return ['sampling.ask = "all": is for sampling.by = "server" alone.']
+    if users_per_node != 1:
+        return [
+            f'sampling.by = "server": needs nodes.users-per-node = 1, and not '
+            f"{users_per_node or AUTO}: the server draws nodes, and a user is a node then."
+        ]
+    return []
+
+
+def _selection_problems(config: RunConfig) -> list[str]:
+    """What does not go with how a user's rows are chosen."""
+    data, problems = config.data, []
+    if data.selection == "random":
+        return []
+    if config.privacy.unit == "example":
+        problems.append(
+            f'data.selection = "{data.selection}": must be "random" with privacy.unit = "example". '
+            "A rule that ranks, caps or joins a user's examples lets one decide about another."
+        )
+    if data.selection != "random-chunk":
+        return problems
+    is_plain = config.model.task == "causal-lm" and not (data.messages_column or data.prompt_column)
+    if not is_plain or config.sampling.unit == "example":
+        problems.append(
+            'data.selection = "random-chunk": joins the plain texts of a drawn user; not with '
+            'classes, prompts, messages, or sampling.unit = "example".'
+        )
+    if data.chunk_tokens is not None and data.chunk_tokens > config.model.max_tokens:
+        problems.append(
+            f"data.chunk-tokens = {data.chunk_tokens}: must be at most model.max-tokens = "
+            f"{config.model.max_tokens}."
         )
     return problems
 

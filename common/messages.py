@@ -8,17 +8,22 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
 from common.privacy.mechanism import NoisedSum
 from common.privacy.noise import MAX_SCALE
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from common.records import MessageError as MessageError  # also from here, for its readers
 
-VERSION = 1
+VERSION = 2
 MAX_GRID_STEPS = 1 << 24
 MAX_SEED_DIGITS = 40
 FLAT_FLOAT32 = "feddp.float32.v1"
 FLAT_INT64 = "feddp.int64.v1"
+DIGESTS = "feddp.digests.v1"
+LEDGER, PROOF = "ledger", "proof"
+NUM_DIGEST_BYTES, NUM_SIGNATURE_BYTES = 32, 64
+MAX_POPULATION, MAX_ROWS = 1000, 1 << 62
 T = TypeVar("T")
 
 
@@ -37,6 +42,7 @@ class TrainRequest:
       noise_scale: 0 where the server app adds the noise; else the standard deviation, in grid
         steps, of the noise that every node adds before its sum leaves it.
       seed: None is fresh entropy; a number derives coins and batches from it (not private).
+      head: where the ledger behind the request stands; nodes with a memory refuse an older one.
     """
 
     round: int
@@ -48,6 +54,7 @@ class TrainRequest:
     bit_steps: int
     noise_scale: int
     seed: int | None
+    head: HeadClaim | None = None
 
     @property
     def sum_dimension(self) -> int:
@@ -109,12 +116,14 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
             "seed": "auto" if request.seed is None else str(request.seed),
         }
     )
-    return RecordDict({"adapter": _pack(request.adapter, FLAT_FLOAT32), "config": config})
+    adapter = _pack(request.adapter, FLAT_FLOAT32)
+    return RecordDict({"adapter": adapter, "config": config, **_encode_head(request.head)})
 
 
 def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest:
     """RecordDict -> TrainRequest of P = `dimension` numbers, or MessageError."""
-    config = _config(content, {"adapter", "config"})
+    with_head = {LEDGER, PROOF} if LEDGER in content else set()
+    config = _config(content, {"adapter", "config"} | with_head)
     seed = _get(config, "seed", str)
     request = TrainRequest(
         round=_get(config, "round", int),
@@ -126,6 +135,7 @@ def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest
         bit_steps=_get(config, "bit-steps", int),
         noise_scale=_get(config, "noise-scale", int),
         seed=_seed(seed),
+        head=_decode_head(content) if with_head else None,
     )
     norm, steps, bit = request.clipping_norm, request.grid_steps, request.bit_steps
     if not (0 < norm < math.inf and 1 <= steps <= MAX_GRID_STEPS and 0 <= bit < steps):
@@ -146,6 +156,52 @@ def _draw(config: ConfigRecord) -> Draw:
         )
     except ValueError as error:
         raise MessageError("a draw out of range") from error
+
+
+def _encode_head(head: HeadClaim | None) -> dict[str, ConfigRecord | ArrayRecord]:
+    if head is None:
+        return {}
+    said = {
+        "population": head.population,
+        "epoch": head.epoch,
+        "seq": head.seq,
+        "head": head.head.hex(),
+        "signature": head.signature.hex(),
+    }
+    proof = Array("uint8", (len(head.proof), NUM_DIGEST_BYTES), DIGESTS, b"".join(head.proof))
+    return {LEDGER: ConfigRecord(said), PROOF: ArrayRecord({"vector": proof})}
+
+
+def _decode_head(content: RecordDict) -> HeadClaim:
+    """The claim in a request; its sizes are proven first, its truth is the memory's matter."""
+    said, record = content.config_records.get(LEDGER), content.array_records.get(PROOF)
+    if said is None or record is None or list(record) != ["vector"] or len(said) != 5:
+        raise MessageError("not a claim of a ledger's head and its proof")
+    proof, size = record["vector"], NUM_DIGEST_BYTES
+    epoch, seq = _get(said, "epoch", int), _get(said, "seq", int)
+    num_rows = len(proof.data) // size
+    if proof.stype != DIGESTS or tuple(proof.shape) != (num_rows, size):
+        raise MessageError("a proof of the wrong type or shape")
+    if not 1 <= num_rows <= min(seq, MAX_PROOF_ROWS) or len(proof.data) != num_rows * size:
+        raise MessageError("a proof of the wrong size")
+    population = _get(said, "population", str)
+    if not (0 < len(population) <= MAX_POPULATION and 0 < epoch <= seq <= MAX_ROWS):
+        raise MessageError("a ledger's name or counts out of range")
+    return HeadClaim(
+        population=population,
+        epoch=epoch,
+        seq=seq,
+        head=_hex(said, "head", NUM_DIGEST_BYTES),
+        signature=_hex(said, "signature", NUM_SIGNATURE_BYTES),
+        proof=tuple(proof.data[i * size : (i + 1) * size] for i in range(num_rows)),
+    )
+
+
+def _hex(config: ConfigRecord, key: str, num_bytes: int) -> bytes:
+    text = _get(config, key, str)
+    if len(text) != 2 * num_bytes or set(text) - set("0123456789abcdef"):
+        raise MessageError(f"{key}: not so many bytes in hexadecimal digits")
+    return bytes.fromhex(text)
 
 
 def _seed(text: str) -> int | None:

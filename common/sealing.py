@@ -59,7 +59,8 @@ class Ask:
       population: whose ledger pays.
       run: name of the run.
       plan: SHA-256 of the plan, hex.
-      head: hash of the ledger's last row when the server app started, hex.
+      head: hash of the ledger's last row when the last request to train was made, hex; before the
+        first, when the server app started.
       epoch: how many times the ledger has been opened, this start included.
       number: of this question in its epoch, from 1.
       round: of the run; for an evaluation, the last round that was asked for.

@@ -82,9 +82,20 @@ class DataSection:
     max_examples_per_user: int = setting(2, "rows of one user in one round", int, at_least=1)
     selection: str = setting(
         "random",
-        "which rows are kept of a user who has more",
+        "which rows are kept of a user who has more; random-chunk: blocks of her joined texts, "
+        "others each round; perplexity-high, -low: the least, most likely under the base model",
         str,
-        choices=("random", "longest", "shortest"),
+        choices=(
+            "random",
+            "longest",
+            "shortest",
+            "random-chunk",
+            "perplexity-high",
+            "perplexity-low",
+        ),
+    )
+    chunk_tokens: int | None = setting(
+        None, "tokens of a block, random-chunk; auto: model.max-tokens", int, at_least=4
     )
     evaluation_users: int = setting(
         10,
@@ -214,6 +225,19 @@ class SamplingSection:
     )
     expected_cohort_size: float | None = setting(
         None, "q N, units drawn per round on average; auto: N/10, 20 to 1000", float, above=0
+    )
+    by: str = setting(
+        "node",
+        "who draws: each node its own users, or the server among nodes of one user each",
+        str,
+        choices=("node", "server"),
+    )
+    ask: str = setting(
+        "drawn",
+        "where the server draws: only the drawn nodes are asked, which the traffic shows; or all, "
+        "and the answers of the others are dropped unopened",
+        str,
+        choices=("drawn", "all"),
     )
     separation: int | None = setting(
         None,

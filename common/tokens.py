@@ -70,6 +70,22 @@ def tokenize_example(
     return _rows(ids, [True] * len(ids), max_tokens, is_cut_left=False)
 
 
+def chunk_rows(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, *, chunk_tokens: int
+) -> list[TokenRow]:
+    """The plain texts of one user joined and cut into blocks of `chunk_tokens`.
+
+    Every token but the first is predicted once; the last block may be shorter. Between two texts
+    stands what ends and begins a text for this tokenizer, or an empty line.
+    """
+    ids: list[int] = []
+    for example in examples:
+        if example.text.strip():
+            end = _end(tokenizer) or _encode(tokenizer, "\n\n")
+            ids += [*_begin(tokenizer), *_encode(tokenizer, example.text), *end]
+    return _rows(ids, [True] * len(ids), chunk_tokens, is_cut_left=False)
+
+
 def _classification_row(
     example: Example, tokenizer: PreTrainedTokenizerBase, max_tokens: int, labels: Sequence[str]
 ) -> list[TokenRow]:

@@ -262,12 +262,17 @@ def bound_contributions(
       max_examples: the bound.
       selection: "random", "longest" or "shortest" (by characters; ties by position).
       rng: the user's.
+
+    Raises:
+      ValueError: another selection; those by perplexity are `client.ranking.RankedUsers`.
     """
     if len(examples) <= max_examples:
         return examples
     if selection == "random":
         kept = np.sort(rng.choice(len(examples), size=max_examples, replace=False))
         return [examples[i] for i in kept]
+    if selection not in ("longest", "shortest"):
+        raise ValueError(f'selection "{selection}" does not rank by length')
     sign = -1 if selection == "longest" else 1
     order = sorted(range(len(examples)), key=lambda i: sign * num_characters(examples[i]))
     return [examples[i] for i in sorted(order[:max_examples])]

@@ -13,20 +13,15 @@ from common.config import RunConfig, from_flat
 from common.errors import ConfigError
 from common.keys import read_private_key
 from common.model import BaseModel
+from common.planning import plan_from_config
 from common.privacy.ledger import Ledger
 from common.privacy.statement import guarantee_line, not_covered
 from common.registry import read_registry
+from server.draw import POPULATION_NAME, ServerDraw
 from server.export import finish_run
 from server.nodes import FlowerNodes
 from server.rounds import RoundReport
-from server.run import (
-    Run,
-    check_run_model,
-    create_run,
-    load_run,
-    plan_from_config,
-    train,
-)
+from server.run import Run, check_run_model, create_run, load_run, train
 from server.sealed_nodes import SealedNodes
 from server.sealer import Sealer
 
@@ -55,9 +50,18 @@ def main(grid: Grid, context: Context) -> None:
     plan = run.plan
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
 
-    nodes = _sealed(grid, config, run, layout) if config.nodes.registry else None
-    asked = nodes or FlowerNodes(grid, layout.dimension, config.nodes.deadline_seconds)
+    server_draw = _server_draw(config, run) if config.sampling.by == "server" else None
+    nodes = _sealed(grid, config, run, layout, server_draw) if config.nodes.registry else None
+    deadline_seconds = config.nodes.deadline_seconds
+    asked = nodes or FlowerNodes(grid, layout.dimension, deadline_seconds, server_draw=server_draw)
     asked.wait_for_nodes(config.nodes.minimum)
+    if server_draw is not None and len(server_draw.population) > plan.num_users:
+        raise ConfigError(
+            [
+                f"{len(server_draw.population)} nodes of one user each are there, and the plan is "
+                f"for {plan.num_users}. Declare all of them in privacy.num-users, in a new run."
+            ]
+        )
 
     def show(report: RoundReport, num_charges: int) -> None:
         loss = f", loss {report.evaluation.loss:.4f}" if report.evaluation else ""
@@ -76,11 +80,42 @@ def _new_run(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Run:
     return create_run(config, plan)
 
 
-def _sealed(grid: Grid, config: RunConfig, run: Run, layout: AdapterLayout) -> SealedNodes:
+def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
+    """Who draws in the place of the nodes, each of which has one user."""
+    if config.sampling.ask == "all" and not config.nodes.registry:
+        raise ConfigError(
+            [
+                'sampling.ask = "all": hides the cohort only where replies are sealed. Give '
+                'nodes.registry and nodes.server-key, or set sampling.ask = "drawn".'
+            ]
+        )
+    known = Ledger.read(run.ledger_path).runs.get(run.name)
+    return ServerDraw(
+        run.path / POPULATION_NAME,
+        separation=run.plan.separation,
+        has_begun=known is not None and known.num_charges > 0,
+    )
+
+
+def _sealed(
+    grid: Grid,
+    config: RunConfig,
+    run: Run,
+    layout: AdapterLayout,
+    server_draw: ServerDraw | None,
+) -> SealedNodes:
     """The enrolled nodes of this start; its epoch is the one that opening the ledger will write."""
     plan = run.plan
     registry_path = Path(config.nodes.registry)
-    num_enrolled = sum(entry.users for entry in read_registry(registry_path).active.values())
+    users = [entry.users for entry in read_registry(registry_path).active.values()]
+    if server_draw is not None and any(number != 1 for number in users):
+        raise ConfigError(
+            [
+                f'{registry_path}: sampling.by = "server" draws nodes of one user each. Enroll '
+                "every node with --users 1."
+            ]
+        )
+    num_enrolled = sum(users)
     if num_enrolled > plan.num_users:
         raise ConfigError(
             [
@@ -102,5 +137,11 @@ def _sealed(grid: Grid, config: RunConfig, run: Run, layout: AdapterLayout) -> S
     is_bounded = config.privacy.unit == "user"
     per_user = (config.data.max_examples_per_user if is_bounded else None) if is_example else 1
     return SealedNodes(
-        grid, layout.dimension, config.nodes.deadline_seconds, sealer, units_per_user=per_user
+        grid,
+        layout.dimension,
+        config.nodes.deadline_seconds,
+        sealer,
+        units_per_user=per_user,
+        server_draw=server_draw,
+        is_asking_everyone=config.sampling.ask == "all",
     )

@@ -4,13 +4,10 @@ from pathlib import Path
 
 from common.config import RunConfig
 from common.errors import ConfigError
-from common.privacy.budget import FIXED_SCHEDULE
 from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger, Start
+from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
 from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import SCHEMA, Body
-from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
-from common.privacy.statement import accountant_version
 
 LEDGER_NAME = "ledger.sqlite"
 
@@ -29,61 +26,6 @@ def key_path(config: RunConfig) -> Path | None:
 def anchor_path(config: RunConfig) -> Path | None:
     """Of the operator's anchor; None: none is kept."""
     return Path(config.privacy.anchor) if config.privacy.anchor else None
-
-
-def terms_of(plan: PrivacyPlan) -> dict[str, str | int]:
-    """What must be the same in a plan and in the PLAN row of its ledger."""
-    return {
-        "unit": plan.unit,
-        "relation": plan.relation,
-        "trust": plan.trust,
-        "seeded": "no" if plan.seed is None else "yes",
-        "num_users": plan.num_users,
-    }
-
-
-def slot_of(plan: PrivacyPlan) -> Slot:
-    """What each round's update costs."""
-    return Slot(UPDATE, plan.event, plan.sum_dimension, plan.mechanism.noise_scale)
-
-
-def planned_of(plan: PrivacyPlan) -> Planned:
-    """All charges of a run."""
-    ((_, num_events),) = plan.charges
-    return Planned(slot_of(plan), plan.num_charges, num_events)
-
-
-def plan_row(plan: PrivacyPlan, run: str = "") -> Body:
-    """The PLAN row of a run's own ledger; its public key is added when it is written."""
-    return {
-        "schema": SCHEMA,
-        "population": run,
-        "scope": "run",
-        **terms_of(plan),
-        "mode": FIXED_SCHEDULE,
-        "accountant": f"{plan.accountant} {accountant_version()}",
-        "target_epsilon": repr(plan.target_epsilon),
-        "target_delta": repr(plan.delta),
-        "accounting_delta": repr(plan.accounting_delta),
-        "schedule": schedule_to_body([planned_of(plan)]),
-        "alpha": "",
-        "budget": "",
-        "plan_sha256": plan.sha256,
-    }
-
-
-def start_of(run: str, plan: PrivacyPlan) -> Start:
-    """What a run says when it opens its ledger."""
-    return Start(
-        run=run,
-        slot=slot_of(plan),
-        num_charges=plan.num_charges,
-        terms=terms_of(plan),
-        plan_sha256=plan.sha256,
-        config_sha256=plan.details.get("config_sha256", ""),
-        base_sha256=plan.details.get("base_sha256", ""),
-        layout_sha256=plan.details.get("layout_sha256", ""),
-    )
 
 
 def open_ledger(run_path: Path, config: RunConfig, *, disk: Disk | None = None) -> Ledger:

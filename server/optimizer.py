@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from common.privacy.mechanism import ReleasedUpdate
 
+_BLOCK = 1 << 18  # numbers at a time: a copy of a large adapter in float64 is gigabytes
 Moments = Mapping[str, NDArray[np.float64]]
 
 
@@ -51,18 +52,25 @@ class ServerOptimizer:
         """The arithmetic of `step`; called directly only where nothing is promised."""
         if self.kind == "fedavg":
             return self._moved(adapter, update), {}
+        first = self.momentum * moments["first"]
         if self.kind == "fedavgm":
-            first = self.momentum * moments["first"] + update
+            first += update
             return self._moved(adapter, first), {"first": first}
-        first = self.momentum * moments["first"] + (1 - self.momentum) * update
-        second = self.second_momentum * moments["second"] + (1 - self.second_momentum) * update**2
-        direction = first / (np.sqrt(second) + self.adaptivity)
+        first += (1 - self.momentum) * update
+        second = self.second_momentum * moments["second"]
+        direction = update**2
+        direction *= 1 - self.second_momentum
+        second += direction
+        np.sqrt(second, out=direction)
+        direction += self.adaptivity
+        np.divide(first, direction, out=direction)
         return self._moved(adapter, direction), {"first": first, "second": second}
 
     def _moved(
         self, adapter: NDArray[np.float32], direction: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        moved: NDArray[np.float32] = (
-            adapter.astype(np.float64) + self.learning_rate * direction
-        ).astype(np.float32)
+        moved = np.empty_like(adapter)
+        for start in range(0, len(adapter), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            moved[part] = adapter[part] + self.learning_rate * direction[part]  # in float64
         return moved

@@ -136,6 +136,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
         bit_steps=plan.bit_steps,
         noise_scale=mechanism.noise_scale if plan.is_noised_by_nodes else 0,
         seed=plan.seed,
+        head=training.ledger.claim(),
     )
     replies = training.nodes.train(request)
     if request.noise_scale:

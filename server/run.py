@@ -1,6 +1,5 @@
 """A run: its folder made at once, its ledger opened, its rounds run, its adapter left behind."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -14,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.adapter import AdapterLayout
-from common.build import declared_sizes
-from common.config import LEDGER_KEYS, RunConfig, load_config, to_flat, to_toml
+from common.config import RunConfig, load_config, to_toml
 from common.errors import ConfigError, DiskError, PlanDiffersError
 from common.model import BaseModel
+from common.planning import config_sha256
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.noise import check_entropy
-from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
-from common.privacy.quantile import QuantileClipping
+from common.privacy.opening import start_of
+from common.privacy.plan import PrivacyPlan, plan_from_json, planned_curve
 from common.privacy.schedule import EXAMPLE
 from common.tracking import read_metrics
 from server.checkpoint import recover, released_rows
 from server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from server.nodes import Nodes
-from server.opening import create_or_check_ledger, ledger_path, open_ledger, start_of
+from server.opening import create_or_check_ledger, ledger_path, open_ledger
 from server.optimizer import ServerOptimizer
 from server.publisher import METRICS_NAME, Publisher
 from server.rounds import (
@@ -45,8 +44,6 @@ from server.segment import Segment, open_segment
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"
 DEFAULT_EVALUATIONS = 10
-MOST_CLIPPING_CHANGE = 64.0
-PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")
 
 
 @dataclass(frozen=True)
@@ -68,69 +65,20 @@ class Run:
         return ledger_path(self.path, self.config)
 
 
-def plan_from_config(
-    config: RunConfig, *, trust: str, base: BaseModel, layout: AdapterLayout
-) -> PrivacyPlan:
-    """The plan of a configuration: numbers, and fingerprints of everything they rest on.
-
-    Args:
-      config: the run.
-      trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
-      base: the frozen model.
-      layout: of the trained numbers.
-
-    Raises:
-      ConfigError: the promise cannot be made; see `make_plan`.
-    """
-    privacy, sizes = config.privacy, declared_sizes(config)
-    return make_plan(
-        unit=privacy.unit,
-        sampling_unit=config.sampling.unit,
-        mechanism=privacy.mechanism,
-        num_users=sizes.num_users,
-        num_examples=sizes.num_examples,
-        max_examples_per_user=config.data.max_examples_per_user,
-        max_nodes_per_user=privacy.max_nodes_per_user,
-        target_epsilon=privacy.target_epsilon,
-        target_delta=privacy.target_delta,
-        noise_multiplier=privacy.noise_multiplier,
-        clipping_norm=privacy.clipping_norm,
-        num_rounds=config.run.rounds,
-        expected_cohort_size=config.sampling.expected_cohort_size,
-        separation=config.sampling.separation,
-        quantile=_quantile(config) if privacy.clipping == "quantile" else None,
-        is_noised_by_nodes=privacy.trust == "node",
-        spare_attempts=privacy.spare_attempts,
-        dimension=layout.dimension,
-        trust=trust,
-        seed=config.run.seed,
-        details={
-            "config_sha256": _config_sha256(config),
-            "base_sha256": base.fingerprint,
-            "layout_sha256": layout.sha256,
-        },
-    )
-
-
-def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
-    privacy = config.privacy
-
-    def make(cohort: float) -> QuantileClipping:
-        return QuantileClipping(
-            quantile=privacy.clipping_quantile,
-            rate=privacy.clipping_rate,
-            bit_noise=privacy.clipping_bit_noise or cohort / 20,
-            smallest=privacy.clipping_norm / MOST_CLIPPING_CHANGE,
-            largest=privacy.clipping_norm * MOST_CLIPPING_CHANGE,
-        )
-
-    return make
-
-
-def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
+def create_run(
+    config: RunConfig,
+    plan: PrivacyPlan,
+    *,
+    furnish: Callable[[Path, str], None] = lambda folder, name: None,
+) -> Run:
     """Makes the run folder with configuration, plan and ledger: whole, or not at all.
 
     A run of a named population makes no ledger: its population's must be there, and have room.
+
+    Args:
+      config: of the run.
+      plan: what it promises.
+      furnish: puts more into the folder of the run of that name, while it is being made.
 
     Raises:
       ConfigError: the folder exists.
@@ -157,6 +105,7 @@ def create_run(config: RunConfig, plan: PrivacyPlan) -> Run:
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
             create_or_check_ledger(making, config, plan, name, disk)
+            furnish(making, name)
             disk.fsync_folder(making)
             disk.rename(making, path)
             disk.fsync_folder(parent)
@@ -184,7 +133,7 @@ def load_run(path: Path) -> Run:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError) as error:
         raise PlanDiffersError(f"{path / PLAN_NAME}: missing or damaged.") from error
-    if plan.details["config_sha256"] != _config_sha256(config):
+    if plan.details["config_sha256"] != config_sha256(config):
         raise PlanDiffersError(
             f"{path / CONFIG_NAME} was changed after the plan was made. A run keeps its plan: undo "
             "the change, or start a new run."
@@ -363,10 +312,3 @@ def _publish_missing(
     if all(line["round"] != state.round for line in read_metrics(path / METRICS_NAME)):
         evaluation = evaluate(training, state) if is_due(training, state.round) else None
         publish(RoundReport(state.round, 0.0, evaluation))
-
-
-def _config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where things are kept, which a move may change."""
-    places = (*PLACES, *LEDGER_KEYS)
-    flat = {key: value for key, value in to_flat(config).items() if key not in places}
-    return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()

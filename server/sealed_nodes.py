@@ -1,14 +1,11 @@
 """The Nodes protocol over a fleet of enrolled nodes: signed requests, sealed replies."""
 
-import dataclasses
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -25,9 +22,9 @@ from common.messages import (
 )
 from common.privacy.clipping import is_within
 from common.privacy.mechanism import NoisedSum
-from common.privacy.sampling import Draw, fresh_coins, seeded_coins
 from common.registry import Entry
 from common.sealing import SealError
+from server.draw import ServerDraw
 from server.exchange import POLL_SECONDS, exchange
 from server.sealer import Question, Sealer
 
@@ -47,10 +44,10 @@ class SealedNodes:
       sealer: signs what is asked and opens what comes back.
       units_per_user: units that one registered user can be; None: no bound, where an example is
         the unit.
-      is_drawing: the server flips the coins, over the enrolled nodes (never over who is online),
-        each of which has one user; otherwise each node draws its own users.
+      server_draw: flips the coins, where each node has one user; None: each draws its own users.
       is_asking_everyone: where the server draws: all nodes are asked and train, and what the
-        undrawn answer is dropped unopened, so that the traffic does not show the cohort.
+        undrawn answer is dropped unopened, so that the traffic does not show the cohort. A node
+        cannot be told that it was not drawn: its request is signed, and not secret.
       reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
       names: the name that each Flower node says it has.
     """
@@ -60,17 +57,19 @@ class SealedNodes:
     deadline_seconds: float
     sealer: Sealer
     units_per_user: int | None = 1
-    is_drawing: bool = False
+    server_draw: ServerDraw | None = None
     is_asking_everyone: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
     names: dict[int, str] = field(default_factory=dict)
     _hellos: dict[str, int] = field(default_factory=dict)
 
     def wait_for_nodes(self, minimum: int) -> None:
-        """Blocks until `minimum` enrolled nodes are online."""
+        """Blocks until `minimum` enrolled nodes are online; then fixes who is drawn from."""
         while len(set(self.names.values()) & self.sealer.enrolled().keys()) < minimum:
             self._meet()
             time.sleep(POLL_SECONDS)
+        if self.server_draw is not None:
+            self.server_draw.fix(self.sealer.enrolled())
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
         """One sum per node that was asked and has answered well. Same contract as `Nodes.train`.
@@ -79,11 +78,13 @@ class SealedNodes:
         norm is at most K times the units of the node's registered users.
         """
         self.sealer.round = request.round
+        if request.head is not None:
+            self.sealer.follow(request.head)
         enrolled = self.sealer.enrolled()
         drawn: Collection[str] = enrolled
-        if self.is_drawing:
-            drawn = draw_nodes(sorted(enrolled), request)
-            request = dataclasses.replace(request, draw=Draw(probability=1.0))
+        if self.server_draw is not None:
+            names, request = self.server_draw.draw(request)
+            drawn = [name for name in names if name in enrolled]  # none that was revoked since
 
         def decode(content: RecordDict, question: Question) -> TrainReply:
             reply = decode_train_reply(
@@ -199,15 +200,3 @@ class SealedNodes:
         ]
         pushed = zip(self.grid.push_messages(hellos), new, strict=False)
         self._hellos |= {message_id: node for message_id, node in pushed if message_id}
-
-
-def draw_nodes(names: Sequence[str], request: TrainRequest) -> list[str]:
-    """The one-user nodes that take part in a round: the request's own draw, over their names.
-
-    A node's coins and turns follow its name alone, so that they survive whatever happens to its
-    connection.
-    """
-    digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
-    keys = np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)
-    coins = fresh_coins if request.seed is None else seeded_coins(request.seed, request.round)
-    return [names[i] for i in request.draw.units(keys, request.round, coins)]

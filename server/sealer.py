@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 
+from common.privacy.anchor import HeadClaim
 from common.records import opaque, pack, read_opaque, unpack
 from common.registry import Entry, read_registry
 from common.sealing import Ask, open_reply, sealed_bytes, sign_request
@@ -42,7 +43,7 @@ class Sealer:
       population: whose ledger pays.
       run: its name.
       plan_sha256: of its plan.
-      head: hash of the ledger's last row before this start, hex.
+      head: hash of the ledger's last row when the last request to train was made, hex.
       epoch: of this start.
       seal_key: of this start, in memory only.
       number: questions so far.
@@ -63,6 +64,10 @@ class Sealer:
     def enrolled(self) -> dict[str, Entry]:
         """The active nodes, as the registry says now."""
         return read_registry(self.registry_path).active
+
+    def follow(self, claim: HeadClaim) -> None:
+        """From now on, what is asked names the head that the ledger claims."""
+        self.head, self.epoch = claim.head.hex(), claim.epoch
 
     def questions(
         self,

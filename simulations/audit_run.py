@@ -21,6 +21,7 @@ from common.build import load_model, load_users, pin_threads
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import ConfigError
 from common.messages import TrainReply, TrainRequest
+from common.planning import plan_from_config
 from common.privacy.clipping import clip_to_grid
 from common.privacy.mechanism import GaussianMechanism
 from common.privacy.noise import BitStream, fresh_key, seeded_key
@@ -30,7 +31,6 @@ from common.privacy.statement import delta_text, epsilon_text
 from common.privacy.summation import UpdateSum
 from server.aggregation import add_replies
 from server.optimizer import ServerOptimizer
-from server.run import plan_from_config
 from simulations.attacks import Scores
 from simulations.audit import AuditResult, audit_scores
 

@@ -1,31 +1,28 @@
 """feddp bench: speed and peak memory of the engine beside its peers, interleaved in one run."""
 
-import json
-import platform
-import subprocess
-import sys
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from client.passes import padded_length
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, seeded_key
-from common.privacy.sampling import PoissonSampler
-from common.privacy.summation import UpdateSum
 from simulations import contestants
-from simulations.race import Spread, paired, peak_megabytes, race
+from simulations.contestants import PASS_TOKENS
+from simulations.race import paired, peak_megabytes, race, run_apart
+from simulations.scale import measure_population, measure_vocabulary
+from simulations.scoreboard import Measure, Scoreboard
+from simulations.server_path import measure_server
 from simulations.workload import Population, Shape, User, make_base, make_users, num_tokens
 
-PASS_TOKENS = 4096
 CLIPPING_NORM = 0.1
-SERVER_NUMBERS = 1 << 20
-PACKAGES = ("torch", "transformers", "peft", "opacus")
+ROWS_OF_USER = (0.7, 1.0, 1, 12)
+TOKENS_OF_ROW = (3.3, 0.8, 8, 128)
 
 
 @dataclass(frozen=True)
@@ -40,43 +37,36 @@ CASES = {
     "256 tokens per client step": Case(Population.equal(16, rows=4, tokens=64)),
     "32 tokens per client step": Case(Population.equal(64, rows=1, tokens=32)),
     "vocabulary 8192": Case(Population.equal(16, rows=4, tokens=64), vocabulary=8192),
-    "lognormal users": Case(Population(128, (0.7, 1.0, 1, 12), (3.3, 0.8, 8, 128))),
+    "lognormal users": Case(Population(128, ROWS_OF_USER, TOKENS_OF_ROW)),
 }
 EXAMPLES = Case(Population.equal(32, rows=1, tokens=64))
+PFL_POPULATION = Population(100, ROWS_OF_USER, TOKENS_OF_ROW)  # the cohort of pfl's benchmark
+PFL_WIDTHS = {"pfl, rows padded to 128": TOKENS_OF_ROW[3], "pfl, to a batch's longest": None}
+FLOWER_CASES = {
+    "256 tokens per client": Population.equal(16, rows=4, tokens=64),
+    "32 tokens per client": Population.equal(16, rows=1, tokens=32),
+}
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One line of the table: times of `what` relative to `beside`, and tokens per second."""
+def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
+    """Runs the stages, prints what they find, and writes bench.json and bench.png into `folder`.
 
-    case: str
-    what: str
-    beside: str
-    ratio: Spread
-    tokens_per_second: float
-
-
-def bench(*, repeats: int, folder: Path) -> int:
-    """Runs every case, prints the table, and writes bench.json and bench.png into `folder`."""
+    Args:
+      repeats: turns that count.
+      folder: of the result.
+      only: names of stages; none is all of them.
+    """
     torch.set_num_threads(1)
     # Opacus sets its hooks on modules whose inputs need no gradient, and torch says so each time.
     warnings.filterwarnings("ignore", message="Full backward hook", category=UserWarning)
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print("CPU time of one thread; ratio: how many times the speed of the second; median [range]")
-    measures: list[Measure] = []
-    useful: dict[str, float] = {}
-    for name, case in CASES.items():
-        users = make_users(case.population, case.vocabulary)
-        useful[name] = useful_share(users)
-        measures += _show(_race_users(name, case, users, repeats))
-    measures += _show(_race_examples(repeats))
-    server = server_microseconds(repeats)
-    print(f"server: sum, exact noise, division; microseconds per parameter and core: {server}")
-    print("useful tokens / computed tokens:", {k: round(v, 3) for k, v in useful.items()})
-    peaks = {who: _peak_in_own_process(who) for who in ("central", "loop", "engine")}
-    print("peak memory, MB, lognormal users:", {k: round(v) for k, v in peaks.items()})
-    for peer, reason in missing_peers().items():
-        print(f"not timed: {peer}: {reason}")
-    _write(folder, measures, useful, server, peaks)
+    print(f"{repeats} turns; load average of this machine: {load}")
+    board = Scoreboard()
+    for name, stage in STAGES.items():
+        if not only or name in only:
+            stage(board, repeats)
+            board.write(folder)
     return 0
 
 
@@ -102,13 +92,13 @@ def user_contestants(case: Case, users: Sequence[User]) -> dict[str, Callable[[]
     }
 
 
-def _race_users(name: str, case: Case, users: Sequence[User], repeats: int) -> list[Measure]:
-    seconds = race(user_contestants(case, users), repeats=repeats)
-    tokens = num_tokens(users) / float(np.median(seconds["engine"]))
-    return [
-        Measure(name, "engine", other, paired(seconds, other, "engine"), tokens)
-        for other in ("central", "central, library loss", "loop")
-    ]
+def measure_users(board: Scoreboard, repeats: int) -> None:
+    """User-level training beside central training and the plain loop."""
+    for name, case in CASES.items():
+        users = make_users(case.population, case.vocabulary)
+        seconds = race(user_contestants(case, users), repeats=repeats)
+        board.measure(_measures(name, seconds, num_tokens(users)))
+        board.figure(f"useful tokens / computed tokens, {name}", useful_share(users))
 
 
 def example_contestants() -> dict[str, Callable[[], object]]:
@@ -130,108 +120,96 @@ def example_contestants() -> dict[str, Callable[[], object]]:
     }
 
 
-def _race_examples(repeats: int) -> list[Measure]:
+def measure_examples(board: Scoreboard, repeats: int) -> None:
+    """Example-level training beside the non-private step and Opacus."""
     seconds = race(example_contestants(), repeats=repeats)
     users = make_users(EXAMPLES.population, EXAMPLES.vocabulary)
-    tokens = num_tokens(users) / float(np.median(seconds["engine"]))
-    return [
-        Measure("example-level DP", "engine", other, paired(seconds, other, "engine"), tokens)
-        for other in ("non-private step", "opacus hooks", "opacus ghost")
-    ]
+    board.measure(_measures("example-level DP", seconds, num_tokens(users)))
 
 
-def server_microseconds(repeats: int, numbers: int = SERVER_NUMBERS) -> Spread:
-    """Sum, exact noise and division of one release: microseconds per parameter on one core."""
-    mechanism = GaussianMechanism(
-        sampler=PoissonSampler(0.01),
-        num_units=10_000,
-        expected_cohort_size=100.0,
-        clipping_norm=CLIPPING_NORM,
-        noise_multiplier=1.0,
-        grid_steps=contestants.GRID_STEPS,
-        dimension=numbers,
-    )
-    reply = UpdateSum.zeros(numbers)
-
-    def release() -> None:
-        total = UpdateSum.zeros(numbers)
-        total.merge(reply)
-        mechanism.release(total, bits=BitStream(seeded_key(0, 1)))
-
-    seconds = race({"server": release}, repeats=repeats)["server"]
-    return Spread.of([1e6 * s / numbers for s in seconds])
+def measure_pfl(board: Scoreboard, repeats: int) -> None:
+    """Engine and exact noise beside a round of pfl, by both of its padding rules."""
+    if find_spec("pfl") is None:
+        board.skip("pfl", "not installed; docs/performance.md says how")
+        return
+    users = make_users(PFL_POPULATION, Shape().vocabulary)
+    for name, width in PFL_WIDTHS.items():
+        found = run_apart(
+            "simulations.pfl_peer:compare",
+            population=astuple(PFL_POPULATION),
+            shape={},
+            width=width,
+            repeats=repeats,
+        )
+        _equal_work(board, name, found)
+        seconds = {name: found["seconds"]["pfl"], "engine": found["seconds"]["engine"]}
+        board.measure(_measures("100 lognormal users", seconds, num_tokens(users)))
 
 
-def missing_peers() -> dict[str, str]:
-    """Peers that this run does not time, with the reason."""
-    reason = "this bench has no contestant for it yet"
-    return {"pfl": reason, "Flower's Ray engine": reason}
+def measure_flower(board: Scoreboard, repeats: int) -> None:
+    """Engine and exact noise beside a round of Flower's Ray engine, all its processes counted."""
+    for package in ("ray", "psutil"):
+        if find_spec(package) is None:
+            board.skip("flower", f"{package} is not installed")
+            return
+    for name, population in FLOWER_CASES.items():
+        users = make_users(population, Shape().vocabulary)
+        found = run_apart(
+            "simulations.flower_peer:compare",
+            population=astuple(population),
+            shape={},
+            repeats=repeats,
+        )
+        _equal_work(board, f"Flower, {name}", found)
+        board.figure(f"Flower, {name}: CPU seconds of dropped rounds", found["first_rounds"])
+        seconds = {"flower": found["seconds"]["flower"], "engine": found["seconds"]["engine"]}
+        board.measure(_measures(name, seconds, num_tokens(users)))
 
 
-def print_peak(who: str) -> None:
-    """Runs one contestant over the lognormal users and prints this process's peak in MB."""
+def measure_memory(board: Scoreboard, repeats: int) -> None:
+    """Peak resident memory of one process per contestant."""
+    names = ("central", "loop", "engine")
+    peaks = {who: run_apart("simulations.bench:peak_of", who=who) for who in names}
+    board.figure("peak memory in MB, lognormal users", peaks)
+
+
+def peak_of(who: str) -> float:
+    """Runs one contestant over the lognormal users; this process's peak in MB."""
     torch.set_num_threads(1)
     case = CASES["lognormal users"]
     user_contestants(case, make_users(case.population, case.vocabulary))[who]()
-    print(peak_megabytes())
+    return peak_megabytes()
 
 
-def _peak_in_own_process(who: str) -> float:
-    code = f"from simulations.bench import print_peak; print_peak({who!r})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
-
-
-def _show(measures: list[Measure]) -> list[Measure]:
-    for m in measures:
-        print(
-            f"{m.case:28} {m.what} / {m.beside:22} {m.ratio}  {m.tokens_per_second:.0f} tokens/s",
-            flush=True,
-        )
-    return measures
-
-
-def _write(
-    folder: Path,
-    measures: Sequence[Measure],
-    useful: Mapping[str, float],
-    server: Spread,
-    peaks: Mapping[str, float],
-) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        "measures": [
-            {
-                "case": m.case,
-                "what": m.what,
-                "beside": m.beside,
-                "ratio": [m.ratio.least, m.ratio.median, m.ratio.most],
-                "tokens_per_second": m.tokens_per_second,
-            }
-            for m in measures
-        ],
-        "useful_share": dict(useful),
-        "server_microseconds_per_parameter": [server.least, server.median, server.most],
-        "peak_megabytes": dict(peaks),
-    }
-    (folder / "bench.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(measures) + 1.2), layout="constrained")
-    names = [f"{m.case}: {m.what} / {m.beside}" for m in measures]
-    medians = [m.ratio.median for m in measures]
-    spans = [
-        [m.ratio.median - m.ratio.least for m in measures],
-        [m.ratio.most - m.ratio.median for m in measures],
+def _measures(case: str, seconds: dict[str, list[float]], tokens: int) -> list[Measure]:
+    rate = tokens / float(np.median(seconds["engine"]))
+    return [
+        Measure(case, "engine", other, paired(seconds, other, "engine"), rate)
+        for other in seconds
+        if other != "engine"
     ]
-    axes.barh(names, medians, xerr=spans, color="tab:blue", alpha=0.7)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast, CPU time of one thread (median and range)")
-    figure.savefig(folder / "bench.png", dpi=150)
-    plt.close(figure)
+
+
+def _equal_work(board: Scoreboard, name: str, found: dict[str, Any]) -> None:
+    """Reports how far both mean updates are apart; grid and float32 explain 1e-3 at most.
+
+    Raises:
+      RuntimeError: they differ by more, so times would compare different work.
+    """
+    error = found["relative_error"]
+    board.figure(f"{name}: relative error of the mean update", error)
+    if not error < 1e-3:
+        raise RuntimeError(f"{name}: the updates differ by {error:.1e}; times were not compared")
+
+
+Stage = Callable[[Scoreboard, int], None]
+STAGES: dict[str, Stage] = {
+    "users": measure_users,
+    "examples": measure_examples,
+    "pfl": measure_pfl,
+    "flower": measure_flower,
+    "server": measure_server,
+    "memory": measure_memory,
+    "vocabulary": measure_vocabulary,
+    "population": measure_population,
+}

@@ -5,18 +5,19 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.build import load_model, load_users
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import FeddpError
+from common.planning import plan_from_config
 from common.privacy.accounting import epsilon
 from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from common.privacy.plan import PrivacyPlan
 from server.aggregation import metrics_of
-from server.run import load_run, plan_from_config
+from server.run import load_run
 from simulations.evaluate import Extent, measure_adapter, train_to_folder
 from simulations.planner import black_box_epsilon
 from simulations.simulate import resume, simulate
@@ -58,6 +59,8 @@ class Grid:
     Attributes:
       examples_per_round: B, expected; a user gives at most G of them.
       adapters: kinds of adapters; ("",) is the configuration's alone.
+      learning_rates: the server's, by kind of adapter; the configuration's for others.
+      num_examples: declared examples of all users together with at most G of each, by G.
       local_passes: of "federated"; its cohort is smaller by that factor.
       seconds_per_cell: a guess, for the announcement alone.
     """
@@ -68,6 +71,8 @@ class Grid:
     seeds: tuple[int, ...]
     examples_per_round: float
     adapters: tuple[str, ...] = ("",)
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+    num_examples: Mapping[int, int] = field(default_factory=dict)
     local_passes: int = 2
     seconds_per_cell: float = 60.0
 
@@ -104,12 +109,17 @@ def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunC
     }
     if cell.adapter:
         changes["adapter.kind"] = cell.adapter
+    if cell.adapter in grid.learning_rates:
+        changes["server.learning-rate"] = grid.learning_rates[cell.adapter]
     if cell.method != NONE:
         changes["privacy.target-epsilon"] = cell.epsilon
     if cell.method in (EXAMPLE, ELS):
         changes["sampling.unit"] = "example"
+    if cell.method == ELS and cell.group_size in grid.num_examples:
+        changes["privacy.num-examples"] = grid.num_examples[cell.group_size]
     if cell.method == EXAMPLE:
         changes["privacy.unit"] = "example"
+        changes["data.selection"] = "random"  # nobody's examples are bounded, so none are chosen
     if cell.method == FEDERATED:
         changes["local.epochs"] = grid.local_passes
     return from_flat({**to_flat(config), **changes})
@@ -130,6 +140,9 @@ def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[st
         result = _train(cell_config(config, grid, cell, folder / "runs"), cell, folder)
     except FeddpError as error:
         result = {"status": "not available", "reason": str(error)}
+    if result["status"] == "done":
+        # Expected, if every example filled a row: a figure of the plan, of no data.
+        result["tokens"] = result["rounds"] * grid.examples_per_round * config.model.max_tokens
     content = {"cell": asdict(cell), **result, "seconds": round(time.monotonic() - started, 1)}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -158,6 +171,7 @@ def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
     )
     return {
         "status": "done",
+        "rounds": plan.num_rounds,
         "promise": None,
         "metrics": metrics_of(evaluated, task=config.model.task),
         "leakage": _leakage(config, folder),
@@ -170,9 +184,11 @@ def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
     elif not (path / "result.json").is_file():
         resume(path)  # an earlier call was stopped in the middle of this cell
     metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
+    plan = load_run(path).plan
     return {
         "status": "done",
-        "promise": promise_of(load_run(path).plan, cell),
+        "rounds": plan.num_rounds,
+        "promise": promise_of(plan, cell),
         "metrics": metrics,
         "leakage": _leakage(config, path / "adapter"),
     }
@@ -216,4 +232,5 @@ def _plan(config: RunConfig) -> PrivacyPlan:
 
 
 def _leakage(config: RunConfig, adapter_path: Path) -> dict[str, Any]:
-    return asdict(measure_adapter(config, adapter_path, CELL_EXTENT)["private"])
+    found = measure_adapter(config, adapter_path, CELL_EXTENT, has_control=False)
+    return asdict(found["private"])

@@ -1,6 +1,7 @@
 """The feddp command."""
 
 import argparse
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a person's mistake is one clear message and a non-zero exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(with_action(words))
+    options.line = shlex.join(["feddp", *words])
     # PEFT still calls what transformers renamed; nothing that a person here could act on.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     try:
@@ -125,13 +127,14 @@ def _simulate(options: argparse.Namespace) -> int:
         from simulations.simulate import resume
 
         path = options.resume or Path(config.run.resume)
-        return resume(path, is_new_segment=options.new_noise_segment)
+        return resume(path, is_new_segment=options.new_noise_segment, command=options.line)
     from simulations.simulate import simulate
 
     return simulate(
         config,
         is_comparing=options.with_non_private,
         non_private_path=options.non_private_dir,
+        command=options.line,
     )
 
 

@@ -19,12 +19,16 @@ from client.work import LocalTraining
 from common.adapter import PEFT_PREFIX, AdapterLayout
 from common.model import BaseModel
 from common.privacy.clipping import clip_to_grid
+from common.privacy.mechanism import GaussianMechanism
+from common.privacy.noise import BitStream, seeded_key
+from common.privacy.sampling import PoissonSampler
 from common.privacy.summation import UpdateSum
 from common.tokens import IGNORE, TokenRow
 from simulations.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20
 LEARNING_RATE = 0.1
+PASS_TOKENS = 4096
 
 
 class Plain:
@@ -65,12 +69,18 @@ class Plain:
         return gradient
 
 
-def collate(rows: Sequence[TokenRow], device: str) -> tuple[Tensor, Tensor]:
-    """Input ids and targets, right-padded to the longest row."""
+def collate(
+    rows: Sequence[TokenRow], device: str, width: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Input ids and targets, right-padded to `width`, or to the longest row."""
     ids = [torch.from_numpy(row.input_ids) for row in rows]
     labels = [torch.from_numpy(row.labels) for row in rows]
+    inputs = pad_sequence(ids, batch_first=True)
     targets = pad_sequence(labels, batch_first=True, padding_value=IGNORE)
-    return pad_sequence(ids, batch_first=True).to(device), targets.to(device)
+    if width is not None:
+        room = (0, width - inputs.shape[1])
+        inputs, targets = functional.pad(inputs, room), functional.pad(targets, room, value=IGNORE)
+    return inputs.to(device), targets.to(device)
 
 
 def num_targets(rows: Sequence[TokenRow]) -> int:
@@ -200,17 +210,7 @@ def _opacus_model(
     base: BaseModel, layout: AdapterLayout, clipping_norm: float, is_ghost: bool
 ) -> tuple[Any, list[Any]]:
     """A PEFT model with the bench's start under Opacus, and its trained tensors in order."""
-    config = LoraConfig(r=layout.rank, lora_alpha=layout.alpha, target_modules=list(layout.adapted))
-    model: Any = get_peft_model(copy_base(base).model, config)
-    parameters = dict(model.named_parameters())
-    tensors = layout.unflatten(nonzero_start(layout))
-    trained = []
-    for name, value in tensors.items():
-        assert name.startswith(PEFT_PREFIX)
-        parameter = parameters[name.replace(".weight", ".default.weight")]
-        parameter.data = torch.from_numpy(value.copy())
-        trained.append(parameter)
-    model.train()
+    model, trained = peft_model(base, layout)
     options: dict[str, Any] = {"batch_first": True, "loss_reduction": "sum", "strict": False}
     if is_ghost:
         wrapped: Any = GradSampleModuleFastGradientClipping(
@@ -218,4 +218,53 @@ def _opacus_model(
         )
     else:
         wrapped = GradSampleModule(model, **options)
-    return wrapped, trained
+    return wrapped, list(trained.values())
+
+
+def peft_model(base: BaseModel, layout: AdapterLayout) -> tuple[Any, dict[str, Any]]:
+    """A PEFT model with the bench's start, as peers train it, and its parameters in order."""
+    config = LoraConfig(r=layout.rank, lora_alpha=layout.alpha, target_modules=list(layout.adapted))
+    model: Any = get_peft_model(copy_base(base).model, config)
+    parameters = dict(model.named_parameters())
+    trained = {}
+    for name, value in layout.unflatten(nonzero_start(layout)).items():
+        assert name.startswith(PEFT_PREFIX)
+        own_name = name.replace(".weight", ".default.weight")
+        parameters[own_name].data = torch.from_numpy(value.copy())
+        trained[own_name] = parameters[own_name]
+    model.train()
+    return model, trained
+
+
+def mean_loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The library's mean loss over the predicted positions of one local batch."""
+    logits = model(input_ids=inputs, use_cache=False).logits.float()
+    loss = functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+    return loss / (targets != IGNORE).sum().clamp_min(1)
+
+
+def mean_update(total: UpdateSum, num_users: int, clipping_norm: float) -> NDArray[np.float64]:
+    """A sum of clipped updates as the mean that frameworks keep in float32; without noise."""
+    return total.total.astype(np.float64) * (clipping_norm / GRID_STEPS / num_users)
+
+
+def private(run: Callable[[], UpdateSum], mechanism: GaussianMechanism) -> Callable[[], object]:
+    """The engine's sum, released with exact noise: what frameworks do in one of their rounds."""
+    return lambda: mechanism.release(run(), bits=BitStream(seeded_key(0, 1)))
+
+
+def make_mechanism(
+    *, cohort_size: int, dimension: int, clipping_norm: float, noise_multiplier: float = 1.0
+) -> GaussianMechanism:
+    """Noise for cohorts of so many users, drawn from a population a hundred times as large."""
+    return GaussianMechanism(
+        sampler=PoissonSampler(0.01),
+        num_units=100 * cohort_size,
+        expected_cohort_size=float(cohort_size),
+        clipping_norm=clipping_norm,
+        noise_multiplier=noise_multiplier,
+        grid_steps=GRID_STEPS,
+        dimension=dimension,
+    )

@@ -28,6 +28,7 @@ from simulations.scoring import Scorer
 
 LEAKAGE_NAME = "leakage.json"
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 4
+_OVERFIT_ROUNDS, _OVERFIT_EXAMPLES, _OVERFIT_PASSES, _OVERFIT_RATE = 25, 8, 2, 2.5
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,21 @@ def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) 
 
 
 def measure_adapter(
-    config: RunConfig, adapter_path: Path, extent: Extent, users: Users | None = None
+    config: RunConfig,
+    adapter_path: Path,
+    extent: Extent,
+    users: Users | None = None,
+    *,
+    has_control: bool = True,
 ) -> dict[str, Leakage]:
-    """Leakage of an adapter ("private") and of its base ("base", the negative control).
+    """Leakage of an adapter ("private") and, first, of its base ("base", the negative control).
 
     Args:
       config: of the run.
       adapter_path: in PEFT's format.
       extent: how much is measured.
       users: who was trained on; None is everybody.
+      has_control: also measure the base.
     """
     base, _ = load_model(config)
     scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens)
@@ -107,20 +114,32 @@ def measure_adapter(
             num_unknown_digits=extent.num_unknown_digits,
             rng=np.random.default_rng(extent.seed),
         )
-        for name in ("base", "private")
+        for name in (("base", "private") if has_control else ("private",))
     }
 
 
-def measure_overfitted(config: RunConfig, extent: Extent, *, num_rounds: int = 60) -> Leakage:
-    """Leakage of an adapter trained without privacy on few users: every attack must catch it."""
-    plain = replace(config, evaluation=replace(config.evaluation, poison_users=0))
+def measure_overfitted(config: RunConfig, extent: Extent) -> Leakage:
+    """Leakage of an adapter trained without privacy on few users: every attack must catch it.
+
+    More rows, passes and learning rate than the run's own make sure that it remembers.
+    """
+    plain = replace(
+        config,
+        data=replace(config.data, max_examples_per_user=_OVERFIT_EXAMPLES),
+        local=replace(config.local, epochs=_OVERFIT_PASSES),
+        server=replace(config.server, learning_rate=_OVERFIT_RATE * config.server.learning_rate),
+        evaluation=replace(config.evaluation, poison_users=0),
+    )
     everyone, evaluation = load_users(plain)
     num_users = min(extent.num_overfitted, everyone.num_users)
     few: Users = everyone.take(np.arange(num_users))
     few = PoisonedUsers(few, num_users // 2, config.labels)
     with tempfile.TemporaryDirectory() as folder:
-        train_to_folder(config, few, evaluation, Path(folder), num_rounds=num_rounds, probability=1)
-        return measure_adapter(config, Path(folder), extent, few)["private"]
+        train_to_folder(
+            plain, few, evaluation, Path(folder), num_rounds=_OVERFIT_ROUNDS, probability=1
+        )
+        found = measure_adapter(config, Path(folder), extent, few, has_control=False)
+        return found["private"]
 
 
 def train_to_folder(

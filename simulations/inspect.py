@@ -4,10 +4,11 @@ from common.build import load_model, load_users
 from common.config import RunConfig
 from common.errors import ConfigError, ProblemsError
 from common.model import BaseModel
+from common.planning import plan_from_config
 from common.privacy.edgeworth import cross_check_lines
 from common.tracking import tracker_problems
 from common.users import Users
-from server.run import epsilon_curve_of, plan_from_config
+from server.run import epsilon_curve_of
 from simulations.console import curve_lines, plan_lines
 from simulations.planner import Setting, planner_lines, predict
 from simulations.problems import data_problems
@@ -15,6 +16,8 @@ from simulations.problems import data_problems
 
 def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
     """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
+    if is_grouping:
+        _check_grouping(config)
     base, layout = load_model(config)
     trust = config.privacy.trust
     plan = plan_from_config(config, trust=trust, base=base, layout=layout)
@@ -34,6 +37,23 @@ def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
         )
         print("\n".join(["", *planner_lines(setting, predict(setting))]))
     return 0
+
+
+def _check_grouping(config: RunConfig) -> None:
+    """Group sizes are compared for a promise to users and for coins of each round."""
+    privacy, problems = config.privacy, []
+    if privacy.unit != "user":
+        problems.append(
+            f'--group-size: privacy.unit = "{privacy.unit}" promises nothing to users, whose group '
+            'size it is. Set privacy.unit = "user".'
+        )
+    if privacy.mechanism != "poisson":
+        problems.append(
+            f'--group-size: predicts a coin per unit; privacy.mechanism = "{privacy.mechanism}" '
+            'has none. Set privacy.mechanism = "poisson".'
+        )
+    if problems:
+        raise ConfigError(problems)
 
 
 def check(config: RunConfig, *, is_counting: bool) -> int:

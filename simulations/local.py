@@ -1,11 +1,28 @@
 """The Nodes protocol in one process: no Ray, no sockets."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from client.node import Node
-from client.sharding import ShardedNode
+from client.refusal import RefusedError
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from server.draw import ServerDraw
+
+
+class Asked(Protocol):
+    """A node in this process."""
+
+    def train(self, request: TrainRequest, *, dropout: float = 0.0) -> TrainReply:
+        """See `Node.train`."""
+        ...
+
+    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+        """See `Node.evaluate`."""
+        ...
+
+
+log = logging.getLogger("feddp.node")
 
 
 @dataclass(frozen=True)
@@ -20,14 +37,27 @@ class LocalNodes:
       nodes: each over its own users.
       dropout: share of the drawn users who drop out of a round or answer after its deadline; they
         count as zero, and neither noise nor divisor knows.
+      server_draw: draws among nodes of one user each, named by their place ("0", "1", ...); None:
+        each draws its own users.
     """
 
-    nodes: Sequence[Node | ShardedNode]
+    nodes: Sequence[Asked]
     dropout: float = 0.0
+    server_draw: ServerDraw | None = None
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
-        """One update sum per node. Same contract as `Nodes.train`."""
-        return [node.train(request, dropout=self.dropout) for node in self.nodes]
+        """One update sum per node that does not refuse. Same contract as `Nodes.train`."""
+        replies, asked = [], list(self.nodes)
+        if self.server_draw is not None:
+            self.server_draw.fix(map(str, range(len(asked))))
+            drawn, request = self.server_draw.draw(request)
+            asked = [self.nodes[place] for place in sorted(map(int, drawn))]
+        for node in asked:
+            try:
+                replies.append(node.train(request, dropout=self.dropout))
+            except RefusedError as error:
+                log.warning("round %d: a node refuses: %s", request.round, error.code)
+        return replies
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Sums over each node's evaluation users. Same contract as `Nodes.evaluate`."""

@@ -9,6 +9,16 @@ from common.config import RunConfig, parse_override
 from common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
+BENCH_STAGES = (
+    "users",
+    "examples",
+    "pfl",
+    "flower",
+    "server",
+    "memory",
+    "vocabulary",
+    "population",
+)
 
 
 def add_measure_commands(
@@ -72,7 +82,15 @@ def add_measure_commands(
     report.set_defaults(command=_report)
 
     bench = commands.add_parser("bench", help="speed and memory of the engine beside its peers")
-    bench.add_argument("--repeats", type=int, default=5, help="turns that count; default: 5")
+    bench.add_argument("--repeats", type=int, default=3, help="turns that count; default: 3")
+    bench.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        choices=BENCH_STAGES,
+        help="may be given several times: " + ", ".join(BENCH_STAGES),
+    )
     bench.add_argument("--output-dir", type=Path, default=Path("bench"), metavar="FOLDER")
     bench.add_argument("--gpu", action="store_true", help="a 1B Llama shape in bf16 on a GPU")
     bench.set_defaults(command=_bench)
@@ -114,6 +132,7 @@ def _compare(options: argparse.Namespace) -> int:
         num_processes=options.processes or default_processes(),
         is_quick=options.quick,
         is_private_data=options.on_private_data,
+        command=options.line,
     )
 
 
@@ -132,4 +151,4 @@ def _bench(options: argparse.Namespace) -> int:
         return gpu_bench(repeats=options.repeats, folder=options.output_dir)
     from simulations.bench import bench
 
-    return bench(repeats=options.repeats, folder=options.output_dir)
+    return bench(repeats=options.repeats, folder=options.output_dir, only=options.only)

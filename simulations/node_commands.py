@@ -3,10 +3,11 @@
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from common.config import load_config, parse_override
+from common.config import RunConfig, load_config, parse_override
 from common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
@@ -30,6 +31,9 @@ def add_node_commands(commands: Subparsers) -> None:
     serve.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
     serve.add_argument("--server-key", type=Path, metavar="FILE", help="public key of the server")
     serve.add_argument("--state", type=Path, metavar="FILE", help="what was asked; beside the key")
+    serve.add_argument(
+        "--ledger", type=Path, metavar="FILE", help='this node\'s own: privacy.trust = "node"'
+    )
     serve.add_argument("--token", type=Path, metavar="FILE", help="made anew; beside the socket")
     serve.set_defaults(command=_serve)
 
@@ -73,28 +77,67 @@ def _serve(options: argparse.Namespace) -> int:
     check_address(options.address)
     if options.token is None and not options.address.startswith(UNIX):
         raise ConfigError(["--token: say where the token goes; only a socket has a place for it."])
-    answer = _answerer(options)
-    token = make_token(options.token or token_path(options.address))
-    service = NodeService(answer, address=options.address, token=token)
-    serve_until_stopped(service, lambda: print(f"{options.address}: ready", flush=True))
+    with ExitStack() as stack:
+        answer = _answerer(options, stack)
+        token = make_token(options.token or token_path(options.address))
+        service = NodeService(answer, address=options.address, token=token)
+        serve_until_stopped(service, lambda: print(f"{options.address}: ready", flush=True))
     return 0
 
 
-def _answerer(options: argparse.Namespace) -> Callable[[str, Any], Any]:
+def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, Any], Any]:
     overrides = dict(parse_override(text) for text in options.set)
     if options.data is not None:
         overrides["data.path"] = options.data
     config = load_config(options.config, overrides)
     index, num_parts = _part(options.part)
     identity = _identity(options)
+    _check_own_ledger(config, options.ledger)
 
     from client.answer import answer
     from client.build import build_part
-    from common.build import Part, pin_threads
+    from client.heads import Heads
+    from client.own_noise import own_noise_of
+    from common.build import Part, load_model, pin_threads
 
     pin_threads(config)
-    node = build_part(config, Part(index, num_parts))
-    return lambda kind, content: answer(node, kind, content, identity)
+    base, layout = load_model(config)
+    part = Part(index, num_parts)
+    own_noise = stack.enter_context(
+        own_noise_of(
+            config,
+            base,
+            layout,
+            ledger_path=options.ledger,
+            key_path=Path(config.privacy.ledger_key) if config.privacy.ledger_key else None,
+            name=options.name or str(part),
+        )
+    )
+    node = build_part(config, part, loaded=(base, layout), own_noise=own_noise)
+    heads = Heads(_state_path(options).parent) if identity else None
+    return lambda kind, content: answer(node, kind, content, identity, heads)
+
+
+def _check_own_ledger(config: RunConfig, path: Path | None) -> None:
+    is_needed = config.privacy.trust == "node"
+    if is_needed and path is None:
+        raise ConfigError(
+            ['privacy.trust = "node": this node adds the noise itself. Name its ledger: --ledger.']
+        )
+    if path is not None and not is_needed:
+        raise ConfigError(
+            [
+                f'--ledger {path}: privacy.trust = "{config.privacy.trust}", so this node adds no '
+                'noise of its own. Set privacy.trust = "node".'
+            ]
+        )
+    if path is not None and not path.is_file():
+        raise ConfigError(
+            [
+                f"--ledger {path}: missing. The owner of the users makes it, once: `feddp ledger "
+                f"create {path} --config CONFIG --population NAME`."
+            ]
+        )
 
 
 def _identity(options: argparse.Namespace) -> Any:
@@ -112,13 +155,17 @@ def _identity(options: argparse.Namespace) -> Any:
     from client.answer import Identity, Memory
     from common.keys import read_private_key, read_public_key
 
-    state_path = options.state or options.key.with_suffix(".state")
     return Identity(
         name=options.name,
         key=read_private_key(options.key),
         server_key=read_public_key(options.server_key),
-        memory=Memory(state_path),
+        memory=Memory(_state_path(options)),
     )
+
+
+def _state_path(options: argparse.Namespace) -> Path:
+    path: Path = options.state or options.key.with_suffix(".state")
+    return path
 
 
 def _part(text: str) -> tuple[int, int]:

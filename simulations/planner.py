@@ -19,6 +19,7 @@ from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 GROUP_SIZES = (1, 2, 4, 8, 16, 32)
 _MIN_MULTIPLIER, _MAX_MULTIPLIER = 0.3, 3000.0
 _TOLERANCE = 1e-3
+_EQUAL = 0.01
 _DELTA_FLOOR = 1e-15  # round-off of the accountant
 
 
@@ -162,39 +163,70 @@ def black_box_epsilon(
     return group_size * float(found)
 
 
+def quieter_unit(prediction: Prediction, correlation: float) -> str:
+    """Which way of drawing has less noise at one group size: "ULS", "ELS", "=", or "-".
+
+    "=" is a difference below a hundredth, "-" more examples a round than there are.
+    """
+    if prediction.crossover is None:
+        return "-"
+    share = typical_norm(prediction.group_size, correlation) / prediction.crossover
+    if abs(share - 1) < _EQUAL:
+        return "="
+    return "ULS" if share < 1 else "ELS"
+
+
 def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[str]:
-    """The table, the best group size for some correlations, and how to read both."""
+    """The table, the best group size and the crossover for some correlations, how to read them."""
     lines = [
-        f"Noise of an averaged example, in clipping norms of one example; {setting.num_users} "
-        f"users, {setting.num_rounds} charges,",
-        f"{setting.examples_per_round:g} examples a round, epsilon {setting.target_epsilon:g} at "
-        f"delta {setting.target_delta:g}, user",
+        "Group size G: examples of a user, where users (ULS) or examples (ELS) are drawn",
+        f"  {setting.num_users} users, {setting.num_rounds} charges, "
+        f"{setting.examples_per_round:g} examples a round, "
+        f"epsilon {setting.target_epsilon:g} at delta {setting.target_delta:.2g}, user",
         "",
-        f"  {'G':>4}{'ULS z':>9}{'ULS':>10}{'ELS z':>10}{'ELS':>10}   ULS wins where C(G)/C is "
-        "below",
+        f"  {'G':>4}{'ULS z':>9}{'ULS noise':>12}{'ELS z':>9}{'ELS noise':>12}"
+        "   ULS is quieter where C(G)/C is below",
     ]
     for p in predictions:
         cells = "".join(
             f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
             for value, digits, width in (
                 (p.uls_multiplier, 3, 9),
-                (p.uls_noise, 5, 10),
-                (p.els_multiplier, 3, 10),
-                (p.els_noise, 5, 10),
+                (p.uls_noise, 5, 12),
+                (p.els_multiplier, 3, 9),
+                (p.els_noise, 5, 12),
             )
         )
-        bar = "" if p.crossover is None else f"{p.crossover:.2f} {_bar(p.crossover)}"
+        bar = "-" if p.crossover is None else f"{p.crossover:.2f} {_bar(p.crossover)}"
         lines.append(f"  {p.group_size:>4}{cells}   {bar}")
-    lines += ["", "  correlation of a user's gradients   best G under ULS   gain over G = 1"]
-    for correlation in (0.0, 0.1, 0.5, 1.0):
-        size, gain = best_group_size(predictions, correlation)
-        lines.append(f"  {correlation:>33.1f}   {size:>16}   {gain:>14.2f}")
     return [
         *lines,
         "",
-        "  Measure the correlation and the norms C, C(G) on public or generated users, never on "
-        "the private ones.",
+        "  noise: of a mean over all examples of a round, in clipping norms C of one example",
+        "  C(G)/C: norm of a mean of G gradients of one user over that of one gradient,",
+        "          about sqrt(r + (1 - r) / G) where two of her gradients have correlation r",
+        "",
+        *_crossover_lines(predictions),
+        "",
+        "  ELS is predicted for users who all have G examples. Measure r on public or generated",
+        "  users, never on the private ones.",
     ]
+
+
+def _crossover_lines(predictions: Sequence[Prediction]) -> list[str]:
+    """By correlation: the best group size under ULS, its gain, and who is quieter at each."""
+    sizes = "".join(f"{p.group_size:>5}" for p in predictions)
+    lines = [f"  {'r':>5}{'best G, ULS':>14}{'gain over G = 1':>18}   quieter at G ={sizes}"]
+    for correlation in (0.0, 0.1, 0.5, 1.0):
+        size, gain = best_group_size(predictions, correlation)
+        is_known = math.isfinite(gain)  # G = 1 may take more users than there are
+        best = str(size) if any(p.uls_noise is not None for p in predictions) else "-"
+        units = "".join(f"{quieter_unit(p, correlation):>5}" for p in predictions)
+        lines.append(
+            f"  {correlation:>5.1f}{best:>14}{f'{gain:.2f}' if is_known else '-':>18}"
+            f"{'':>17}{units}"
+        )
+    return lines
 
 
 def _predict(setting: Setting, size: int, is_with_examples: bool) -> Prediction:

@@ -1,12 +1,26 @@
 """Interleaved timing: contestants take turns, and only paired ratios of one turn are compared."""
 
+import json
+import os
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import FeddpError
 
 Contestant = Callable[[], object]
+_CALL = """
+import importlib, json, sys
+module, function, arguments = sys.argv[1:]
+found = getattr(importlib.import_module(module), function)(**json.loads(arguments))
+print("\\n" + json.dumps(found))
+"""
 
 
 @dataclass(frozen=True)
@@ -66,4 +80,30 @@ def paired(seconds: Mapping[str, list[float]], slow: str, fast: str) -> Spread:
 
 def peak_megabytes() -> float:
     """Peak resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not ru_maxrss, which a child of a large process inherits on Linux.
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def run_apart(function: str, **arguments: Any) -> Any:
+    """Result of a function in a fresh process: memory, libraries and descendants of its own.
+
+    Args:
+      function: "module:name"; its arguments and its result travel as JSON.
+
+    Raises:
+      FeddpError: the process failed; with the end of what it wrote.
+    """
+    module, name = function.split(":")
+    command = [sys.executable, "-c", _CALL, module, name, json.dumps(arguments)]
+    here = str(Path(__file__).parents[1])
+    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise FeddpError(f"{function} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])

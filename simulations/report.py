@@ -10,7 +10,6 @@ from common.privacy.statement import guarantee_line, statement
 from common.tracking import read_metrics
 from server.publisher import METRICS_NAME
 from server.run import CONFIG_NAME, Run, load_run
-from simulations.compare import Row, is_comparison, read_rows, shown
 from simulations.evaluate import LEAKAGE_NAME
 from simulations.page import (
     folded,
@@ -30,6 +29,8 @@ from simulations.plots import (
     draw_noise,
     save,
 )
+from simulations.rows import Row, example_epsilon, is_comparison, read_rows, shown
+from simulations.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
 _FIGURES = {
@@ -77,12 +78,20 @@ def _run_page(run: Run) -> str:
             if part.strip()
         ),
         heading("How it was made"),
-        verbatim(f"feddp simulate {CONFIG_NAME}\nfeddp ledger {run.path.name} --verify"),
+        verbatim(f"{_commands(run)}\nfeddp ledger {run.path.name} --verify"),
         folded("config.toml", (run.path / CONFIG_NAME).read_text(encoding="utf-8")),
         folded("plan.json", run.plan.to_json()),
     ]
     lead = f"A private fine-tuning run of feddp: {run.plan.num_rounds} rounds over {_about(run)}."
     return page(f"Run {run.path.name}", lead, parts)
+
+
+def _commands(run: Run) -> str:
+    """The command lines that made a run; one that would, where they were not kept."""
+    path = run.path / COMMAND_NAME
+    if path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    return f"feddp simulate {CONFIG_NAME}"
 
 
 def _about(run: Run) -> str:
@@ -179,8 +188,13 @@ def _comparison_page(folder: Path) -> str:
         heading("Side by side"),
         _full_table(
             ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
-             "user inference", "exposure", "poison gap", "seconds"],
+             "user inference", "exposure", "poison gap", "tokens ≤", "seconds"],
             [_cells(row) for row in rows],
+        ),
+        paragraph(
+            "Brackets: 95 % intervals over seeds; one seed has none. Where users are drawn, an "
+            "example has at most its user's ε. Tokens: expected, if every example filled a row.",
+            "note",
         ),
     ]  # fmt: skip
     for name, label in _FIGURES.items():
@@ -214,9 +228,9 @@ def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cells(row: Row) -> list[str]:
     found = row.promise or {}
-    numbers = [
+    user, black_box, noise = [
         f"{found[key]:.3g}" if isinstance(found.get(key), float) else "–"
-        for key in ("user_epsilon", "example_epsilon", "black_box_epsilon", "noise_to_signal")
+        for key in ("user_epsilon", "black_box_epsilon", "noise_to_signal")
     ]
     if row.reason:
         return [
@@ -224,11 +238,14 @@ def _cells(row: Row) -> list[str]:
             str(row.group_size),
             *["–"] * 4,
             f"not available: {row.reason}",
-            *[""] * 5,
+            *[""] * 6,
         ]
     metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
     leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
-    return [row.label, str(row.group_size), *numbers, *metrics, *leaks, f"{row.seconds:.0f}"]
+    example = example_epsilon(row).replace("<=", "≤")
+    size = [f"{row.tokens:.3g}" if row.tokens else "–", f"{row.seconds:.0f}"]
+    numbers = [user, example, black_box, noise]
+    return [row.label, str(row.group_size), *numbers, *metrics, *leaks, *size]
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,17 +5,22 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from client.build import build_node, build_part
 from client.node import Node
+from client.own_noise import OwnNoise, open_own_noise
 from client.sharding import ShardedNode
 from common.adapter import AdapterLayout
 from common.build import Part, describe_evaluation, load_model, load_users, pin_threads
 from common.config import RunConfig
 from common.errors import ConfigError, DataError
 from common.model import BaseModel
+from common.planning import plan_from_config
+from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row
+from common.privacy.plan import PrivacyPlan
 from common.privacy.statement import epsilon_text, guarantee_line, not_covered
 from common.users import Users
 from server.aggregation import metrics_of
@@ -28,7 +33,6 @@ from server.run import (
     epsilon_curve_of,
     load_run,
     optimizer_from_config,
-    plan_from_config,
     train,
 )
 from simulations.console import Progress, plan_lines, result_lines
@@ -37,9 +41,13 @@ from simulations.non_private import train_without_privacy
 from simulations.problems import data_problems
 
 INTERRUPTED = 130
+NODE_LEDGER_NAME = "node-ledger.sqlite"
+COMMAND_NAME = "command.txt"
 
 
-def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | None) -> int:
+def simulate(
+    config: RunConfig, *, is_comparing: bool, non_private_path: Path | None, command: str = ""
+) -> int:
     """Plans, trains and exports a new run; prints the plan, the progress and the table.
 
     Args:
@@ -47,6 +55,7 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
       is_comparing: also train the same rounds without clip and noise, for the table.
       non_private_path: where that result goes; required unless the users are generated, because a
         result without privacy, once published, voids the promise of the private one.
+      command: the line that asked for this; it is kept in the run folder, as public as the config.
 
     Returns:
       The exit code: 0 when all rounds are released, 130 when a person stopped the run.
@@ -59,39 +68,72 @@ def simulate(config: RunConfig, *, is_comparing: bool, non_private_path: Path | 
     if problems := data_problems(config, users, evaluation_users, base):
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
-    run = create_run(config, plan)
-    node = _build_node(config, base, layout, users, evaluation_users)
-    return _train(run, node, layout, is_comparing, non_private_path)
+    run = create_run(config, plan, furnish=_node_ledger_maker(plan))
+    keep_command(run.path, command)
+    with _own_noise(run) as own_noise:
+        node = _build_node(config, base, layout, users, evaluation_users, own_noise)
+        return _train(run, node, layout, is_comparing, non_private_path)
 
 
-def resume(path: Path, *, is_new_segment: bool = False) -> int:
+def resume(path: Path, *, is_new_segment: bool = False, command: str = "") -> int:
     """Continues a run folder where its ledger says it stopped; a finished run is exported again.
 
     `is_new_segment`: the master key of its correlated noise is lost; go on without it.
     """
     run = load_run(path)
+    keep_command(path, command)
     pin_threads(run.config)
     base, layout = load_model(run.config)
     check_run_model(run, base=base, layout=layout)
     users, evaluation_users = load_users(run.config)
-    node = _build_node(run.config, base, layout, users, evaluation_users)
-    print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
-    return _train(
-        run,
-        node,
-        layout,
-        is_comparing=False,
-        non_private_path=None,
-        is_new_segment=is_new_segment,
-    )
+    with _own_noise(run) as own_noise:
+        node = _build_node(run.config, base, layout, users, evaluation_users, own_noise)
+        print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
+        return _train(
+            run,
+            node,
+            layout,
+            is_comparing=False,
+            non_private_path=None,
+            is_new_segment=is_new_segment,
+        )
+
+
+def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
+    """What puts the node's own ledger into a new run folder, where the node adds the noise."""
+
+    def make(folder: Path, name: str) -> None:
+        if plan.is_noised_by_nodes:
+            Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
+
+    return make
+
+
+def _own_noise(run: Run) -> AbstractContextManager[OwnNoise | None]:
+    if not run.plan.is_noised_by_nodes:
+        return nullcontext()
+    ledger_path = run.path / NODE_LEDGER_NAME
+    return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))
+
+
+def keep_command(path: Path, command: str) -> None:
+    """Adds a command line to those that made a run; "" is none."""
+    if command:
+        with (path / COMMAND_NAME).open("a", encoding="utf-8") as file:
+            file.write(command + "\n")
 
 
 def _build_node(
-    config: RunConfig, base: BaseModel, layout: AdapterLayout, users: Users, evaluation_users: Users
+    config: RunConfig,
+    base: BaseModel,
+    layout: AdapterLayout,
+    users: Users,
+    evaluation_users: Users,
+    own_noise: OwnNoise | None,
 ) -> Node | ShardedNode:
     if config.nodes.workers > 1:
-        return build_part(config, Part())
-    return build_node(config, base, layout, users, evaluation_users)
+        return build_part(config, Part(), own_noise=own_noise)
+    return build_node(config, base, layout, users, evaluation_users, own_noise)
 
 
 def _train(

@@ -173,16 +173,27 @@ class HeadMemory:
     **Guarantee:** after `accept` returned, also across crashes, every head that it accepts extends
     the accepted one, and is signed by the key that the node was enrolled with. A node may join
     late, so the first signed head is taken without proof.
+
+    **Edge cases:** without a key nothing tells whose head it is: whoever brings it must be known by
+    other means, such as a signed request. Heads that do not extend the known one are refused all
+    the same.
     """
 
-    def __init__(self, path: Path, *, population: str, public_key: bytes, disk: Disk | None = None):
+    def __init__(
+        self,
+        path: Path,
+        *,
+        population: str,
+        public_key: bytes | None,
+        disk: Disk | None = None,
+    ):
         """Reads what is remembered.
 
         Args:
           path: of the small file; its folder exists.
           population: the only one whose heads are accepted.
           public_key: the ledger's, which the node was enrolled with; heads must carry its
-            signature.
+            signature. None: see the edge cases.
           disk: where it is kept.
 
         Raises:
@@ -207,7 +218,8 @@ class HeadMemory:
           RolledBackError: it does not extend it, or is not signed. Nothing changes.
           DiskError: it cannot be remembered; the old one stays.
         """
-        if not is_signed(self._public_key, claim.head, claim.signature):
+        key = self._public_key
+        if key is not None and not is_signed(key, claim.head, claim.signature):
             raise RolledBackError("The ledger's head is not signed by the key of this population.")
         is_first = self._known.seq == 0 and claim.population == self._known.population
         if not is_first and not extends(claim, self._known):

@@ -199,7 +199,7 @@ class GaussianMechanism:
             raise ValueError("the clipping norm is fixed by the plan")
         noised = released.total
         step = norm / self.update_steps / self.expected_cohort_size
-        values = noised[: self.dimension].astype(np.float64) * step
+        values = noised[: self.dimension] * np.float64(step)
         if self.quantile is None:
             return ReleasedUpdate(_DOOR, values, norm)
         bit = int(noised[-1]) / (2 * self.bit_steps * self.expected_cohort_size)
@@ -209,4 +209,6 @@ class GaussianMechanism:
 def add_noise(total: UpdateSum, *, noise_scale: int, bits: BitStream) -> NoisedSum:
     """An update sum with discrete Gaussian noise of so many grid steps; what a node calls that
     adds the noise itself."""
-    return NoisedSum(_DOOR, total.total + discrete_gaussian(bits, noise_scale, total.dimension))
+    noised = discrete_gaussian(bits, noise_scale, total.dimension)
+    noised += total.total  # in place: of a large adapter, every copy is gigabytes
+    return NoisedSum(_DOOR, noised)

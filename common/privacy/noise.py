@@ -96,9 +96,16 @@ def fresh_key(context: bytes, total: UpdateSum) -> bytes:
     return derive.derive(os.urandom(KEY_BYTES))
 
 
-def seeded_key(seed: int, round: int) -> bytes:
-    """A key that depends on (seed, round) alone, so that runs repeat. Not private."""
-    return hashlib.sha256(f"feddp-seeded-noise/{seed}/{round}".encode()).digest()
+def seeded_key(seed: int, round: int, node: str = "") -> bytes:
+    """A key that depends on (seed, round, node) alone, so that runs repeat. Not private.
+
+    Args:
+      seed: of the run.
+      round: from 1.
+      node: name of the node, where each adds noise of its own; the server app has none.
+    """
+    place = f"/{node}" if node else ""
+    return hashlib.sha256(f"feddp-seeded-noise/{seed}/{round}{place}".encode()).digest()
 
 
 def check_entropy() -> None:

@@ -22,10 +22,12 @@ from common.privacy.schedule import (
     CORRELATED,
     EXAMPLE,
     FIXED_SIZE,
+    NODE,
     POISSON,
     USER,
     Population,
     Schedule,
+    drawing_problems,
     make_schedule,
 )
 
@@ -71,6 +73,8 @@ class PrivacyPlan:
       trust: who is trusted with what is not yet noised.
       is_noised_by_nodes: every node adds the full noise before its sum leaves it.
       seed: None, or the number that makes the run repeatable and not private.
+      drawn_by: who flips the coins, "node" or "server".
+      asks_everyone: where the server does: undrawn nodes are asked all the same.
       details: fingerprints of whatever else the run promises (configuration, base, layout).
       reasons: why each derived number is what it is; not part of the hash.
     """
@@ -106,6 +110,8 @@ class PrivacyPlan:
     trust: str
     is_noised_by_nodes: bool
     seed: int | None
+    drawn_by: str = NODE
+    asks_everyone: bool = False
     details: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -245,6 +251,8 @@ def make_plan(
     separation: int | None = None,
     quantile: Callable[[float], QuantileClipping] | None = None,
     is_noised_by_nodes: bool = False,
+    drawn_by: str = NODE,
+    asks_everyone: bool = False,
 ) -> PrivacyPlan:
     """Derives the whole plan; None asks for the rule. Reads no data.
 
@@ -271,6 +279,8 @@ def make_plan(
     """
     if quantile is not None and mechanism in CORRELATED:
         raise ConfigError([_ONE_NORM.format(mechanism)])
+    if problems := drawing_problems(drawn_by, sampling_unit, mechanism, is_noised_by_nodes):
+        raise ConfigError(problems)
     schedule = make_schedule(
         population=_population(
             unit, sampling_unit, num_users, num_examples, max_examples_per_user, max_nodes_per_user
@@ -297,6 +307,8 @@ def make_plan(
         trust=trust,
         is_noised_by_nodes=is_noised_by_nodes,
         seed=seed,
+        drawn_by=drawn_by,
+        asks_everyone=asks_everyone,
         details=details,
     )
 

@@ -20,6 +20,7 @@ from common.privacy.events import (
 )
 
 USER, EXAMPLE = "user", "example"
+NODE, SERVER = "node", "server"
 POISSON, FIXED_SIZE = "poisson", "fixed-size"
 BLT, BANDED, CYCLIC_POISSON = "blt", "banded", "cyclic-poisson"
 CORRELATED = (BLT, BANDED, CYCLIC_POISSON)
@@ -256,6 +257,31 @@ def population_problems(
         problems.append(
             f'privacy.mechanism = "{mechanism}": the turn of an example follows its place among '
             'its user\'s. Take "poisson", "blt" or "banded", or privacy.unit = "user".'
+        )
+    return problems
+
+
+def drawing_problems(
+    drawn_by: str, sampling_unit: str, mechanism: str, is_noised_by_nodes: bool
+) -> list[str]:
+    """What a draw by the server, among nodes of one user each, cannot be combined with."""
+    if drawn_by == NODE:
+        return []
+    problems = []
+    if sampling_unit != USER:
+        problems.append(
+            'sampling.by = "server": the server draws users, and not their examples. Set '
+            'sampling.unit = "user", or sampling.by = "node".'
+        )
+    if mechanism == FIXED_SIZE:
+        problems.append(
+            f'privacy.mechanism = "{mechanism}": with sampling.by = "server" the cohort would be '
+            'drawn from the enrolled, who may be fewer than N. Take privacy.mechanism = "poisson".'
+        )
+    if is_noised_by_nodes:
+        problems.append(
+            'sampling.by = "server": with privacy.trust = "node" nobody trusts the server\'s '
+            'coins. Set sampling.by = "node".'
         )
     return problems
 

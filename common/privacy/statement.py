@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, Decimal
 from common.privacy.accounting import PLD, RDP
 from common.privacy.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
 from common.privacy.plan import PrivacyPlan
-from common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, USER
+from common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
 
 NOT_PRIVATE = "seeded: not private"
 
@@ -87,6 +87,8 @@ def privacy_record(
         "accounting_delta": plan.accounting_delta,
         "bridge_epsilon": plan.bridge_epsilon,
         "bridge_delta": plan.bridge_delta,
+        "drawn_by": plan.drawn_by,
+        "asks_everyone": plan.asks_everyone,
         "seeded": plan.seed is not None,
         "plan_sha256": plan.sha256,
         "ledger_head": ledger_head,
@@ -119,6 +121,7 @@ def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
         f"{_unit_text(plan)}"
         f"{_TRUST_TEXTS[plan.trust]}\n\n"
         f"{_how_text(plan)}\n\n"
+        f"{_drawer_text(plan)}"
         f"Not covered:\n\n{outside}\n"
     )
 
@@ -177,6 +180,27 @@ def _unit_text(plan: PrivacyPlan) -> str:
             "them on its own; the promise counts all of them together.\n\n"
         )
     return ""
+
+
+def _drawer_text(plan: PrivacyPlan) -> str:
+    if plan.drawn_by == NODE:
+        return ""
+    who = (
+        "The server app draws, among nodes of one user each that were fixed before round 1, and "
+        "never among those that are online. "
+    )
+    if plan.asks_everyone:
+        return (
+            f"{who}Every node is asked and answers under a seal of the same size; the answers of "
+            "nodes that were not drawn are dropped unopened, so the traffic does not show who was "
+            "drawn.\n\n"
+        )
+    if plan.mechanism_name in (BLT, BANDED):
+        return f"{who}Whoever sees the traffic sees whose turn it is, which is no secret here.\n\n"
+    return (
+        f"{who}It asks those that it has drawn, so whoever sees the traffic between the machines "
+        "sees who took part: the promise holds against readers of releases only.\n\n"
+    )
 
 
 def _how_text(plan: PrivacyPlan) -> str:

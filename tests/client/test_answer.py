@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,16 +7,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
+from small_ledger import HeadedLedger
 
 from client.answer import Identity, Memory, answer
 from client.build import build_node
+from client.heads import Heads
 from client.node import Node
+from client.refusal import RefusedError
 from common.build import load_model, load_users
 from common.config import from_flat
 from common.messages import (
     MessageError,
     TrainRequest,
     decode_train_reply,
+    decode_train_request,
     encode_train_request,
 )
 from common.privacy.sampling import Draw
@@ -96,6 +101,48 @@ def test_a_node_with_an_identity_answers_nothing_unsigned_or_meant_for_another(
     for kind, content in refused:
         with pytest.raises(MessageError):
             answer(node, kind, content, identity)
+
+
+def headed(node: Node, ledger: HeadedLedger, **changes: object) -> RecordDict:
+    """A signed request of the server app that holds this ledger."""
+    claim = ledger.claim()
+    plain = decode_train_request(request(node), dimension=node.dimension)
+    body = pack(encode_train_request(dataclasses.replace(plain, head=claim)))
+    said = {"population": claim.population, "epoch": claim.epoch, "head": claim.head.hex()}
+    return opaque(sign_request(ask(node, **{**said, **changes}), body, server_key=SERVER))
+
+
+def test_a_node_trains_for_a_ledger_that_goes_on_and_not_for_an_older_one(
+    node: Node, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, heads, trained = HeadedLedger(tmp_path / "l.sqlite"), Heads(tmp_path), []
+    train = node.train
+    monkeypatch.setattr(node, "train", lambda asked: trained.append(asked.head) or train(asked))
+    shutil.copy(ledger.path, tmp_path / "old")
+    for number in (1, 2):
+        ledger.grow(1)
+        answer(node, "train", headed(node, ledger, number=number, round=number), identity, heads)
+    shutil.copy(tmp_path / "old", ledger.path)
+    replayed = headed(node, ledger, epoch=9, number=3, round=2)
+    with pytest.raises(SealError, match="head"):
+        answer(node, "train", replayed, identity, heads)
+    fresh = dataclasses.replace(identity, memory=Memory(tmp_path / "other.json"))
+    with pytest.raises(RefusedError, match="rolled-back"):
+        answer(node, "train", headed(node, ledger, number=3), fresh, heads)
+    with pytest.raises(RefusedError, match="no-head"):
+        answer(node, "train", request(node), None, heads)
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"population": "q"}, {"epoch": 7}, {"head": "4" * 64}], ids=str
+)
+def test_header_and_claim_must_speak_of_the_same_head(
+    node: Node, identity: Identity, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    ledger = HeadedLedger(tmp_path / "l.sqlite")
+    with pytest.raises(SealError, match="head"):
+        answer(node, "train", headed(node, ledger, **changes), identity)
 
 
 def test_hello_tells_the_name(node: Node, identity: Identity) -> None:

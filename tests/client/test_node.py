@@ -1,8 +1,10 @@
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
 from client.build import build_node
 from client.node import Node
@@ -142,3 +144,29 @@ def test_the_clip_bit_is_one_more_number_of_the_sum(norm: float, balance: int) -
     total = node.train(asked).total
     assert total.dimension == layout.dimension + 1
     assert total.total[-1] == balance << 16
+
+
+def test_every_block_of_a_user_is_taken_equally_often() -> None:
+    config = from_flat(
+        {
+            "data.selection": "random-chunk",
+            "data.chunk-tokens": 8,
+            "data.max-examples-per-user": 3,
+            "local.batch-size": 8,
+        }
+    )
+    texts = [f"message {i} about order number {i * i}" for i in range(9)]
+    node, layout = make_node(config, some_users([texts]))
+    counts: Counter[bytes] = Counter()
+    for number in range(1500):
+        (step,) = node._minibatches(0, 7, dataclasses.replace(request(layout), round=number))
+        assert len(step) == 3
+        assert all(len(row.input_ids) <= 8 for row in step)
+        counts.update(row.input_ids.tobytes() for row in step)
+    size = len(counts)
+    expected = 3 * 1500 / size
+    # Three of a round are drawn without replacement, which lowers the variance of every count.
+    statistic = sum((n - expected) ** 2 for n in counts.values()) / expected
+    statistic *= (size - 1) / (size - 3)
+    assert size > 9
+    assert chi2.ppf(1e-3, size - 1) < statistic < chi2.ppf(1 - 1e-3, size - 1)

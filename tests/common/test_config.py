@@ -80,7 +80,20 @@ def test_all_problems_are_reported_at_once() -> None:
             "give one of them",
         ),
         ({"model.task": "classification", "data.label-column": "l"}, "data.labels"),
+        ({"sampling.by": "server"}, "nodes.users-per-node = 1, and not auto"),
+        ({"sampling.by": "server", "nodes.users-per-node": 2}, "and not 2"),
+        ({"sampling.ask": "all"}, 'sampling.by = "server" alone'),
         ({"privacy.num-users": 10, "sampling.expected-cohort-size": 11.0}, "must be at most"),
+        *(
+            (
+                {"privacy.unit": "example", "sampling.unit": "example", "data.selection": name},
+                "decide about another",
+            )
+            for name in ("longest", "shortest", "random-chunk", "perplexity-high", "perplexity-low")
+        ),
+        ({"sampling.unit": "example", "data.selection": "random-chunk"}, "of a drawn user"),
+        ({"data.messages-column": "m", "data.selection": "random-chunk"}, "of a drawn user"),
+        ({"data.selection": "random-chunk", "data.chunk-tokens": 256}, "data.chunk-tokens = 256"),
     ],
 )
 def test_contradictions_are_named(flat: dict[str, object], part: str) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -5,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.messages import (
+    DIGESTS,
     FLAT_INT64,
+    LEDGER,
+    PROOF,
+    VERSION,
     EvaluateReply,
     EvaluateRequest,
     MessageError,
@@ -20,6 +26,7 @@ from common.messages import (
     encode_train_reply,
     encode_train_request,
 )
+from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 
@@ -42,6 +49,75 @@ def request(seed: int | None = 3, draw: Draw = TURNS) -> TrainRequest:
         noise_scale=0,
         seed=seed,
     )
+
+
+CLAIM = HeadClaim("p", 2, 5, b"h" * 32, b"s" * 64, tuple(bytes([i]) * 32 for i in range(3)))
+
+
+def headed() -> RecordDict:
+    return encode_train_request(dataclasses.replace(request(), head=CLAIM))
+
+
+def test_a_request_carries_the_head_of_its_ledger() -> None:
+    assert decode_train_request(headed(), dimension=P).head == CLAIM
+    assert decode_train_request(encode_train_request(request()), dimension=P).head is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("population", ""),
+        ("population", "p" * 1001),
+        ("epoch", 0),
+        ("epoch", 6),
+        ("seq", 2),
+        ("seq", 1 << 63),
+        ("seq", "5"),
+        ("head", "A" * 64),
+        ("head", "ab" * 31),
+        ("signature", "ab" * 63 + " a"),
+        ("extra", 1),
+    ],
+)
+def test_a_claim_outside_the_contract_is_refused(name: str, value: str | int) -> None:
+    content = headed()
+    content.config_records[LEDGER][name] = value
+    with pytest.raises(MessageError):
+        decode_train_request(content, dimension=P)
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        None,
+        Array("uint8", (0, 32), DIGESTS, b""),
+        Array("uint8", (3, 32), DIGESTS, bytes(95)),
+        Array("uint8", (96,), DIGESTS, bytes(96)),
+        Array("uint8", (3, 32), FLAT_INT64, bytes(96)),
+        Array("uint8", (6, 32), DIGESTS, bytes(192)),
+    ],
+    ids=["absent", "empty", "short", "flat", "type", "longer than the ledger"],
+)
+def test_a_proof_outside_the_contract_is_refused(proof: Array | None) -> None:
+    content = headed()
+    del content[PROOF]
+    if proof is not None:
+        content[PROOF] = ArrayRecord({"vector": proof})
+    with pytest.raises(MessageError):
+        decode_train_request(content, dimension=P)
+
+
+def test_a_proof_has_a_greatest_size() -> None:
+    rows = tuple(bytes(32) for _ in range(MAX_PROOF_ROWS + 1))
+    claim = dataclasses.replace(CLAIM, seq=1 << 20, proof=rows)
+    for proof, is_good in ((rows, False), (rows[1:], True)):
+        asked = dataclasses.replace(request(), head=dataclasses.replace(claim, proof=proof))
+        content = encode_train_request(asked)
+        if is_good:
+            decode_train_request(content, dimension=P)
+            continue
+        with pytest.raises(MessageError):
+            decode_train_request(content, dimension=P)
 
 
 def reply(values: np.ndarray) -> RecordDict:
@@ -94,7 +170,7 @@ def hostile_replies() -> dict[str, RecordDict]:
     replies = {name: reply(good) for name in ("extra record", "no config", "version", "round type")}
     replies["extra record"]["more"] = MetricRecord({"count": 3})
     del replies["no config"]["config"]
-    replies["version"].config_records["config"]["version"] = 2
+    replies["version"].config_records["config"]["version"] = VERSION + 1
     replies["round type"].config_records["config"]["round"] = "2"
     config = ConfigRecord(dict(reply(good).config_records["config"]))
     for name, record in {
@@ -127,6 +203,8 @@ def test_replies_outside_the_contract_are_refused(name: str) -> None:
     ],
 )
 def test_evaluations_outside_the_contract_are_refused(sums: dict[str, float]) -> None:
-    content = RecordDict({"evaluation": MetricRecord(sums), "config": ConfigRecord({"version": 1})})
+    content = RecordDict(
+        {"evaluation": MetricRecord(sums), "config": ConfigRecord({"version": VERSION})}
+    )
     with pytest.raises(MessageError):
         decode_evaluate_reply(content)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from common.tokens import IGNORE, TokenRow, tokenize_example
+from common.tokens import IGNORE, TokenRow, chunk_rows, tokenize_example
 from common.users import Example
 
 LETTERS = string.ascii_letters + string.digits + " .:!?\n#"
@@ -286,3 +286,16 @@ def test_demo_tokenizer_gives_text_back() -> None:
     ids = np.concatenate([row.labels for row in rows])
     assert ids[-1] == DEMO.eos_token_id
     assert DEMO.decode(ids[:-1]).strip() == text
+
+
+def test_joined_texts_are_cut_into_blocks_that_predict_every_token_once() -> None:
+    tokenizer = letters()
+    rows = chunk_rows([Example("abc"), Example(" "), Example("defgh")], tokenizer, chunk_tokens=4)
+    assert [len(row.input_ids) for row in rows] == [4, 4, 3]
+    text = tokenizer("<s>abc</s><s>defgh</s>", add_special_tokens=False)["input_ids"]
+    assert [int(i) for row in rows for i in row.labels] == text[1:]
+    assert [int(i) for row in rows for i in row.input_ids] == text[:-1]
+
+
+def test_a_user_without_text_has_no_blocks() -> None:
+    assert chunk_rows([Example("  ")], letters(), chunk_tokens=4) == []

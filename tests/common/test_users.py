@@ -157,6 +157,14 @@ def test_random_selection_uses_all_rows_equally_often() -> None:
     assert all(abs(counts[str(i)] - 800) < 110 for i in range(5))
 
 
+def test_a_selection_that_does_not_rank_by_length_is_refused_here() -> None:
+    rows = [Example(text=str(i)) for i in range(5)]
+    with pytest.raises(ValueError, match="perplexity-low"):
+        bound_contributions(
+            rows, max_examples=2, selection="perplexity-low", rng=np.random.default_rng(0)
+        )
+
+
 def test_characters_count_prompt_and_every_turn() -> None:
     turns = ({"role": "user", "content": "ab"}, {"role": "assistant", "content": "cde"})
     assert num_characters(Example(text="x", prompt="yz", messages=turns)) == 8

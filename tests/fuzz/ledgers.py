@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
 from common.privacy.plan import make_plan
-from server.opening import plan_row, start_of
 
 PLAN = make_plan(
     num_users=40,

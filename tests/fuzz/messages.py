@@ -1,5 +1,6 @@
 """Hostile messages: RecordDicts near the contract, as a node or a relay could send them."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from common.messages import (
     encode_train_reply,
     encode_train_request,
 )
+from common.privacy.anchor import HeadClaim
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from fuzz.changes import change_bytes, change_tree
@@ -28,8 +30,10 @@ from fuzz.changes import change_bytes, change_tree
 P = 6
 ADAPTER = np.linspace(-1, 1, P, dtype=np.float32)
 REQUEST = TrainRequest(2, ADAPTER, "ab", Draw(0.1), 0.5, 1 << 20, 8, 0, 3)
+HEAD = HeadClaim("p", 1, 3, b"h" * 32, b"s" * 64, (b"a" * 32, b"b" * 32))
 VALID: Mapping[str, RecordDict] = {
     "train request": encode_train_request(REQUEST),
+    "headed train request": encode_train_request(dataclasses.replace(REQUEST, head=HEAD)),
     "train reply": encode_train_reply(TrainReply(2, "ab", UpdateSum(np.arange(P)))),
     "evaluate request": encode_evaluate_request(EvaluateRequest(ADAPTER, "ab")),
     "evaluate reply": encode_evaluate_reply(EvaluateReply(1.5, 10, 3)),
@@ -37,6 +41,10 @@ VALID: Mapping[str, RecordDict] = {
 # Decoding, and what encodes the result again.
 MESSAGES: Mapping[str, tuple[Callable[[RecordDict], Any], Callable[[Any], RecordDict]]] = {
     "train request": (lambda c: decode_train_request(c, dimension=P), encode_train_request),
+    "headed train request": (
+        lambda c: decode_train_request(c, dimension=P),
+        encode_train_request,
+    ),
     "train reply": (lambda c: decode_train_reply(c, dimension=P), encode_train_reply),
     "evaluate request": (
         lambda c: decode_evaluate_request(c, dimension=P),

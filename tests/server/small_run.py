@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
 from common.privacy.plan import PrivacyPlan, make_plan
 from common.privacy.summation import UpdateSum
 from server.checkpoint import recover
-from server.opening import plan_row, start_of
 from server.optimizer import ServerOptimizer
 from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
 

@@ -16,6 +16,7 @@ from small_run import create, live, small_plan
 from common.errors import DiskError, LedgerDamagedError
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
 from common.privacy.rows import Charge, Release
 from server.checkpoint import (
     Checkpoint,
@@ -27,7 +28,6 @@ from server.checkpoint import (
     recover,
     write_checkpoint,
 )
-from server.opening import plan_row, start_of
 
 PLAN = small_plan()
 CHECKPOINT = Checkpoint(

@@ -14,9 +14,9 @@ from common.messages import TrainReply, TrainRequest
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
+from common.privacy.opening import start_of
 from common.privacy.rows import Body
 from common.privacy.summation import UpdateSum
-from server.opening import start_of
 from server.rounds import RoundState, run_rounds
 
 NUM_NODES = 64

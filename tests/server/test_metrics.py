@@ -132,7 +132,7 @@ def test_an_open_ledger_is_ready_and_a_closed_or_lost_one_is_not(tmp_path: Path)
         return {name: check() for name, check in checks.items()}
 
     assert passed() == {"ledger": True, "lock": False, "disk": True}
-    with Ledger.open(path, plan_sha256=small_plan().sha256):
+    with Ledger.open(path):
         assert passed() == {"ledger": True, "lock": True, "disk": True}
         path.rename(tmp_path / "elsewhere")
         assert passed()["ledger"] is False
@@ -140,10 +140,10 @@ def test_an_open_ledger_is_ready_and_a_closed_or_lost_one_is_not(tmp_path: Path)
 
 def test_asking_for_the_lock_keeps_nobody_from_taking_it(tmp_path: Path) -> None:
     path = create(tmp_path / "run", small_plan()) / "ledger.sqlite"
-    with Ledger.open(path, plan_sha256=small_plan().sha256):
+    with Ledger.open(path):
         assert is_locked(path)
     assert not is_locked(path)
-    with Ledger.open(path, plan_sha256=small_plan().sha256):
+    with Ledger.open(path):
         assert is_locked(path)
 
 

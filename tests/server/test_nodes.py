@@ -1,4 +1,6 @@
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from flower_grid import InProcessGrid
@@ -16,6 +18,7 @@ from common.messages import (
 )
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
+from server.draw import ServerDraw
 from server.nodes import FlowerNodes
 
 P = 4
@@ -53,6 +56,24 @@ def is_node(number: int) -> Callable[[Message], bool]:
 
 def values(replies: list[TrainReply]) -> list[int]:
     return [int(reply.total.total[0]) for reply in replies]
+
+
+def test_only_the_drawn_nodes_are_asked_and_the_offline_answer_nothing(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def watch(message: Message) -> str | None:
+        asked.append(message.metadata.dst_node_id)
+        return "drop" if message.metadata.dst_node_id == 1000 else None
+
+    nodes = nodes_of(6, fault=watch)
+    nodes.server_draw = ServerDraw(tmp_path / "p", separation=1, has_begun=False)
+    nodes.wait_for_nodes(6)
+    request = dataclasses.replace(REQUEST, seed=1)
+    drawn, _ = nodes.server_draw.draw(request)
+    assert 0 < len(drawn) < 6
+    counted = values(nodes.train(request))
+    assert [str(node) for node in asked] == drawn
+    assert counted == [int(name) - 999 for name in drawn if name != "1000"]
 
 
 def test_every_node_answers_in_the_order_of_the_nodes() -> None:

@@ -25,11 +25,11 @@ from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.mechanism import GaussianMechanism
 from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
+from common.privacy.opening import start_of
 from common.privacy.plan import PrivacyPlan
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.checkpoint import checkpoint_path
-from server.opening import start_of
 from server.rounds import RoundReport, RoundState, resume_state, run_rounds
 
 SEEDED = small_plan(seed=7)

@@ -5,10 +5,10 @@ import pytest
 
 from common.config import RunConfig, from_flat
 from common.errors import ConfigError, DiskError, PlanDiffersError
+from common.planning import config_sha256
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan, make_plan
 from server.run import (
-    _config_sha256,
     create_run,
     epsilon_curve_of,
     load_run,
@@ -36,7 +36,7 @@ def plan(config: RunConfig) -> PrivacyPlan:
         dimension=10,
         trust="simulation",
         seed=None,
-        details={"config_sha256": _config_sha256(config), "base_sha256": "b", "layout_sha256": "l"},
+        details={"config_sha256": config_sha256(config), "base_sha256": "b", "layout_sha256": "l"},
     )
 
 

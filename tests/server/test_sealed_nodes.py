@@ -19,12 +19,14 @@ from common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
+from common.privacy.anchor import HeadClaim
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from common.records import SEALED, opaque, pack, read_opaque
 from common.registry import Registry, read_registry, write_registry
 from common.sealing import Ask, seal_reply, verify_request
-from server.sealed_nodes import SealedNodes, draw_nodes
+from server.draw import ServerDraw
+from server.sealed_nodes import SealedNodes
 from server.sealer import Sealer
 
 P, K = 4, 1 << 20
@@ -92,6 +94,20 @@ def test_honest_nodes_are_counted_once_each(tmp_path: Path) -> None:
     nodes = fleet(tmp_path, [honest] * 3)
     assert values(nodes.train(REQUEST)) == [7, 7, 7]
     assert not nodes.reasons
+
+
+def test_what_is_signed_names_the_head_that_the_request_claims(tmp_path: Path) -> None:
+    seen: list[tuple[int, str]] = []
+
+    def watch(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        seen.append((ask.epoch, ask.head))
+        return honest(ask, key)
+
+    nodes = fleet(tmp_path, [watch])
+    claim = HeadClaim("pop", 4, 9, b"h" * 32, b"s" * 64, (b"d" * 32,))
+    assert values(nodes.train(dataclasses.replace(REQUEST, head=claim))) == [7]
+    nodes.evaluate(EvaluateRequest(REQUEST.adapter, "a" * 64))
+    assert seen == [(4, (b"h" * 32).hex())] * 2
 
 
 def test_evaluations_travel_under_the_seal(tmp_path: Path) -> None:
@@ -250,20 +266,55 @@ def test_the_server_counts_the_drawn_nodes_and_asks_these_or_everyone(
         return honest(ask, key)
 
     nodes = fleet(tmp_path, [watch] * 6)
-    nodes.is_drawing, nodes.is_asking_everyone = True, is_asking_everyone
+    nodes.server_draw = ServerDraw(tmp_path / "p", separation=1, has_begun=False)
+    nodes.is_asking_everyone = is_asking_everyone
+    nodes.wait_for_nodes(6)
+    everyone = [f"node-{i}" for i in range(6)]
+    assert nodes.server_draw.population == everyone
     request = dataclasses.replace(REQUEST, draw=Draw(probability=0.5))
-    drawn = draw_nodes([f"node-{i}" for i in range(6)], request)
+    drawn, _ = nodes.server_draw.draw(request)
     assert 0 < len(drawn) < 6
     assert len(nodes.train(request)) == len(drawn)
-    assert sorted(asked) == (sorted(f"node-{i}" for i in range(6)) if is_asking_everyone else drawn)
+    assert sorted(asked) == (everyone if is_asking_everyone else drawn)
 
 
-def test_a_draw_follows_the_enrolled_and_not_who_is_online() -> None:
-    request = dataclasses.replace(REQUEST, draw=Draw(probability=0.5))
-    everyone = [f"node-{i}" for i in range(50)]
-    drawn = draw_nodes(everyone, request)
-    assert set(draw_nodes(everyone[:20], request)) == set(drawn) & set(everyone[:20])
-    assert 10 < len(drawn) < 40
+def test_requests_to_drawn_and_undrawn_nodes_say_the_same_and_replies_have_one_size(
+    tmp_path: Path,
+) -> None:
+    bodies: set[bytes] = set()
+    sizes: set[int] = set()
+
+    def watch(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
+        content = honest(ask, key)
+        sizes.add(len(read_opaque(content, most_bytes=1 << 20)))
+        return content
+
+    nodes = fleet(tmp_path, [watch] * 6)
+    push = nodes.grid.push_messages
+
+    def note(messages: list[Message]) -> list[str]:
+        for message in messages:
+            blob = read_opaque(message.content, most_bytes=1 << 20)
+            bodies.add(verify_request(blob, server_key=SERVER.public_key())[1])
+        return list(push(messages))
+
+    nodes.server_draw = ServerDraw(tmp_path / "p", separation=1, has_begun=False)
+    nodes.is_asking_everyone = True
+    nodes.wait_for_nodes(6)
+    nodes.grid.push_messages = note  # type: ignore[method-assign, assignment]
+    assert 0 < len(nodes.train(dataclasses.replace(REQUEST, draw=Draw(probability=0.5)))) < 6
+    assert (len(bodies), len(sizes)) == (1, 1)
+
+
+def test_a_drawn_node_that_is_offline_or_revoked_answers_nothing(tmp_path: Path) -> None:
+    nodes = fleet(tmp_path, [honest] * 4, names=["node-0", "node-1", "node-2"])
+    nodes.server_draw = ServerDraw(tmp_path / "p", separation=1, has_begun=False)
+    nodes.wait_for_nodes(3)
+    assert len(nodes.server_draw.population) == 4
+    assert len(nodes.train(REQUEST)) == 3
+    path = tmp_path / "nodes.toml"
+    write_registry(path, read_registry(path).revoke("node-1"))
+    assert len(nodes.train(dataclasses.replace(REQUEST, round=2))) == 2
 
 
 def test_requests_show_the_relay_no_key_and_replies_no_number(tmp_path: Path) -> None:

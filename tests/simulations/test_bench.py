@@ -1,5 +1,6 @@
 """The contestants of the bench do the same work, and the race pairs what belongs together."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,24 @@ import pytest
 from common.errors import FeddpError
 from common.tokens import IGNORE
 from simulations import contestants
-from simulations.bench import missing_peers, server_microseconds, useful_share
+from simulations.bench import STAGES, useful_share
 from simulations.gpu_bench import gpu_bench
-from simulations.race import paired, race
+from simulations.measure_commands import BENCH_STAGES
+from simulations.race import Spread, paired, peak_megabytes, race, run_apart
+from simulations.scale import index_of, loss_of, rounds_of, write_users
+from simulations.scoreboard import Measure, Scoreboard
+from simulations.server_path import server_path
 from simulations.workload import Population, Shape, make_base, make_users, nonzero_start
 
-SHAPE = Shape(hidden=32, intermediate=48, layers=2, heads=2, vocabulary=50, rank=2)
+SMALL = {
+    "hidden": 32,
+    "intermediate": 48,
+    "layers": 2,
+    "heads": 2,
+    "vocabulary": 50,
+    "rank": 2,
+}
+SHAPE = Shape(**SMALL)
 NORM = 0.01
 
 
@@ -78,9 +91,94 @@ def test_users_of_the_bench_are_ragged_and_repeat() -> None:
     assert 0.85 < useful_share(one) <= 1
 
 
-def test_the_server_path_is_measured_on_real_noise() -> None:
-    assert server_microseconds(1, numbers=2000).least > 0
-    assert "pfl" in missing_peers()
+def test_the_server_path_is_measured_on_a_real_ledger_and_noise() -> None:
+    seconds, copies = server_path(2, numbers=2000)
+    assert len(seconds) == 2
+    assert min(seconds) > 0
+    assert copies > 1
+
+
+def test_the_command_line_knows_all_stages() -> None:
+    assert tuple(STAGES) == BENCH_STAGES
+
+
+def test_a_function_apart_has_a_peak_of_its_own() -> None:
+    assert run_apart("simulations.race:peak_megabytes") < peak_megabytes() / 2
+
+
+def test_a_function_that_fails_apart_says_why() -> None:
+    with pytest.raises(FeddpError, match="no attribute 'absent'"):
+        run_apart("simulations.race:absent")
+
+
+def test_both_losses_of_the_vocabulary_stage_give_one_gradient() -> None:
+    chunked, full = (loss_of(name, vocabulary=300)().numpy() for name in ("chunked", "full logits"))
+    assert relative(chunked, full) < 1e-5
+
+
+def test_the_population_stage_trains_users_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "users.jsonl"
+    write_users(path, 30)
+    assert index_of(str(path), str(tmp_path))["peak_megabytes"] > 0
+    found = rounds_of(str(path), str(tmp_path), cohort_size=3)
+    lost = rounds_of(str(path), str(tmp_path), cohort_size=3, num_users=20, dropout=1.0)
+    assert found["cpu_seconds"] > lost["cpu_seconds"] > 0
+
+
+def test_a_scoreboard_writes_numbers_and_a_plot(tmp_path: Path) -> None:
+    board = Scoreboard()
+    board.measure([Measure("case", "engine", "loop", Spread(2.0, 1.0, 3.0), 100.0)])
+    board.figure("share", {"a": 0.123456})
+    board.skip("pfl", "not installed")
+    board.write(tmp_path)
+    written = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert written["measures"][0]["ratio"] == [1.0, 2.0, 3.0]
+    assert written["figures"] == {"share": {"a": 0.123456}}
+    assert written["skipped"] == {"pfl": "not installed"}
+    assert (tmp_path / "bench.png").stat().st_size > 0
+
+
+def test_pfl_and_the_engine_do_equal_work() -> None:
+    pytest.importorskip("pfl.version", reason="pfl is not installed")
+    found = run_apart(
+        "simulations.pfl_peer:compare",
+        population=[4, [0.7, 1.0, 1, 6], [2.5, 0.8, 2, 40]],
+        shape=SMALL,
+        width=40,
+        repeats=1,
+    )
+    assert found["relative_error"] < 5e-4
+    assert [len(times) for times in found["seconds"].values()] == [1, 1]
+
+
+def test_a_flower_client_trains_as_the_loop_does() -> None:
+    flower_peer = pytest.importorskip("simulations.flower_peer", reason="psutil is not installed")
+    population = [1, [0, 0, 3, 3], [2.5, 0.8, 2, 40], 2]
+    trainee = flower_peer.Trainee(population, SMALL)
+    base, layout = make_base(SHAPE)
+    start = nonzero_start(layout)
+    adapter = flower_peer.ArrayRecord(list(layout.unflatten(start).values()))
+    trained = trainee.train(trainee.users[0], adapter).to_numpy_ndarrays()
+    delta = np.concatenate([array.ravel() for array in trained]) - start
+    plain = contestants.Plain(base, layout)
+    total = contestants.loop(plain, trainee.users, clipping_norm=1.0)()
+    expected = contestants.mean_update(total, 1, 1.0)
+    assert relative(delta, expected) < 1e-3
+    assert np.linalg.norm(expected) < 0.9  # nothing was clipped
+
+
+@pytest.mark.slow
+def test_flower_and_the_engine_do_equal_work_and_ray_ends() -> None:
+    psutil = pytest.importorskip("psutil")
+    found = run_apart(
+        "simulations.flower_peer:compare",
+        population=[3, [0, 0, 2, 2], [0, 0, 9, 9]],
+        shape=SMALL,
+        repeats=1,
+    )
+    assert found["relative_error"] < 5e-4
+    assert len(found["first_rounds"]) == 2
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_without_a_gpu_the_gpu_bench_says_so(tmp_path: Path) -> None:

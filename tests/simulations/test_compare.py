@@ -1,20 +1,16 @@
 """The grid, its overrides and its rows; a whole cell runs in the slow suite."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from common.config import from_flat
+from common.config import RunConfig, from_flat
 from common.errors import ConfigError
 from simulations.cells import Cell, Grid, cell_config, run_cell
-from simulations.compare import (
-    read_comparison,
-    read_rows,
-    summarise,
-    table_lines,
-    write_comparison,
-)
+from simulations.compare import read_comparison
+from simulations.rows import example_epsilon, read_rows, summarise, table_lines, write_comparison
 
 GRID = Grid(
     methods=("none", "example", "els", "uls", "federated"),
@@ -56,6 +52,7 @@ def fake(method: str, seed: int, loss: float, auc: float) -> dict[str, object]:
     return {
         "cell": {"method": method, "epsilon": 2.0, "group_size": 4, "seed": seed},
         "status": "done",
+        "tokens": 12_800,
         "promise": {"user_epsilon": 1.99, "example_epsilon": 0.5, "noise_to_signal": 3.0},
         "metrics": {"loss": loss},
         "leakage": {
@@ -75,14 +72,16 @@ def test_rows_average_over_seeds_and_survive_the_disk(tmp_path: Path) -> None:
     assert [row.num_seeds for row in rows] == [2, 0]
     assert rows[0].metrics["loss"].value == 3.5
     assert rows[0].metrics["loss"].low < 3.0
-    write_comparison(tmp_path, rows, Path("x.toml"))
+    write_comparison(tmp_path, rows, "feddp compare x.toml")
     command, found = read_rows(tmp_path)
     assert command == "feddp compare x.toml"
     assert found == rows
     text = "\n".join(table_lines(found))
     assert "not available: no" in text
     assert "1.99" in text
-    assert "user_inference,0.55" in (tmp_path / "comparison.csv").read_text()
+    written = (tmp_path / "comparison.csv").read_text()
+    assert "user_inference,0.55" in written
+    assert "uls,,2.0,4,user_epsilon,1.99,," in written
 
 
 def test_a_finished_cell_is_not_run_again(tmp_path: Path) -> None:
@@ -103,6 +102,62 @@ def test_wrong_keys_of_the_grid_are_named(tmp_path: Path) -> None:
     path.write_text('[compare]\nmethods = "uls,dp"\n')
     with pytest.raises(ConfigError, match='"dp"'):
         read_comparison(path, {})
+
+
+def test_each_kind_of_adapter_has_its_learning_rate_and_each_group_size_its_examples(
+    tmp_path: Path,
+) -> None:
+    grid = replace(GRID, learning_rates={"ia3": 0.5}, num_examples={1: 100, 4: 300})
+
+    def config(cell: Cell) -> RunConfig:
+        return cell_config(from_flat({"privacy.num-examples": 700}), grid, cell, tmp_path)
+
+    assert config(Cell("uls", 2.0, 4, 1, "ia3")).server.learning_rate == 0.5
+    assert config(Cell("uls", 2.0, 4, 1, "lora")).server.learning_rate == 0.02
+    assert config(Cell("els", 2.0, 1, 1)).privacy.num_examples == 100
+    assert config(Cell("els", 2.0, 4, 1)).privacy.num_examples == 300
+    assert config(Cell("example", 2.0, 4, 1)).privacy.num_examples == 700
+
+
+def test_rows_of_examples_leave_out_a_selection_that_they_have_no_use_for(tmp_path: Path) -> None:
+    config = from_flat({"data.selection": "longest"})
+    found = cell_config(config, GRID, Cell("example", 2.0, 4, 1), tmp_path)
+    assert found.data.selection == "random"
+    assert cell_config(config, GRID, Cell("els", 2.0, 4, 1), tmp_path).data.selection == "longest"
+
+
+def test_drawn_examples_of_real_users_are_declared_for_every_group_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    text = '[data]\npath = "x.jsonl"\n[privacy]\nnum-users = 9\n[compare]\nmethods = "els"\n'
+    path.write_text(text + 'num-examples-by-group-size = "1:9"\n')
+    with pytest.raises(ConfigError, match="at most 4 of each user"):
+        read_comparison(path, {})
+    _, grid = read_comparison(path, {"compare.num-examples-by-group-size": "1:9, 4:20"})
+    assert grid.num_examples == {1: 9, 4: 20}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        ("learning-rates", "ia3:0.5", "none of compare.adapters"),
+        ("learning-rates", "ia3=0.5", "no pair"),
+        ("num-examples-by-group-size", "1:many", "many"),
+    ],
+)
+def test_pairs_of_the_grid_that_do_not_read_are_named(
+    tmp_path: Path, key: str, value: str, part: str
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f'[compare]\n{key} = "{value}"\n')
+    with pytest.raises(ConfigError, match=part):
+        read_comparison(path, {})
+
+
+def test_an_example_where_users_are_drawn_has_at_most_its_users_epsilon() -> None:
+    uls, els = summarise([fake("uls", 1, 3.0, 0.5), fake("els", 1, 3.0, 0.5)])
+    assert (example_epsilon(uls), example_epsilon(els)) == ("<= 0.5", "0.5")
+    assert uls.tokens == 12_800
+    assert "1.28e+04" in table_lines([uls])[1]
 
 
 def test_presets_read(capsys: pytest.CaptureFixture[str]) -> None:

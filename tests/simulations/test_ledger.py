@@ -11,12 +11,14 @@ import pytest
 from common.build import load_model
 from common.config import RunConfig, from_flat
 from common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
+from common.planning import config_sha256, plan_from_config
 from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
 from common.privacy.plan import PrivacyPlan
 from common.privacy.population import planned_epsilon, shared_promise, spent_epsilon
 from common.privacy.statement import epsilon_text, privacy_record
-from server.opening import LEDGER_NAME, open_ledger, plan_row, start_of
-from server.run import Run, _config_sha256, create_run, plan_from_config
+from server.opening import LEDGER_NAME, open_ledger
+from server.run import Run, create_run
 from simulations.cli import main
 from simulations.ledger import PROMISED, create_ledger, show, verify
 
@@ -213,7 +215,7 @@ PLANS: dict[str, PrivacyPlan] = {}  # by the settings that a plan depends on
 
 
 def make(config: RunConfig) -> Run:
-    key = _config_sha256(config)
+    key = config_sha256(config)
     if key not in PLANS:
         base, layout = load_model(config)
         PLANS[key] = plan_from_config(config, trust="simulation", base=base, layout=layout)

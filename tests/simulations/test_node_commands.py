@@ -38,6 +38,12 @@ def test_a_node_is_enrolled_rotated_listed_and_revoked(
         (("--address", "unix:{}/s", "--part", "2/2"), "--part 2/2"),
         (("--address", "unix:{}/s", "--name", "ward"), "--key: missing"),
         (("--address", "unix:{}/s", "--set", "run.round=1"), "run.rounds"),
+        (("--address", "unix:{}/s", "--set", "privacy.trust=node"), "Name its ledger: --ledger"),
+        (("--address", "unix:{}/s", "--ledger", "{}/l"), 'Set privacy.trust = "node"'),
+        (
+            ("--address", "unix:{}/s", "--set", "privacy.trust=node", "--ledger", "{}/l"),
+            "feddp ledger create",
+        ),
     ],
 )
 def test_a_wrong_word_is_one_clear_message(

@@ -2,8 +2,12 @@ import doctest
 
 import pytest
 
+from common.config import from_flat
+from common.errors import ConfigError
 from simulations import planner
+from simulations.inspect import show_plan
 from simulations.planner import (
+    Prediction,
     Setting,
     best_group_size,
     black_box_epsilon,
@@ -11,6 +15,7 @@ from simulations.planner import (
     nu,
     planner_lines,
     predict,
+    quieter_unit,
     typical_norm,
 )
 
@@ -74,4 +79,38 @@ def test_a_cohort_beyond_all_users_is_left_out() -> None:
     assert found[0].uls_noise is None
     assert nu(found[0], 0.5) == float("inf")
     assert found[1].uls_noise is not None
-    assert "    1        -" in "\n".join(planner_lines(Setting(100, 10, 200, 2.0, 1e-4), found))
+    text = "\n".join(planner_lines(Setting(100, 10, 200, 2.0, 1e-4), found))
+    assert "    1        -           -        -           -   -\n" in text
+    assert "nan" not in text
+    assert "inf" not in text
+
+
+def test_more_examples_a_round_than_there_are_leave_no_best_group_size() -> None:
+    setting = Setting(100, 10, 1000, 2.0, 1e-4)
+    found = predict(setting, (1, 4))
+    assert all(p.uls_noise is None and p.els_noise is None for p in found)
+    text = "\n".join(planner_lines(setting, found))
+    assert "nan" not in text
+    assert "    0.0             -                 -                     -    -" in text
+
+
+def test_the_quieter_unit_changes_at_the_crossover() -> None:
+    found = Prediction(4, 1.0, 0.02, 1.0, 0.01)  # crossover at C(4)/C = 0.5, which is r = 0
+    assert quieter_unit(found, 0.0) == "="
+    assert quieter_unit(found, 0.2) == "ELS"
+    assert quieter_unit(Prediction(4, 1.0, 0.02, 1.0, 0.015), 0.2) == "ULS"
+    assert quieter_unit(Prediction(4, None, None, 1.0, 0.01), 0.2) == "-"
+
+
+@pytest.mark.parametrize(
+    ("flat", "part"),
+    [
+        ({"privacy.unit": "example", "sampling.unit": "example"}, "promises nothing to users"),
+        ({"privacy.mechanism": "fixed-size"}, "a coin per unit"),
+    ],
+)
+def test_group_sizes_without_a_users_promise_or_coins_are_refused(
+    flat: dict[str, object], part: str
+) -> None:
+    with pytest.raises(ConfigError, match=part):
+        show_plan(from_flat(flat), is_grouping=True)

@@ -7,9 +7,9 @@ import pytest
 
 from common.errors import ConfigError
 from simulations.attacks import Interval
-from simulations.compare import Row, write_comparison
 from simulations.page import paragraph, table
 from simulations.report import report
+from simulations.rows import Row, write_comparison
 
 
 class Finder(HTMLParser):
@@ -45,7 +45,7 @@ def rows() -> list[Row]:
 
 
 def test_a_comparison_becomes_one_page_without_network_or_scripts(tmp_path: Path) -> None:
-    write_comparison(tmp_path, rows(), Path("x.toml"))
+    write_comparison(tmp_path, rows(), "feddp compare x.toml")
     (tmp_path / "config.toml").write_text("[run]\nrounds = 3\n")
     assert report(tmp_path) == 0
     text = (tmp_path / "report.html").read_text()

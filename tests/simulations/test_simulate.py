@@ -2,9 +2,11 @@
 
 import json
 import math
+import shlex
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import dp_accounting
@@ -12,16 +14,18 @@ import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 from peft import PeftModel
+from safetensors.numpy import load
 
 from common.adapter import load_adapter
 from common.build import load_model
 from common.config import RunConfig, from_flat
-from common.errors import ConfigError, PlanDiffersError
+from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
 from common.privacy.ledger import Ledger
+from common.privacy.mechanism import NoisedSum
 from common.tracking import read_metrics
 from server.run import load_run
 from simulations.cli import main
-from simulations.simulate import resume, simulate, stop_on_interrupt
+from simulations.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
 
 SMALL = {
     "run.rounds": 3,
@@ -219,6 +223,8 @@ def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
         rest = process.stdout.read()
     assert process.returncode == 130
     assert "--resume" in rest
+    line = shlex.join(["feddp", *command[3:]])
+    assert (tmp_path / "stopped" / "command.txt").read_text() == f"{line}\n"
     history = Ledger.read(tmp_path / "stopped" / "ledger.sqlite")
     assert history.open_charge is None
     assert len(history.charges) == len(history.releases) < 3
@@ -228,6 +234,42 @@ def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
         for path in (tmp_path / "stopped", run_path)
     ]
     assert adapters[0] == adapters[1]
+
+
+def test_noise_of_the_node_is_the_only_noise_and_survives_a_crash_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {
+        "privacy__trust": "node",
+        "run__rounds": 1,
+        "server__optimizer": "fedavg",
+        "server__learning_rate": 1.0,
+        "evaluation__max_users": 1,
+        "sampling__expected_cohort_size": 20.0,
+    }
+    for name in ("straight", "crashed"):
+        with monkeypatch.context() as broken:
+            if name == "crashed":  # charged, and not yet durable
+                broken.setattr("server.rounds.write_checkpoint", lambda *arguments: 1 / 0)
+            run = config(tmp_path, **asked, run__name=name)
+            with pytest.raises(ZeroDivisionError) if name == "crashed" else nullcontext():
+                simulate(run, is_comparing=False, non_private_path=None)
+    assert resume(tmp_path / "crashed") == 0
+    _, layout = load_model(run)
+    plan, adapters = load_run(tmp_path / "straight").plan, []
+    for name, num_charges in (("straight", 1), ("crashed", 2)):
+        path = tmp_path / name
+        adapters.append(load_adapter(path / "adapter", layout))
+        assert len(Ledger.read(path / "ledger.sqlite").charges) == num_charges
+        assert len(Ledger.read(path / NODE_LEDGER_NAME).charges) == 1  # the same answer again
+        (answer_path,) = path.glob(f"{NODE_LEDGER_NAME}.answer-*")
+        noised = NoisedSum.from_node(load(answer_path.read_bytes())["sum"])
+        moved = plan.mechanism.to_update(noised).values
+        np.testing.assert_allclose(adapters[-1] - layout.start, moved, atol=1e-6)
+    np.testing.assert_array_equal(*adapters)
+    (path / NODE_LEDGER_NAME).unlink()
+    with pytest.raises(LedgerDamagedError, match="missing"):
+        resume(path)
 
 
 def test_a_second_interrupt_insists() -> None:

@@ -32,6 +32,7 @@ MECHANISM = GaussianMechanism(
 STD = 1.3 * 0.5 / 50  # z C / (q N)
 QUANTILE = QuantileClipping(quantile=0.5, rate=0.2, bit_noise=2.5, smallest=0.01, largest=10.0)
 ADAPTIVE = dataclasses.replace(MECHANISM, quantile=QUANTILE)
+SMALL = dataclasses.replace(ADAPTIVE, dimension=100)
 
 
 def stream(number: int) -> BitStream:
@@ -209,9 +210,9 @@ def test_noise_norm_is_that_of_a_release_of_nothing():
 
 
 def adaptive_release(norms: list[float], *, norm: float, key: int) -> ReleasedUpdate:
-    direction = np.random.default_rng(1).normal(size=DIMENSION)
+    direction = np.random.default_rng(1).normal(size=SMALL.dimension)
     direction /= np.linalg.norm(direction)
-    total = UpdateSum.zeros(DIMENSION + 1)
+    total = UpdateSum.zeros(SMALL.sum_dimension)
     for length in norms:
         total.add(
             clip_with_bit(
@@ -221,7 +222,7 @@ def adaptive_release(norms: list[float], *, norm: float, key: int) -> ReleasedUp
                 bit_steps=ADAPTIVE.bit_steps,
             )
         )
-    return ADAPTIVE.release(total, bits=stream(key), clipping_norm=norm)
+    return SMALL.release(total, bits=stream(key), clipping_norm=norm)
 
 
 def test_update_and_clip_bit_share_the_norm_of_one_unit():

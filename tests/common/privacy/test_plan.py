@@ -183,6 +183,8 @@ OTHER_VALUES: dict[str, Any] = {
     "quantile": QuantileClipping(0.5, 0.2, 2.5, 0.01, 10.0),
     "matrix": NoiseMatrix((256, 128), 8, 3),
     "is_noised_by_nodes": True,
+    "drawn_by": "server",
+    "asks_everyone": True,
     "num_users": 1001,
     "target_epsilon": 7.0,
     "epsilon": 1.0,

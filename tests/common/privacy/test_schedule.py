@@ -209,6 +209,15 @@ IMPOSSIBLE = {
         },
         "its place among its user's",
     ),
+    "a draw of examples by the server": (ELS | {"drawn_by": "server"}, "not their examples"),
+    "a draw of a fixed size by the server": (
+        {"mechanism": "fixed-size", "drawn_by": "server"},
+        "fewer than N",
+    ),
+    "a draw by a server that nobody trusts": (
+        {"is_noised_by_nodes": True, "drawn_by": "server"},
+        "nobody trusts the server's coins",
+    ),
     "separation beyond the rounds": ({"mechanism": "blt", "separation": 21}, "from 2 to"),
     "separation beyond the users": (
         {"mechanism": "cyclic-poisson", "separation": 10, "expected_cohort_size": 101.0},

@@ -104,6 +104,30 @@ def test_statement_tells_how_and_what_is_outside():
         assert f"- {item}\n" in text
 
 
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({}, "is drawn with probability", "The server app draws"),
+        ({"drawn_by": "server"}, "against readers of releases only", "dropped unopened"),
+        (
+            {"drawn_by": "server", "asks_everyone": True},
+            "dropped unopened",
+            "against readers of releases only",
+        ),
+        (
+            {"drawn_by": "server", "mechanism_name": "banded"},
+            "which is no secret here",
+            "against readers of releases only",
+        ),
+    ],
+    ids=["by nodes", "asked alone", "all asked", "in turns"],
+)
+def test_statement_tells_who_draws_and_who_sees_the_cohort(changes, said, unsaid):
+    text = statement(replace(PLAN, **changes), not_covered=[])
+    assert said in text
+    assert unsaid not in text
+
+
 def test_noise_and_probability_are_not_rounded_to_look_better():
     plan = replace(PLAN, noise_multiplier=0.66996, sampling_probability=0.0499996)
     text = statement(plan, not_covered=OUTSIDE)

@@ -153,7 +153,7 @@ ACCOUNTING = (
     Mutant(
         "plan changed after the run began",
         "server/run.py",
-        {'if plan.details["config_sha256"] != _config_sha256(config):': "if not plan.details:"},
+        {'if plan.details["config_sha256"] != config_sha256(config):': "if not plan.details:"},
         ("tests/server/test_run.py::test_a_configuration_changed_after_the_plan_is_refused",),
     ),
     Mutant(

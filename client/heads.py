@@ -1,0 +1,57 @@
+"""Heads: what a node remembers of the ledgers behind its requests, so that none is rolled back."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+from client.refusal import RefusedError
+from common.errors import RolledBackError
+from common.privacy.anchor import HeadClaim, HeadMemory
+
+log = logging.getLogger("feddp.node")
+
+
+class Heads:
+    """The newest head of every population that this node was asked for, one small file each.
+
+    **Guarantee:** a request that was accepted is durable here before anything is trained for it,
+    and a later one is accepted only if its ledger extends what was accepted before.
+
+    **Edge cases:**
+
+    | what happens | what follows |
+    |---|---|
+    | the first request of a population | its head is taken without proof: a node may join late |
+    | the node missed rounds | accepted, as far as the request's proof reaches back |
+    | the ledger is restored from an old copy | refused, until it is the newer one again |
+    | a request that says nothing of its ledger | refused |
+
+    Args:
+      folder: of the files; it exists, and only the node writes there.
+      public_key: of the only ledger whose heads are accepted, 32 bytes; None: of any, for a node
+        that knows its server app by other means.
+    """
+
+    def __init__(self, folder: Path, public_key: bytes | None = None):
+        self._folder, self._public_key = folder, public_key
+
+    def accept(self, claim: HeadClaim | None) -> None:
+        """Remembers where a ledger stands, durably.
+
+        Raises:
+          RefusedError: "no-head" or "rolled-back".
+          LedgerDamagedError, DiskError: the memory cannot be read or written.
+        """
+        if claim is None:
+            raise RefusedError("no-head")
+        digest = hashlib.sha256(claim.population.encode()).hexdigest()[:32]
+        memory = HeadMemory(
+            self._folder / f"head-{digest}.json",
+            population=claim.population,
+            public_key=self._public_key,
+        )
+        try:
+            memory.accept(claim)
+        except RolledBackError as error:
+            log.warning("%s", error)  # row numbers alone
+            raise RefusedError("rolled-back") from error

@@ -1,0 +1,326 @@
+"""OwnNoise: a node that trusts nobody noises its sum itself, under a ledger of its own."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from client.refusal import RefusedError
+from common.adapter import AdapterLayout
+from common.config import RunConfig
+from common.errors import BudgetSpentError, ConfigError, DiskError, LedgerDamagedError
+from common.messages import TrainReply, TrainRequest
+from common.model import BaseModel
+from common.planning import plan_from_config
+from common.privacy.disk import Disk
+from common.privacy.ledger import Ledger
+from common.privacy.mechanism import GaussianMechanism, NoisedSum
+from common.privacy.noise import BitStream, check_entropy, fresh_key, seeded_key
+from common.privacy.opening import start_of
+from common.privacy.plan import PrivacyPlan
+from common.privacy.rows import Charge
+from common.privacy.summation import UpdateSum
+
+_ABOUT = "feddp-answer"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the answer file holds.
+
+    Attributes:
+      round: of the request.
+      asked: digest of the request.
+      charge: round and attempt of its charge in the node's ledger.
+      total: int64, noised.
+      sha256: of the whole file, hex.
+    """
+
+    round: int
+    asked: str
+    charge: tuple[int, int]
+    total: NDArray[np.int64]
+    sha256: str
+
+
+class OwnNoise:
+    """Answers each round with one noised sum, charged to the node's own ledger before it is drawn.
+
+    **Guarantee:** what leaves is private by the node's own plan, whatever the server app does or
+    asks for: every number of a request that decides about draw, clip or noise must be the plan's. A
+    round is answered once: the same request again gets the same bytes; another request for it, or
+    one for an earlier round, is refused. An answer that a crash kept from being durable stays
+    charged, and no noise is drawn for that charge again.
+
+    **Edge cases:**
+
+    | what happens | what follows |
+    |---|---|
+    | the node misses a round | it costs this node nothing |
+    | the charges of the plan are spent | it answers no more |
+    | a crash after the answer file is in place | the answer is adopted: the same bytes |
+    | a crash between charge and answer file | the charge is burned, the round asked for again |
+    | the answer file is lost | refused at the start: its round would be answered twice |
+
+    Args:
+      plan: the node's own.
+      ledger: of the node, open, with its run started.
+      answer_path: where the last answer is kept; it is public.
+      name: of the node; tells its noise from that of others in seeded runs.
+      disk: where ledger and answer are.
+
+    Raises:
+      LedgerDamagedError: the answer file is not the last one that was released.
+      DiskError: what a crash left open cannot be closed.
+    """
+
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        ledger: Ledger,
+        answer_path: Path,
+        *,
+        name: str,
+        disk: Disk | None = None,
+    ):
+        mechanism = plan.mechanism
+        if not plan.is_noised_by_nodes or not isinstance(mechanism, GaussianMechanism):
+            raise ValueError("the plan has no noise of the nodes' own")
+        self._plan, self._mechanism, self._ledger = plan, mechanism, ledger
+        self._path, self._name, self._disk = answer_path, name, disk or Disk()
+        self._recover()
+        self._last()
+
+    def answer(self, request: TrainRequest, train: Callable[[], UpdateSum]) -> NoisedSum:
+        """The noised sum of a round; `train` runs only where it was not answered before.
+
+        Raises:
+          RefusedError: "another-plan", "answered" or "budget-spent"; nothing was drawn.
+          LedgerDamagedError: see the class.
+          DiskError: ledger or answer cannot be written; what was charged stays spent.
+        """
+        self._check(request)
+        self._recover()
+        asked, last = _request_sha256(request), self._last()
+        if last is not None and (last.round, last.asked) == (request.round, asked):
+            return NoisedSum.from_node(last.total)
+        if last is not None and request.round <= last.round:
+            raise RefusedError("answered")
+        total = train()
+        try:
+            charge = self._ledger.charge(self._ledger.next_round)  # charged, then drawn
+        except BudgetSpentError as error:
+            raise RefusedError("budget-spent") from error
+        noised = self._mechanism.add_noise(total, bits=BitStream(self._key(request, total)))
+        digest = self._write(request.round, asked, charge, noised)
+        self._ledger.release(charge, digest)  # durable, then sent
+        return noised
+
+    def _key(self, request: TrainRequest, total: UpdateSum) -> bytes:
+        if request.seed is not None:
+            return seeded_key(request.seed, request.round, self._name)
+        return fresh_key(f"{self._ledger.head}/{request.round}".encode(), total)
+
+    def _check(self, request: TrainRequest) -> None:
+        """Refuses a request that would draw, clip or noise otherwise than the node's plan."""
+        plan, mechanism, quantile = self._plan, self._mechanism, self._plan.quantile
+        expected = (
+            plan.draw,
+            mechanism.grid_steps,
+            mechanism.bit_steps,
+            mechanism.noise_scale,
+            mechanism.sum_dimension,
+            plan.seed,
+        )
+        asked = (
+            request.draw,
+            request.grid_steps,
+            request.bit_steps,
+            request.noise_scale,
+            request.sum_dimension,
+            request.seed,
+        )
+        norm = request.clipping_norm
+        is_its_norm = (
+            norm == plan.clipping_norm
+            if quantile is None
+            else quantile.smallest <= norm <= quantile.largest
+        )
+        if asked != expected or not is_its_norm or not 1 <= request.round <= plan.num_rounds:
+            raise RefusedError("another-plan")
+
+    def _recover(self) -> None:
+        """Adopts the answer to a charge that a crash left open, or burns the charge."""
+        charge = self._ledger.open_charge
+        if charge is None:
+            return
+        answer = self._read()
+        if answer is None or answer.charge != (charge.round, charge.attempt):
+            self._ledger.burn(charge, "crash")
+            return
+        with _disk_errors(self._path):
+            self._disk.fsync(self._path)
+            self._disk.fsync_folder(self._path.parent)
+        self._ledger.release(charge, answer.sha256)
+
+    def _write(self, round: int, asked: str, charge: Charge, noised: NoisedSum) -> str:
+        """Durably puts an answer in the place of the last one; SHA-256 of the file, hex."""
+        about = {
+            "round": round,
+            "asked": asked,
+            "charge": [charge.round, charge.attempt],
+            "sum_sha256": hashlib.sha256(noised.total.tobytes()).hexdigest(),
+        }
+        content = save({"sum": noised.total}, metadata={_ABOUT: json.dumps(about)})
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        with _disk_errors(self._path):
+            self._disk.write(temporary, content)
+            self._disk.rename(temporary, self._path)
+            self._disk.fsync_folder(self._path.parent)
+        return hashlib.sha256(content).hexdigest()
+
+    def _last(self) -> _Answer | None:
+        """The last answer, which must be the one that the ledger knows; None before the first."""
+        released, answer = self._ledger.last_release, self._read()
+        if released is None:
+            return None
+        if answer is None or answer.sha256 != released.sha256:
+            raise LedgerDamagedError(
+                f"{self._path}: missing, or not what the ledger says was released. A round is "
+                "answered once: restore the file."
+            )
+        return answer
+
+    def _read(self) -> _Answer | None:
+        """What the answer file holds; None where there is none, or a torn one."""
+        with _disk_errors(self._path):
+            return _parse(self._path.read_bytes()) if self._path.is_file() else None
+
+
+@contextmanager
+def open_own_noise(
+    plan: PrivacyPlan, *, ledger_path: Path, run: str, name: str, key_path: Path | None = None
+) -> Iterator[OwnNoise]:
+    """The own noise of a node, whose ledger its owner has made; holds the ledger until it ends.
+
+    Args:
+      plan: the node's own, from its own configuration.
+      ledger_path: of the node's ledger; the last answer lies beside it.
+      run: its name; the same name goes on with the same run.
+      name: of the node.
+      key_path: of the ledger's private key; None: beside it.
+
+    Raises:
+      LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, ConfigError,
+        DiskError: see `Ledger.open` and `Ledger.open_run`.
+    """
+    check_entropy()
+    with Ledger.open(ledger_path, key_path=key_path) as ledger:
+        ledger.open_run(start_of(run, plan))
+        digest = hashlib.sha256(run.encode()).hexdigest()[:16]  # a run's name need not be a file's
+        answer_path = ledger_path.with_name(f"{ledger_path.name}.answer-{digest}")
+        yield OwnNoise(plan, ledger, answer_path, name=name)
+
+
+def own_noise_of(
+    config: RunConfig,
+    base: BaseModel,
+    layout: AdapterLayout,
+    *,
+    ledger_path: Path | None,
+    key_path: Path | None,
+    name: str,
+) -> AbstractContextManager[OwnNoise | None]:
+    """What a node's own configuration demands: None unless it says `privacy.trust = "node"`.
+
+    Args:
+      config: the node's own, whose plan its ledger was made for.
+      base: the frozen model.
+      layout: of the trained numbers.
+      ledger_path: made by the owner of the data, with `feddp ledger create`.
+      key_path: of the ledger's private key; None: beside it.
+      name: of the node.
+
+    Raises:
+      RefusedError: "ledger-missing".
+      ConfigError: the run has no name, by which the ledger could know it again.
+    """
+    if config.privacy.trust != "node":
+        return nullcontext()
+    if ledger_path is None or not ledger_path.is_file():
+        raise RefusedError("ledger-missing")
+    if config.run.name is None:
+        raise ConfigError(
+            [
+                'run.name = "auto": a node that adds the noise itself knows a run by its name. '
+                "Name the run; the same name goes on with the same run."
+            ]
+        )
+    plan = plan_from_config(config, trust="node", base=base, layout=layout)
+    return open_own_noise(
+        plan, ledger_path=ledger_path, run=config.run.name, name=name, key_path=key_path
+    )
+
+
+def answer_round(
+    request: TrainRequest, own_noise: OwnNoise | None, train: Callable[[], UpdateSum]
+) -> TrainReply:
+    """A node's reply: its exact sum, or its noised one where it adds the noise itself.
+
+    **Guarantee:** a node never takes a request for noise to be one for a bare sum, nor the other
+    way round.
+
+    Raises:
+      RefusedError: "no-own-noise" where it is asked for and the node has none; else see
+        `OwnNoise.answer`.
+    """
+    if own_noise is not None:
+        total: UpdateSum | NoisedSum = own_noise.answer(request, train)
+    elif request.noise_scale:
+        raise RefusedError("no-own-noise")
+    else:
+        total = train()
+    return TrainReply(request.round, request.layout_sha256, total)
+
+
+def _parse(content: bytes) -> _Answer | None:
+    """The answer in the bytes of a file; None when they are torn or not ours."""
+    try:
+        total = load(content)["sum"]
+        size = int.from_bytes(content[:8], "little")
+        about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ABOUT])
+        round, attempt = about["charge"]
+        answer = _Answer(
+            round=about["round"],
+            asked=about["asked"],
+            charge=(round, attempt),
+            total=total,
+            sha256=hashlib.sha256(content).hexdigest(),
+        )
+        is_whole = about["sum_sha256"] == hashlib.sha256(total.tobytes()).hexdigest()
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return answer if is_whole and total.dtype == np.int64 else None
+
+
+def _request_sha256(request: TrainRequest) -> str:
+    """What tells two requests apart besides the plan: round, layout, adapter and clipping norm."""
+    head = f"{request.round}/{request.layout_sha256}/{request.clipping_norm!r}/".encode()
+    return hashlib.sha256(head + request.adapter.tobytes()).hexdigest()
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be read or written ({error.strerror}). The charge stays spent."
+        ) from error

@@ -1,0 +1,103 @@
+"""Examples of a user ranked by how likely they are under the base model, which is public."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from client.work import Engine
+from common.tokens import tokenize_example
+from common.users import Example, Users, UsersView
+
+Perplexity = Callable[[Example], float]
+
+
+class RankedUsers:
+    """Another set's users, each with her most or least likely examples alone.
+
+    **Guarantee:** which examples are kept depends on that user's rows and on the public base model,
+    and is the same in every round.
+
+    Args:
+      source: the users as they are.
+      max_examples: kept of each.
+      is_high_kept: the least likely are kept; otherwise the most likely.
+      perplexity: its logarithm, of one example; NaN where nothing is predicted, kept last.
+    """
+
+    def __init__(
+        self, source: Users, *, max_examples: int, is_high_kept: bool, perplexity: Perplexity
+    ):
+        self._source, self._max_examples = source, max_examples
+        self._sign = -1.0 if is_high_kept else 1.0
+        self._perplexity = perplexity
+        self._kept: dict[int, list[int]] = {}
+
+    @property
+    def num_users(self) -> int:
+        """How many."""
+        return self._source.num_users
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """uint64, shape (users,)."""
+        return self._source.keys
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64, shape (users,)."""
+        return np.minimum(self._source.counts, self._max_examples)
+
+    def num_examples(self, user: int) -> int:
+        """Kept rows of one user."""
+        return min(self._source.num_examples(user), self._max_examples)
+
+    def examples(self, user: int) -> list[Example]:
+        """The kept rows of one user, in their own order; ranked when first asked for."""
+        examples = self._source.examples(user)
+        if len(examples) <= self._max_examples:
+            return examples
+        if user not in self._kept:
+            values = self._sign * np.array([self._perplexity(example) for example in examples])
+            order = np.argsort(values, kind="stable")  # NaN comes last
+            self._kept[user] = sorted(int(i) for i in order[: self._max_examples])
+        return [examples[i] for i in self._kept[user]]
+
+    def held_out(self, one_in: int) -> NDArray[np.bool_]:
+        """Whether SHA-256 of the id is 0 modulo `one_in`."""
+        return self._source.held_out(one_in)
+
+    def take(self, users: NDArray[np.int64]) -> Users:
+        """These users only."""
+        return UsersView(self, users)
+
+
+def perplexity_of(
+    engine: Engine,
+    adapter: NDArray[np.float32],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    task: str,
+    max_tokens: int,
+    labels: Sequence[str],
+) -> Perplexity:
+    """The mean loss of an example, in nats, under the model before round 1.
+
+    Args:
+      engine: over the base model.
+      adapter: float32, shape (P,), where training starts.
+      tokenizer: of the base model.
+      task: "causal-lm" or "classification".
+      max_tokens: longest row.
+      labels: declared classes.
+    """
+
+    def perplexity(example: Example) -> float:
+        rows = tokenize_example(example, tokenizer, task=task, max_tokens=max_tokens, labels=labels)
+        if not rows:
+            return float("nan")
+        found = engine.evaluate(adapter, rows)
+        return found.loss_sum / found.num_targets
+
+    return perplexity

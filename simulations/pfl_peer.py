@@ -1,0 +1,176 @@
+"""pfl-research beside the engine: its simulation loop runs, and the engine in its callback.
+
+Imported only in a process of its own (`race.run_apart`): pfl sets global defaults of torch.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pfl.aggregate.simulate import SimulatedBackend
+from pfl.algorithm.base import NNAlgorithmParams
+from pfl.algorithm.federated_averaging import FederatedAveraging
+from pfl.callback.base import TrainingProcessCallback
+from pfl.data.dataset import Dataset
+from pfl.data.federated_dataset import FederatedDataset
+from pfl.data.sampling import get_user_sampler
+from pfl.hyperparam import NNTrainHyperParams
+from pfl.metrics import Metrics
+from pfl.model.pytorch import PyTorchModel
+from pfl.privacy.gaussian_mechanism import GaussianMechanism
+from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
+from torch import Tensor
+
+from common.adapter import AdapterLayout
+from common.model import BaseModel
+from simulations import contestants
+from simulations.workload import Population, Shape, User, make_base, make_users
+
+CLIPPING_NORM = 0.1
+NOISE_MULTIPLIER = 1.0
+
+
+class Batches(Dataset):  # type: ignore[misc]
+    """One user's minibatches, collated once, as pfl iterates over them."""
+
+    def __init__(self, user: User, width: int | None):
+        self._steps = [contestants.collate(step, "cpu", width) for step in user]
+        super().__init__(raw_data=self._steps[0])
+
+    def iter(self, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The minibatches, which all contestants share, in order."""
+        yield from self._steps
+
+
+class Loss(torch.nn.Module):
+    """The interface that pfl asks of a model."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a minibatch."""
+        return contestants.mean_loss(self.model, inputs, targets)
+
+    def metrics(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        """None: nothing but training is timed."""
+        return {}
+
+
+class Averaging(FederatedAveraging):  # type: ignore[misc]
+    """FedAvg that keeps the last aggregated update."""
+
+    def process_aggregated_statistics(
+        self, central_context: Any, aggregate_metrics: Any, model: Any, statistics: Any
+    ) -> Any:
+        """As the base class; `update` is the noised mean, by parameter."""
+        outcome = super().process_aggregated_statistics(
+            central_context, aggregate_metrics, model, statistics
+        )
+        self.update = {name: statistics[name].numpy().copy() for name in statistics}
+        return outcome
+
+
+class EveryRound(TrainingProcessCallback):  # type: ignore[misc]
+    """Times rounds outside of this callback, and the engine inside."""
+
+    def __init__(self, engine: Callable[[], object]):
+        self.engine = engine
+        self.pfl_seconds: list[float] = []
+        self.engine_seconds: list[float] = []
+        self._left = time.process_time()
+
+    def after_central_iteration(
+        self, aggregate_metrics: Any, model: Any, *, central_iteration: int
+    ) -> tuple[bool, Any]:
+        """One run of the engine after one round of pfl."""
+        entered = time.process_time()
+        self.pfl_seconds.append(entered - self._left)
+        self.engine()
+        self._left = time.process_time()
+        self.engine_seconds.append(self._left - entered)
+        return False, Metrics()
+
+
+def compare(
+    *, population: list[Any], shape: dict[str, Any], width: int | None, repeats: int
+) -> dict[str, Any]:
+    """CPU seconds per round of pfl and of the engine, in turn, after proof that both do equal work.
+
+    Args:
+      population: fields of `Population`; all its users are in every round.
+      shape: fields of `Shape`.
+      width: tokens to which every row is padded for pfl; None pads to the longest of a minibatch.
+      repeats: rounds that count; one more goes first.
+
+    Returns:
+      "seconds" of "pfl" and "engine", and the "relative_error" between both mean updates, without
+      noise.
+    """
+    torch.set_num_threads(1)
+    of_base = Shape(**shape)
+    base, layout = make_base(of_base)
+    users = make_users(Population(*population), of_base.vocabulary)
+    run = contestants.engine(
+        base, layout, users, clipping_norm=CLIPPING_NORM, pass_tokens=contestants.PASS_TOKENS
+    )
+    mechanism = contestants.make_mechanism(
+        cohort_size=len(users),
+        dimension=layout.dimension,
+        clipping_norm=CLIPPING_NORM,
+        noise_multiplier=NOISE_MULTIPLIER,
+    )
+    expected = contestants.mean_update(run(), len(users), CLIPPING_NORM)
+    found = simulate(base, layout, users, width=width, noise_multiplier=0.0, rounds=1)
+    error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    each = EveryRound(contestants.private(run, mechanism))
+    simulate(
+        base,
+        layout,
+        users,
+        width=width,
+        noise_multiplier=NOISE_MULTIPLIER,
+        rounds=repeats + 1,
+        callbacks=[each],
+    )
+    seconds = {"pfl": each.pfl_seconds[1:], "engine": each.engine_seconds[1:]}
+    return {"seconds": seconds, "relative_error": float(error)}
+
+
+def simulate(
+    base: BaseModel,
+    layout: AdapterLayout,
+    users: list[User],
+    *,
+    width: int | None,
+    noise_multiplier: float,
+    rounds: int,
+    callbacks: list[Any] | None = None,
+) -> NDArray[np.float32]:
+    """Runs pfl's simulation; the mean update of the last round, float32, shape (P,)."""
+    model, trained = contestants.peft_model(base, layout)
+    datasets = [Batches(user, width) for user in users]
+    sampler = get_user_sampler("minimize_reuse", list(range(len(users))))
+    training = FederatedDataset(datasets.__getitem__, sampler)
+    gaussian = GaussianMechanism(CLIPPING_NORM, noise_multiplier)
+    backend = SimulatedBackend(
+        training, training, postprocessors=[CentrallyAppliedPrivacyMechanism(gaussian)]
+    )
+    algorithm = Averaging()
+    algorithm.run(
+        # The first round is evaluated whatever the frequency; it never counts.
+        NNAlgorithmParams(rounds, rounds + 1, len(users), None),
+        backend,
+        PyTorchModel(Loss(model), torch.optim.SGD, torch.optim.SGD(list(trained.values()), lr=1.0)),
+        NNTrainHyperParams(
+            local_batch_size=1,
+            local_num_epochs=1,
+            local_learning_rate=contestants.LEARNING_RATE,
+        ),
+        callbacks=callbacks,
+    )
+    return np.concatenate([algorithm.update[f"model.{name}"].ravel() for name in trained])

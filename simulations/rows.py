@@ -1,0 +1,204 @@
+"""The rows of a comparison: cells over their seeds, on disk and as a table."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import ConfigError
+from simulations.attacks import Interval, mean_interval
+from simulations.cells import FEDERATED, ULS, Cell
+
+COMPARISON_NAME, ROWS_NAME = "comparison.json", "comparison.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: a method at one epsilon and group size, over its seeds.
+
+    Attributes:
+      metrics, leakage: means with intervals over seeds, by name.
+      reason: why there is nothing, where no seed could be run.
+      tokens: of the run, expected, if every example filled a row.
+    """
+
+    method: str
+    epsilon: float
+    group_size: int
+    num_seeds: int
+    promise: Mapping[str, Any] | None
+    metrics: Mapping[str, Interval]
+    leakage: Mapping[str, Interval]
+    seconds: float
+    reason: str = ""
+    adapter: str = ""
+    tokens: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """The method, with its kind of adapter where several are compared."""
+        return f"{self.method} {self.adapter}".strip()
+
+
+def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Cells to rows: the seeds of one method, epsilon and group size together."""
+    groups: dict[tuple[str, float, int, str], list[Mapping[str, Any]]] = {}
+    for result in results:
+        cell = Cell(**result["cell"])
+        key = (cell.method, cell.epsilon, cell.group_size, cell.adapter)
+        groups.setdefault(key, []).append(result)
+    return [_row(*key, found) for key, found in groups.items()]
+
+
+def write_comparison(folder: Path, rows: Sequence[Row], command: str) -> None:
+    """comparison.json, which `feddp report` reads, and comparison.csv."""
+    content = {
+        "command": command,
+        "rows": [asdict(row) for row in rows],
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    (folder / COMPARISON_NAME).write_text(text, encoding="utf-8")
+    with (folder / ROWS_NAME).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ("method", "adapter", "epsilon", "group_size", "figure", "value", "low", "high")
+        )
+        for row in rows:
+            numbers = {"tokens": row.tokens, **(row.promise or {})}
+            for name, value in numbers.items():
+                if isinstance(value, int | float):
+                    writer.writerow(
+                        (row.method, row.adapter, row.epsilon, row.group_size, name, value, "", "")
+                    )
+            for name, interval in {**row.metrics, **row.leakage}.items():
+                cells = (interval.value, interval.low, interval.high)
+                writer.writerow(
+                    (row.method, row.adapter, row.epsilon, row.group_size, name, *cells)
+                )
+
+
+def read_rows(folder: Path) -> tuple[str, list[Row]]:
+    """(command, rows) of a comparison's folder.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    path = folder / COMPARISON_NAME
+    if not path.is_file():
+        raise ConfigError([f"{folder}: no comparison here (no {COMPARISON_NAME})."])
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        Row(
+            **{
+                **row,
+                "metrics": {k: Interval(**v) for k, v in row["metrics"].items()},
+                "leakage": {k: Interval(**v) for k, v in row["leakage"].items()},
+            }
+        )
+        for row in content["rows"]
+    ]
+    return str(content["command"]), rows
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """The comparison as text."""
+    lines = [
+        f"  {'method':<18}{'G':>4}{'user eps':>10}{'example eps':>13}{'black box':>11}"
+        f"{'noise/C':>9}{'loss':>24}{'user inference':>24}{'tokens <=':>10}{'seconds':>9}"
+    ]
+    for row in rows:
+        if row.reason:
+            lines.append(f"  {row.label:<18}{row.group_size:>4}   not available: {row.reason}")
+            continue
+        promise = row.promise or {}
+        lines.append(
+            f"  {row.label:<18}{row.group_size:>4}{_number(promise.get('user_epsilon')):>10}"
+            f"{example_epsilon(row):>13}"
+            f"{_number(promise.get('black_box_epsilon')):>11}"
+            f"{_number(promise.get('noise_to_signal')):>9}{shown(row.metrics.get('loss')):>24}"
+            f"{shown(row.leakage.get('user_inference')):>24}{row.tokens:>10.3g}{row.seconds:>9.0f}"
+        )
+    return [
+        *lines,
+        "",
+        "  Epsilons are upper bounds at the same delta. Brackets: 95 % intervals over seeds. "
+        "Choosing among these rows by",
+        "  their results on private users would itself be a use of them: each look is a run of "
+        "its own, and costs its epsilon.",
+        "  Where users are drawn, an example has at most (<=) its user's epsilon. Tokens: "
+        "expected, if every example filled a row.",
+    ]
+
+
+def example_epsilon(row: Row) -> str:
+    """Of one example; where users are drawn it is at most, and marked as, a user's."""
+    number = _number((row.promise or {}).get("example_epsilon"))
+    return f"<= {number}" if row.method in (ULS, FEDERATED) and number != "-" else number
+
+
+def shown(interval: Interval | None) -> str:
+    """A mean with its interval; without one where there is a single seed."""
+    if interval is None:
+        return "-"
+    if not np.isfinite(interval.low):
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def is_comparison(folder: Path) -> bool:
+    """A folder that `compare` made."""
+    return (folder / COMPARISON_NAME).is_file()
+
+
+def _row(
+    method: str,
+    epsilon: float,
+    group_size: int,
+    adapter: str,
+    results: Sequence[Mapping[str, Any]],
+) -> Row:
+    done = [result for result in results if result["status"] == "done"]
+    if not done:
+        reason = str(results[0]["reason"])
+        return Row(method, epsilon, group_size, 0, None, {}, {}, 0.0, reason, adapter)
+    return Row(
+        method=method,
+        epsilon=epsilon,
+        group_size=group_size,
+        num_seeds=len(done),
+        promise=done[0]["promise"],
+        metrics=_means([result["metrics"] for result in done]),
+        leakage=_means([_figures(result["leakage"]) for result in done]),
+        seconds=float(np.mean([result["seconds"] for result in done])),
+        adapter=adapter,
+        tokens=float(done[0].get("tokens", 0.0)),
+    )
+
+
+def _figures(leakage: Mapping[str, Any]) -> dict[str, float]:
+    """The one number of each attack."""
+    found = {"user_inference": leakage["user_inference"]["auc"]["value"]}
+    for name, attack in leakage["membership"].items():
+        found[f"membership_{name}"] = attack["auc"]["value"]
+    if leakage["exposure"]:
+        found["exposure"] = leakage["exposure"]["mean"]["value"]
+    if leakage["poison_gap"]:
+        found["poison_gap"] = leakage["poison_gap"]["value"]
+    if leakage["sensitive_tokens"]:
+        found["sensitive_gain"] = leakage["sensitive_tokens"]["controlled_gain"]["value"]
+    return found
+
+
+def _means(results: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
+    return {
+        name: mean_interval(np.array([result[name] for result in results if name in result]))
+        for name in results[0]
+    }
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "-"

@@ -1,0 +1,96 @@
+"""What one release costs the server: sum, durable charge, exact noise, step."""
+
+import tempfile
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from common.privacy.ledger import Ledger
+from common.privacy.mechanism import GaussianMechanism
+from common.privacy.noise import BitStream, seeded_key
+from common.privacy.opening import plan_row, start_of
+from common.privacy.plan import PrivacyPlan, make_plan
+from common.privacy.summation import UpdateSum
+from server.optimizer import ServerOptimizer
+from simulations.race import Spread, race
+from simulations.scoreboard import Scoreboard
+
+NUMBERS = 1 << 22
+ADAPTER_BYTES = 4  # of one number
+
+
+def measure_server(board: Scoreboard, repeats: int) -> None:
+    """Time and memory of the way from a reply to the next adapter."""
+    for kind in ("fedavg", "fedadam"):
+        seconds, copies = server_path(repeats, kind)
+        each = Spread.of([1e6 * s / NUMBERS for s in seconds])
+        board.figure(
+            f"server, {kind}: sum, charge, exact noise, step: microseconds per parameter and core",
+            {"median": each.median, "least": each.least, "most": each.most},
+        )
+        board.figure(f"server, {kind}: memory beyond the sum and the last state, adapters", copies)
+
+
+def server_path(
+    repeats: int, kind: str = "fedadam", numbers: int = NUMBERS
+) -> tuple[list[float], float]:
+    """CPU seconds of each release, and the peak of what one allocates, in float32 adapters.
+
+    The ledger is a real one in a temporary folder; checkpoint and publication are not included.
+
+    Args:
+      repeats: releases that count.
+      kind: of the server optimizer.
+      numbers: P.
+    """
+    plan = _plan(numbers, num_rounds=repeats + 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        Ledger.create(path, plan_row(plan))
+        with Ledger.open(path) as ledger:
+            ledger.open_run(start_of("bench", plan))
+            release = _release(plan, ledger, kind, numbers)
+            seconds = race({"server": release}, repeats=repeats)["server"]
+            tracemalloc.start()
+            release()
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    return seconds, peak / (ADAPTER_BYTES * numbers)
+
+
+def _release(plan: PrivacyPlan, ledger: Ledger, kind: str, numbers: int) -> Callable[[], None]:
+    optimizer = ServerOptimizer(kind, 0.1, 0.9, 0.99, 1e-5)
+    adapter, moments = np.zeros(numbers, dtype=np.float32), optimizer.initial_moments(numbers)
+    total, reply = UpdateSum.zeros(numbers), UpdateSum.zeros(numbers)
+    mechanism = plan.mechanism
+    assert isinstance(mechanism, GaussianMechanism)  # the plan draws independent noise
+
+    def run() -> None:
+        nonlocal adapter, moments
+        total.merge(reply)
+        charge = ledger.charge(ledger.next_round)  # charged, then drawn
+        bits = BitStream(seeded_key(0, charge.round))
+        released = mechanism.to_update(mechanism.add_noise(total, bits=bits))
+        adapter, moments = optimizer.step(adapter, released, moments)
+        ledger.release(charge, "0" * 64)
+
+    return run
+
+
+def _plan(numbers: int, num_rounds: int) -> PrivacyPlan:
+    return make_plan(
+        num_users=1000,
+        target_epsilon=20.0,
+        target_delta=1e-5,
+        noise_multiplier=1.0,
+        clipping_norm=0.1,
+        num_rounds=num_rounds,
+        expected_cohort_size=10.0,
+        spare_attempts=0,
+        dimension=numbers,
+        trust="simulation",
+        seed=0,
+        details={"layout_sha256": "0" * 64},
+    )

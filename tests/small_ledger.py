@@ -1,0 +1,50 @@
+"""A real ledger whose heads a node is shown: it grows, and can be put back."""
+
+from pathlib import Path
+
+from common.privacy.anchor import HeadClaim
+from common.privacy.ledger import Ledger
+from common.privacy.opening import plan_row, start_of
+from common.privacy.plan import make_plan
+
+PLAN = make_plan(
+    num_users=40,
+    target_epsilon=90.0,
+    target_delta=1e-3,
+    noise_multiplier=1.0,
+    clipping_norm=0.5,
+    num_rounds=30,
+    expected_cohort_size=10.0,
+    spare_attempts=5,
+    dimension=4,
+    trust="server",
+    seed=None,
+    details={},
+)
+
+
+class HeadedLedger:
+    """A run's ledger that is opened anew for whatever is done to it, as after a restart."""
+
+    def __init__(self, path: Path, *, run: str = "small"):
+        self.path, self._run = path, run
+        Ledger.create(path, plan_row(PLAN, run))
+        self.grow(0)
+
+    @property
+    def public_key(self) -> bytes:
+        """Of the key that signs its heads."""
+        return Ledger.read(self.path).public_key
+
+    def claim(self, *, num_rows: int = 1 << 15) -> HeadClaim:
+        """What its next request would say."""
+        with Ledger.open(self.path) as ledger:
+            return ledger.claim(num_rows=num_rows)
+
+    def grow(self, num_rounds: int, *, value: str = "0") -> None:
+        """A restart for every round, its charge and its release."""
+        for _ in range(max(1, num_rounds)):
+            with Ledger.open(self.path) as ledger:
+                ledger.open_run(start_of(self._run, PLAN))
+                if num_rounds:
+                    ledger.release(ledger.charge(ledger.next_round), value.ljust(64, "0"))
