@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from client.heads import Heads
 from client.node import Node
+from client.sharding import ShardedNode
 from common.messages import (
     NUM_DIGEST_BYTES,
     decode_evaluate_request,
@@ -88,7 +89,7 @@ class Memory:
 
 
 def answer(
-    node: Node,
+    node: Node | ShardedNode,
     kind: str,
     content: RecordDict,
     identity: Identity | None,
@@ -120,7 +121,7 @@ def answer(
 
 
 def _plain(
-    node: Node, kind: str, content: RecordDict, ask: Ask | None, heads: Heads | None
+    node: Node | ShardedNode, kind: str, content: RecordDict, ask: Ask | None, heads: Heads | None
 ) -> RecordDict:
     if kind == "evaluate":
         looked_at = decode_evaluate_request(content, dimension=node.dimension)

@@ -106,10 +106,10 @@ def _build(
     files: tuple[str, str, str, str],
 ) -> Answer:
     from client.answer import answer
-    from client.build import build_node
+    from client.build import build_part
     from client.heads import Heads
     from client.own_noise import own_noise_of
-    from common.build import Part, load_model, load_users, pin_threads
+    from common.build import Part, load_model, pin_threads
     from common.config import from_flat
 
     ledger, ledger_key, state, public_key = files
@@ -127,5 +127,5 @@ def _build(
             name=str(Part(*part)),
         )
     )
-    node = build_node(config, base, layout, *load_users(config, Part(*part)), own_noise)
+    node = build_part(config, Part(*part), loaded=(base, layout), own_noise=own_noise)
     return lambda kind, content: answer(node, kind, content, None, heads)

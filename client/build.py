@@ -1,15 +1,18 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
+import logging
 import os
 from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from client.cohort import CohortEngine
 from client.fallback import UnitLoop
 from client.node import LocalData, Node
 from client.own_noise import OwnNoise
+from client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
 from client.ranking import RankedUsers, perplexity_of
 from client.sharding import ShardedNode, part_of
 from client.work import Engine, LocalTraining
@@ -17,12 +20,15 @@ from common import methods
 from common.adapter import AdapterLayout
 from common.build import Part, load_model, load_users
 from common.config import RunConfig
-from common.model import BaseModel
+from common.errors import ModelError
+from common.model import BaseModel, place_model
+from common.tokens import TokenRow
 from common.units import ExampleUnits
 from common.users import Units, Users
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512
+log = logging.getLogger("feddp.node")
 
 
 def build_node(
@@ -104,18 +110,28 @@ def units_of(config: RunConfig, users: Users) -> Units:
     )
 
 
-def build_sharded_node(
-    config: RunConfig, part: Part, own_noise: OwnNoise | None = None
-) -> ShardedNode:
-    """A node over `nodes.workers` processes, which share the machine's accelerators or cores.
+def build_part(
+    config: RunConfig,
+    part: Part,
+    *,
+    loaded: tuple[BaseModel, AdapterLayout] | None = None,
+    own_noise: OwnNoise | None = None,
+) -> Node | ShardedNode:
+    """The node of a part of the users, over `nodes.workers` processes where there are several.
+
+    These share the machine's accelerators or cores.
 
     Args:
       config: of the run.
       part: which users belong to this node.
+      loaded: what `load_model` gave, where that has been called; one process uses it up.
       own_noise: where the node adds the noise itself.
     """
-    workers = config.nodes.workers
-    return ShardedNode(build_shard, config, part, workers=workers, own_noise=own_noise)
+    if config.nodes.workers > 1:
+        workers = config.nodes.workers
+        return ShardedNode(build_shard, config, part, workers=workers, own_noise=own_noise)
+    base, layout = loaded or load_model(config)
+    return build_node(config, base, layout, *load_users(config, part), own_noise)
 
 
 def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
@@ -124,6 +140,7 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
     device = choose_device(config.nodes.device)
     if device == "cuda":
         device = f"cuda:{rank % torch.cuda.device_count()}"
+        torch.cuda.set_device(device)  # where quantized weights are loaded
     threads = max(1, cores // config.nodes.workers)
     nodes = replace(config.nodes, device=device, threads=threads, workers=1)
     torch.set_num_threads(threads)
@@ -137,18 +154,56 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
 
 
 def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Engine:
-    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds."""
+    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds.
+
+    Raises:
+      ModelError: its gradients on public random tokens are not what they should be.
+    """
     device = choose_device(config.nodes.device)
+    rows, adapters = probe_rows(base), probe_adapters(layout)
     if layout.kind in methods.KINDS:
-        return UnitLoop(base, layout, device=device)
-    return CohortEngine(
+        loop = UnitLoop(base, layout, device=device)
+        check_gradients(base, loop.gradients, adapters[:1], rows[:1])
+        return loop
+    place_model(base.model, device)
+    expected = plain_gradients(base, layout, adapters, rows)
+    engine = CohortEngine(
         base,
         layout,
         device=device,
         slots=max(MIN_SLOTS, min(MAX_SLOTS, STACK_NUMBERS // layout.dimension)),
         pass_tokens=config.nodes.pass_tokens,
         num_threads=config.nodes.threads or os.cpu_count() or 1,
+        is_recomputing=config.nodes.checkpointing,
     )
+    check_gradients(base, engine.gradients, adapters, rows, expected)
+    if config.nodes.cache_bytes:
+        _cache_prefix(engine, base, adapters, rows, config.nodes.cache_bytes)
+    return engine
+
+
+def _cache_prefix(
+    engine: CohortEngine,
+    base: BaseModel,
+    adapters: NDArray[np.float32],
+    rows: list[TokenRow],
+    max_bytes: int,
+) -> None:
+    """Turns the cache on where gradients from it are right.
+
+    Rows that it has seen come back in another order and with the other adapter, as they do in later
+    rounds.
+    """
+    orders = (rows, rows[::-1])
+    expected = [engine.gradients(adapters, order) for order in orders]
+    if engine.cache_prefix(max_bytes):
+        try:
+            for order, gradients in zip(orders, expected, strict=True):
+                check_gradients(base, engine.gradients, adapters, order, gradients)
+            return
+        except ModelError:
+            engine.cache_prefix(0)
+    log.warning("nodes.cache-bytes: there is no frozen part below the adapters to keep; not used")
 
 
 def choose_device(name: str) -> str:

@@ -14,30 +14,16 @@ tests on the CPU), so an update is bit-identical whoever shares its passes.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from client.loss import (
-    ROW_MULTIPLE,
-    LinearCrossEntropy,
-    score_positions,
-    select_positions,
-    widen,
-)
-from client.passes import (
-    PassRow,
-    cut_passes,
-    padded_length,
-    pass_threads,
-    run_in_order,
-    weigh_rows,
-)
+from client.forward import StackedForward
+from client.loss import ROW_MULTIPLE
+from client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
 from client.slots import Stacks
-from client.stacked import install
 from client.work import Evaluation as Evaluation
 from client.work import LocalTraining as LocalTraining
 from client.work import LocalWork as LocalWork
@@ -45,7 +31,7 @@ from client.work import Minibatches
 from client.work import Sink as Sink
 from common.adapter import AdapterLayout
 from common.model import BaseModel
-from common.tokens import IGNORE, TokenRow
+from common.tokens import TokenRow
 
 _Slopes = tuple[Tensor, Sequence[Tensor]]
 
@@ -72,18 +58,26 @@ class CohortEngine:
         slots: int = 64,
         pass_tokens: int = 4096,
         num_threads: int = 1,
+        is_recomputing: bool = False,
     ):
-        self._device = torch.device(device)
-        self._num_threads = num_threads if self._device.type == "cpu" else 1
-        model: Any = base.model
-        self._model = model.to(self._device)
-        self._layout, self._slots, self._pass_tokens = layout, slots, pass_tokens
-        self._is_causal = base.task == "causal-lm"
-        self._pad = int(base.tokenizer.pad_token_id or 0)
-        self._modules = install(self._model, layout)
-        self._sizes = [entry.size for entry in layout.entries]
-        self._num_ids = len(self._model.get_input_embeddings().weight)
-        self._longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        """Args:
+        base: the frozen model.
+        layout: of the adapters.
+        device: of the passes.
+        slots: users who are resident at a time.
+        pass_tokens: padded tokens of all passes that run beside each other.
+        num_threads: passes that run beside each other; 1 on an accelerator.
+        is_recomputing: activations inside a block are computed again in the backward pass.
+        """
+        self._num_threads = num_threads if torch.device(device).type == "cpu" else 1
+        self._forward = StackedForward(
+            base,
+            layout,
+            device=device,
+            num_threads=self._num_threads,
+            is_recomputing=is_recomputing,
+        )
+        self._dimension, self._slots, self._pass_tokens = layout.dimension, slots, pass_tokens
 
     def train(
         self,
@@ -107,7 +101,7 @@ class CohortEngine:
         """
         queue = iter(work)
         residents: dict[int, _Resident] = {}
-        first = torch.from_numpy(start).to(self._device)
+        first = torch.from_numpy(start).to(self._forward.device)
         stacks = Stacks.like(first, self._slots, has_moments=training.optimizer == "adamw")
         with pass_threads(self._num_threads) as executor:
             while self._fill(residents, queue, sink, stacks):
@@ -122,12 +116,10 @@ class CohortEngine:
 
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Loss and correct predictions of one adapter over rows, in passes of similar length."""
-        live = self._split(torch.from_numpy(adapter).to(self._device)[None])
+        trained = torch.from_numpy(adapter).to(self._forward.device)
 
-        @torch.no_grad()
         def score(part: Sequence[PassRow]) -> tuple[float, int, int]:
-            self._bind(live)
-            losses, corrects = self._score([item.row for item in part])
+            losses, corrects = self._forward.score([item.row for item in part], trained)
             return float(losses.double().sum()), len(losses), int(corrects.sum())
 
         passes = self._cut([PassRow(0, row, 1.0) for row in rows])
@@ -139,19 +131,33 @@ class CohortEngine:
                 correct += part_correct
         return Evaluation(loss, targets, correct)
 
-    @torch.no_grad()
     def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
         """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
-        self._bind(self._split(torch.from_numpy(adapter).to(self._device)[None]))
-        inputs, mask, _ = self._batch([row])
-        if not self._is_causal:
-            return np.asarray(self._classify(inputs, mask)[0].float().cpu().numpy())
-        hidden = self._hidden(inputs)[0, : len(row.input_ids)]
-        weight, bias, softcap = self._output()
-        logits = nn.functional.linear(hidden, weight, bias).float()
-        if softcap is not None:
-            logits = torch.tanh(logits / softcap) * softcap
-        return np.asarray(logits.cpu().numpy())
+        return self._forward.logits(row, torch.from_numpy(adapter).to(self._forward.device))
+
+    def cache_prefix(self, max_bytes: int) -> bool:
+        """Keeps what enters the first adapted block, row by row; whether that is possible."""
+        return self._forward.cache_prefix(max_bytes)
+
+    def gradients(
+        self, adapters: NDArray[np.float32], rows: Sequence[TokenRow]
+    ) -> NDArray[np.float32]:
+        """Gradient of each row's mean loss at an adapter of its own, all in one pass.
+
+        Args:
+          adapters: float32, shape (rows, P).
+          rows: of public text; a failure is raised, with whatever it says.
+
+        Returns:
+          float32, shape (rows, P).
+        """
+        start = torch.zeros(self._dimension, device=self._forward.device)
+        delta = torch.from_numpy(adapters).to(self._forward.device)
+        stacks = Stacks(delta, torch.zeros_like(delta), delta[None, :0])
+        part = [item for slot, row in enumerate(rows) for item in weigh_rows(slot, [row])]
+        with pass_threads(1):
+            self._add(stacks, *self._slopes(part, start, delta))
+        return np.asarray(stacks.gradient.cpu().numpy())
 
     def _fill(
         self,
@@ -168,7 +174,7 @@ class CohortEngine:
                 stacks.clear(free[0])
                 residents[free.pop(0)] = _Resident(work.key, list(steps)[::-1])
             else:
-                sink(work.key, np.zeros(self._layout.dimension, dtype=np.float32))
+                sink(work.key, np.zeros(self._dimension, dtype=np.float32))
         return bool(residents)
 
     def _load(self, work: LocalWork) -> Minibatches:
@@ -178,7 +184,7 @@ class CohortEngine:
         except Exception:
             return []
         ids = [row.input_ids for step in steps for row in step]
-        if any(i.min() < 0 or i.max() >= self._num_ids for i in ids):
+        if any(i.min() < 0 or i.max() >= self._forward.num_ids for i in ids):
             return []
         return steps
 
@@ -189,7 +195,7 @@ class CohortEngine:
     def _cut(self, rows: Iterable[PassRow]) -> list[list[PassRow]]:
         return cut_passes(
             rows,
-            longest=self._longest,
+            longest=self._forward.longest,
             pass_tokens=self._pass_tokens,
             num_threads=self._num_threads,
         )
@@ -230,91 +236,13 @@ class CohortEngine:
 
     def _slopes(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Slopes:
         """One pass: the slot of every row, and its gradient, tensor by tensor (rows, ...)."""
-        if not self._is_causal:
-            # A head sees one position per row, so here the rows have to come in full multiples.
+        if self._forward.has_row_multiple:
             part = [*part, *[replace(part[-1], weight=0.0)] * (-len(part) % ROW_MULTIPLE)]
-        owners = torch.tensor([item.slot for item in part], device=self._device)
-        stack = delta.index_select(0, owners).add_(first)
-        live = [tensor.detach().requires_grad_() for tensor in self._split(stack)]
-        self._bind(live)
-        weights = stack.new_tensor([item.weight for item in part])
-        with torch.enable_grad():
-            loss = self._loss([item.row for item in part], weights)
-            return owners, torch.autograd.grad(loss, live)
+        owners = torch.tensor([item.slot for item in part], device=delta.device)
+        adapters = delta.index_select(0, owners).add_(first)
+        return owners, self._forward.slopes(part, adapters)
 
     def _add(self, stacks: Stacks, owners: Tensor, slopes: Sequence[Tensor]) -> None:
         """Adds each row's gradient to its slot's, in the order of the rows."""
-        for total, slope in zip(self._split(stacks.gradient), slopes, strict=True):
+        for total, slope in zip(self._forward.split(stacks.gradient), slopes, strict=True):
             total.index_add_(0, owners, slope)
-
-    def _loss(self, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
-        """Sum over rows of weight times loss: no term holds two users."""
-        inputs, mask, targets = self._batch(rows)
-        if not self._is_causal:
-            losses = nn.functional.cross_entropy(
-                widen(self._classify(inputs, mask)), targets[:, 0], reduction="none"
-            )
-            return (losses * weights).sum()
-        weight, bias, softcap = self._output()
-        hidden, kept, shares = select_positions(
-            self._hidden(inputs), targets, weights, ignore=IGNORE
-        )
-        loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, kept, shares, softcap)  # type: ignore[no-untyped-call]
-        return loss
-
-    def _score(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
-        """Loss and correctness of every predicted position (causal-lm) or row."""
-        inputs, mask, targets = self._batch(rows)
-        if not self._is_causal:
-            logits = widen(self._classify(inputs, mask))
-            losses = nn.functional.cross_entropy(logits, targets[:, 0], reduction="none")
-            return losses, logits.argmax(1) == targets[:, 0]
-        keep = targets != IGNORE
-        weight, bias, softcap = self._output()
-        return score_positions(self._hidden(inputs)[keep], weight, bias, targets[keep], softcap)
-
-    def _hidden(self, inputs: Tensor) -> Tensor:
-        """Last hidden states (rows, tokens, hidden). Right padding needs no mask: attention is
-        causal, so no real position ever looks at padding."""
-        output = self._model.base_model(input_ids=inputs, use_cache=False)
-        hidden: Tensor = output.last_hidden_state
-        return hidden
-
-    def _classify(self, inputs: Tensor, mask: Tensor) -> Tensor:
-        logits: Tensor = self._model(input_ids=inputs, attention_mask=mask).logits
-        return logits
-
-    def _output(self) -> tuple[Tensor, Tensor | None, float | None]:
-        """Weight, bias and soft cap of the output layer."""
-        layer = self._model.get_output_embeddings()
-        softcap = getattr(self._model.config, "final_logit_softcapping", None)
-        return layer.weight, getattr(layer, "bias", None), softcap
-
-    def _batch(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded input ids, attention mask and targets, all (rows, padded tokens) int64."""
-        length = max(padded_length(row, self._longest) for row in rows)
-        inputs = np.full((len(rows), length), self._pad, dtype=np.int64)
-        mask = np.zeros((len(rows), length), dtype=np.int64)
-        width = length if self._is_causal else 1
-        targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
-        for index, row in enumerate(rows):
-            inputs[index, : len(row.input_ids)] = row.input_ids
-            mask[index, : len(row.input_ids)] = 1
-            targets[index, : len(row.labels)] = row.labels
-        return tuple(torch.from_numpy(a).to(self._device) for a in (inputs, mask, targets))  # type: ignore[return-value]
-
-    def _split(self, stack: Tensor) -> list[Tensor]:
-        """The trained tensors in a stack (copies, P); views (copies, ...)."""
-        parts = torch.split(stack, self._sizes, dim=1)
-        return [
-            part.view(len(stack), *entry.shape)
-            for part, entry in zip(parts, self._layout.entries, strict=True)
-        ]
-
-    def _bind(self, live: Sequence[Tensor]) -> None:
-        """Hands each module its stacked tensors."""
-        parts: dict[str, dict[str, Tensor]] = {}
-        for entry, stacked in zip(self._layout.entries, live, strict=True):
-            parts.setdefault(entry.module, {})[entry.role] = stacked
-        for path, tensors in parts.items():
-            self._modules[path].bind(tensors)

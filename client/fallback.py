@@ -15,7 +15,7 @@ from client.slots import Stacks
 from client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
 from common.layout import AdapterLayout
 from common.methods import trained_parameters
-from common.model import BaseModel
+from common.model import BaseModel, place_model
 from common.tokens import IGNORE, TokenRow
 
 
@@ -27,7 +27,7 @@ class UnitLoop:
 
     def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
         self._device = torch.device(device)
-        base.model.to(self._device)
+        place_model(base.model, self._device)
         self._model, self._parameters = trained_parameters(base, layout)
         self._layout, self._is_causal = layout, base.task == "causal-lm"
         self._sizes = [entry.size for entry in layout.entries]
@@ -69,6 +69,16 @@ class UnitLoop:
             correct += int((logits.argmax(1) == labels)[keep].sum())
         return Evaluation(loss, targets, correct)
 
+    def gradients(
+        self, adapters: NDArray[np.float32], rows: Sequence[TokenRow]
+    ) -> NDArray[np.float32]:
+        """Same contract as `CohortEngine.gradients`, one row at a time."""
+        found = []
+        for adapter, row in zip(adapters, rows, strict=True):
+            self._write(torch.from_numpy(adapter).to(self._device))
+            found.append(self._gradient([row]).cpu().numpy())
+        return np.stack(found)
+
     def _train_unit(
         self, first: Tensor, stacks: Stacks, steps: Minibatches, training: LocalTraining
     ) -> None:
@@ -79,17 +89,22 @@ class UnitLoop:
                 continue
             done += 1
             self._write(first + stacks.delta[0])
-            with torch.enable_grad():
-                logits, labels = self._logits(step)
-                loss = functional.cross_entropy(
-                    logits, labels, ignore_index=IGNORE, reduction="sum"
-                ) / max(int((labels != IGNORE).sum()), 1)
-                slopes = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-            parts = torch.split(stacks.gradient[0], self._sizes)
-            for part, slope in zip(parts, slopes, strict=True):
-                if slope is not None:  # a tensor that this model's forward never reads
-                    part += slope.reshape(-1)
+            stacks.gradient[0] = self._gradient(step)
             stacks.step(0, done, training)
+
+    def _gradient(self, step: Sequence[TokenRow]) -> Tensor:
+        """Gradient of a step's mean loss at the numbers last written, shape (P,)."""
+        with torch.enable_grad():
+            logits, labels = self._logits(step)
+            loss = functional.cross_entropy(
+                logits, labels, ignore_index=IGNORE, reduction="sum"
+            ) / max(int((labels != IGNORE).sum()), 1)
+            slopes = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        parts = [
+            torch.zeros_like(parameter) if slope is None else slope  # never read by the forward
+            for parameter, slope in zip(self._parameters, slopes, strict=True)
+        ]
+        return torch.cat([part.reshape(-1).float() for part in parts])
 
     def _logits(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor]:
         """Logits (positions or rows, classes) and labels; rows are padded to the longest."""

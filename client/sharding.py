@@ -1,50 +1,52 @@
-"""One node over several processes: each trains its share of the users; one all-reduce adds up.
+"""One node over several processes: each trains its share of the users; their sums add up.
 
 A share is a node of its own over a disjoint part of the users, and sums are exact integers, so the
-result has the same bytes as one process would give. Requests travel as JSON and raw float32 over a
-pipe, on which a worker waits without a time limit; a worker ends when its pipe does.
+result has the same bytes as one process would give. Requests and replies travel as JSON and raw
+numbers over a pipe per worker, whose end says at once that the worker is gone.
 """
 
-import dataclasses
 import json
-import os
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, multiprocessing
+from torch import multiprocessing
 
 from client.node import Node
 from client.own_noise import OwnNoise, answer_round
 from common.build import Part
 from common.config import RunConfig, from_flat, to_flat
+from common.errors import FeddpError
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]
+READY = b"ready"
+STOP_SECONDS = 5.0
+Reply = TypeVar("Reply")
+
+
+class WorkerLostError(FeddpError):
+    """A worker ended or does not answer; the question failed, and the next starts new workers."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A worker process of this node ended or does not answer (out of memory?). The round "
+            "failed; what it was charged stays spent."
+        )
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Where one process stands.
-
-    Attributes:
-      rank: 0 is the process that is asked.
-      workers: how many processes.
-      meeting_path: file over which they find each other.
-    """
-
-    rank: int
-    workers: int
-    meeting_path: str
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
 
 
 class ShardedNode:
@@ -71,26 +73,18 @@ class ShardedNode:
           part: of the users that belong to this node.
           workers: how many processes, at least 2.
           own_noise: added to the sum of all processes, where the node does that itself.
+
+        Raises:
+          WorkerLostError: a worker could not be built; it has said why on stderr.
         """
         self._own_noise = own_noise
-        context = multiprocessing.get_context("spawn")
-        self._folder = tempfile.TemporaryDirectory(prefix="feddp-")
-        meeting = str(Path(self._folder.name) / "meeting")
-        self._pipes: list[Connection] = []
-        for rank in range(1, workers):
-            ours, theirs = context.Pipe()
-            arguments = (
-                Shard(rank, workers, meeting),
-                build,
-                to_flat(config),
-                asdict(part),
-                theirs,
-            )
-            context.Process(target=_work, args=arguments, daemon=True).start()
-            theirs.close()
-            self._pipes.append(ours)
-        self._node = build(config, part, 0)
-        self._group = _join(Shard(0, workers, meeting), config.nodes.deadline_seconds)
+        self._build, self._config, self._part = build, config, part
+        self._ranks = range(1, workers)
+        self._workers: list[_Worker] = []
+        self._start()
+        with self._fence():
+            self._node = build(config, part, 0)
+            self._receive(len(READY))
         self.dimension = self._node.dimension
 
     def train(self, request: TrainRequest, *, dropout: float = 0.0) -> TrainReply:
@@ -98,33 +92,99 @@ class ShardedNode:
 
         Raises:
           ValueError: the draw is of a fixed size, which only one place can make.
+          WorkerLostError: a worker ended before it answered.
         """
         if request.draw.cohort_size:
             raise ValueError("a cohort of fixed size is drawn in one place: nodes.workers = 1")
         return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
 
     def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
-        header = asdict(dataclasses.replace(request, head=None))
+        header = asdict(replace(request, head=None))
         header = {name: value for name, value in header.items() if name not in ("adapter", "head")}
-        self._send({**header, "dropout": dropout}, request.adapter)
-        return UpdateSum(_add_up(self._node.update_sum(request, dropout), self._group))
+        total, others = self._ask(
+            {**header, "dropout": dropout},
+            request.adapter,
+            lambda: self._node.update_sum(request, dropout),
+            8 * request.sum_dimension,
+        )
+        for content in others:
+            total.merge(UpdateSum(np.frombuffer(content, dtype="<i8").astype(np.int64)))
+        return total
 
     def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
         """Same contract as `Node.evaluate`, over the evaluation users of all processes."""
-        self._send({"layout_sha256": request.layout_sha256}, request.adapter)
-        return _add_evaluations(self._node.evaluate(request), self._group)
+        header: dict[str, object] = {"layout_sha256": request.layout_sha256}
+        reply, others = self._ask(
+            header, request.adapter, lambda: self._node.evaluate(request), 1 << 10
+        )
+        replies = [reply, *(EvaluateReply(**json.loads(content)) for content in others)]
+        return EvaluateReply(
+            sum(part.loss_sum for part in replies),
+            sum(part.num_targets for part in replies),
+            sum(part.num_correct for part in replies),
+        )
 
     def close(self) -> None:
         """Ends the workers."""
-        for pipe in self._pipes:
-            pipe.close()
-        dist.destroy_process_group(self._group)
-        self._folder.cleanup()
+        for worker in self._workers:
+            worker.pipe.close()
+            worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(STOP_SECONDS)
+        self._workers = []
 
-    def _send(self, header: dict[str, object], adapter: NDArray[np.float32]) -> None:
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        for rank in self._ranks:
+            ours, theirs = context.Pipe()
+            arguments = (self._build, to_flat(self._config), asdict(self._part), rank, theirs)
+            process = context.Process(target=_work, args=arguments, daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append(_Worker(process, ours))
+
+    def _ask(
+        self,
+        header: dict[str, object],
+        adapter: NDArray[np.float32],
+        own: Callable[[], Reply],
+        most_bytes: int,
+    ) -> tuple[Reply, list[bytes]]:
+        """This process's answer and those of all workers, who compute at the same time."""
         content = json.dumps(header).encode() + b"\n" + adapter.astype("<f4").tobytes()
-        for pipe in self._pipes:
-            pipe.send_bytes(content)
+        with self._fence():
+            if not self._workers:
+                self._start()
+                self._receive(len(READY))
+            for worker in self._workers:
+                worker.pipe.send_bytes(content)
+            return own(), self._receive(most_bytes)
+
+    @contextmanager
+    def _fence(self) -> Iterator[None]:
+        """Whatever fails ends the workers: their late answers must not meet the next question."""
+        try:
+            yield
+        except (OSError, EOFError) as error:
+            self.close()
+            raise WorkerLostError from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _receive(self, most_bytes: int) -> list[bytes]:
+        """The next content of every worker.
+
+        Raises:
+          EOFError: a worker ended.
+          OSError: it is silent until the deadline, or sends more than it should.
+        """
+        contents = []
+        for worker in self._workers:
+            if not worker.pipe.poll(self._config.nodes.deadline_seconds):
+                raise TimeoutError
+            contents.append(worker.pipe.recv_bytes(most_bytes))
+        return contents
 
 
 def part_of(part: Part, rank: int, workers: int) -> Part:
@@ -137,57 +197,31 @@ def part_of(part: Part, rank: int, workers: int) -> Part:
 
 
 def _work(
-    shard: Shard,
     build: NodeBuilder,
     settings: dict[str, object],
     part: dict[str, int],
+    rank: int,
     pipe: Connection,
 ) -> None:
-    """A worker's life: build, then answer with sums until the pipe ends."""
-    config = from_flat(settings)
-    node = build(config, Part(**part), shard.rank)
-    group = _join(shard, config.nodes.deadline_seconds)
+    """A worker's life: build, then answer until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    node = build(from_flat(settings), Part(**part), rank)
+    pipe.send_bytes(READY)
     while True:
         try:
             content = pipe.recv_bytes()
         except EOFError:
             return
-        line, _, raw = content.partition(b"\n")
-        header = json.loads(line)
-        adapter = np.frombuffer(raw, dtype="<f4").astype(np.float32)
-        if "round" in header:
-            dropout, draw = header.pop("dropout"), Draw(**header.pop("draw"))
-            request = TrainRequest(adapter=adapter, draw=draw, **header)
-            _add_up(node.update_sum(request, dropout), group)
-        else:
-            _add_evaluations(node.evaluate(EvaluateRequest(adapter, **header)), group)
+        pipe.send_bytes(_answer(node, content))
 
 
-def _join(shard: Shard, deadline_seconds: float) -> dist.ProcessGroup:
-    """The group of this node's processes, on this machine alone."""
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{shard.meeting_path}",
-        rank=shard.rank,
-        world_size=shard.workers,
-        timeout=timedelta(seconds=deadline_seconds),
-    )
-    group = dist.group.WORLD
-    assert group is not None
-    return group
-
-
-def _add_up(share: UpdateSum, group: dist.ProcessGroup) -> NDArray[np.int64]:
-    """The exact sum over all processes; int64, shape (P,). Sensitive."""
-    total: Tensor = torch.from_numpy(share.total.copy())
-    dist.all_reduce(total, group=group)
-    return total.numpy()
-
-
-def _add_evaluations(reply: EvaluateReply, group: dist.ProcessGroup) -> EvaluateReply:
-    loss = torch.tensor([reply.loss_sum], dtype=torch.float64)
-    counts = torch.tensor([reply.num_targets, reply.num_correct])
-    dist.all_reduce(loss, group=group)
-    dist.all_reduce(counts, group=group)
-    return EvaluateReply(float(loss[0]), int(counts[0]), int(counts[1]))
+def _answer(node: Node, content: bytes) -> bytes:
+    """A sum as int64, or an evaluation as JSON. Sensitive."""
+    line, _, raw = content.partition(b"\n")
+    header = json.loads(line)
+    adapter = np.frombuffer(raw, dtype="<f4").astype(np.float32)
+    if "round" not in header:
+        return json.dumps(asdict(node.evaluate(EvaluateRequest(adapter, **header)))).encode()
+    dropout, draw = header.pop("dropout"), Draw(**header.pop("draw"))
+    request = TrainRequest(adapter=adapter, draw=draw, **header)
+    return node.update_sum(request, dropout).total.astype("<i8").tobytes()

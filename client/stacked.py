@@ -2,11 +2,12 @@
 
 A pass holds rows of many users, in the order of its stack: with `copies` adapters in the stack,
 each owns an equal number of adjacent rows. No term crosses rows of different adapters. What is
-bound to a module is bound for one thread, so that passes can run beside each other.
+bound to a module is bound for one thread where passes run beside each other (`threading.local`),
+and else for all (`SimpleNamespace`): an accelerator's backward may run in a thread of its own.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from common.adapter import AdapterLayout
+
+Keep = Callable[[], Any]
+# Products of fewer rows go through kernels whose bits depend on where a copy lies in memory.
+MIN_ROWS = 8
 
 
 class StackedLoRA(nn.Module):
@@ -24,11 +29,11 @@ class StackedLoRA(nn.Module):
 
     frozen_a: Tensor | None
 
-    def __init__(self, base: nn.Linear | Conv1D, scale: float, frozen_a: Tensor | None):
+    def __init__(self, base: nn.Linear | Conv1D, scale: float, frozen_a: Tensor | None, keep: Keep):
         super().__init__()
         self.base, self.scale = base, scale
         self.register_buffer("frozen_a", frozen_a, persistent=False)
-        self._bound = threading.local()
+        self._bound: Any = keep()
 
     def bind(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes the stacked tensors of this thread's next pass, by role."""
@@ -53,10 +58,10 @@ class StackedLinear(nn.Module):
     Shapes: weight (copies, out, in); bias, where there is one, (copies, out).
     """
 
-    def __init__(self, base: nn.Linear):
+    def __init__(self, base: nn.Linear, keep: Keep):
         super().__init__()
         self.out_features, self.in_features = base.out_features, base.in_features
-        self._bound = threading.local()
+        self._bound: Any = keep()
 
     def bind(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes the stacked tensors of this thread's next pass, by role."""
@@ -65,13 +70,18 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tensors: Mapping[str, Tensor] = self._bound.tensors
         weight, bias = tensors["weight"], tensors.get("bias")
-        y = torch.bmm(_by_copy(x, len(weight)), weight.mT.to(x.dtype))
+        rows = _by_copy(x, len(weight))
+        missing = -rows.shape[1] % MIN_ROWS
+        padded = nn.functional.pad(rows, (0, 0, 0, missing))
+        y = torch.bmm(padded, weight.mT.to(x.dtype))[:, : rows.shape[1]]
         if bias is not None:
             y = y + bias[:, None].to(x.dtype)
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
-def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | StackedLinear]:
+def install(
+    model: nn.Module, layout: AdapterLayout, keep: Keep = threading.local
+) -> dict[str, StackedLoRA | StackedLinear]:
     """Replaces the trained modules of a model by stacked ones; returns them by path."""
     modules: dict[str, StackedLoRA | StackedLinear] = {}
     device = next(model.parameters()).device
@@ -80,9 +90,9 @@ def install(model: nn.Module, layout: AdapterLayout) -> dict[str, StackedLoRA | 
         if path in layout.adapted:
             a = layout.frozen.get(path)
             frozen_a = None if a is None else torch.from_numpy(a).to(device)
-            modules[path] = StackedLoRA(old, layout.scale, frozen_a)
+            modules[path] = StackedLoRA(old, layout.scale, frozen_a, keep)
         else:
-            modules[path] = StackedLinear(old)
+            modules[path] = StackedLinear(old, keep)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, modules[path])
     return modules

@@ -218,8 +218,10 @@ def check_export(
 
 
 def _width(module: nn.Linear | Conv1D) -> tuple[int, int]:
-    rows, columns = module.weight.shape
-    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+    if isinstance(module, Conv1D):
+        rows, columns = module.weight.shape
+        return rows, columns
+    return module.in_features, module.out_features  # 4-bit weights have another shape
 
 
 def _is_named(path: str, name: str) -> bool:

@@ -39,6 +39,7 @@ def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
         labels=config.labels,
         dtype=config.model.dtype,
         pooling=config.model.pooling,
+        quantization=config.model.quantization,
     )
     names = config.adapter.target_modules
     layout = lay_out(

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.resources
+import importlib.util
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -80,7 +81,13 @@ class MeanPooledClassifier(nn.Module):
 
 
 def load_base(
-    source: str, *, task: str, labels: tuple[str, ...], dtype: str, pooling: str
+    source: str,
+    *,
+    task: str,
+    labels: tuple[str, ...],
+    dtype: str,
+    pooling: str,
+    quantization: str = "none",
 ) -> BaseModel:
     """Loads and freezes a base model.
 
@@ -90,6 +97,7 @@ def load_base(
       labels: declared classes; () for causal-lm.
       dtype: of the frozen weights.
       pooling: "auto" (the model's own classification head) or "mean".
+      quantization: "none"; "8-bit" or "4-bit" by bitsandbytes, which then places it on the GPU.
 
     Raises:
       ModelError: it cannot be loaded; one line that says why.
@@ -98,19 +106,25 @@ def load_base(
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_local and not Path(place).expanduser().is_dir():
         raise ModelError([f'model.base = "{source}": no such folder.'])
+    options: dict[str, Any] = {"dtype": DTYPES[dtype], **_quantized(quantization, DTYPES[dtype])}
     with _one_line_errors(source):
         tokenizer = AutoTokenizer.from_pretrained(place)
         if task == "causal-lm":
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=DTYPES[dtype])
+            model = AutoModelForCausalLM.from_pretrained(place, **options)
             heads: tuple[str, ...] = ()
         else:
-            model, heads = _load_classifier(place, labels, DTYPES[dtype], pooling)
+            model, heads = _load_classifier(place, labels, options, pooling)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, task, labels, heads, source, fingerprint(model))
+
+
+def place_model(model: Any, device: str | torch.device) -> Any:
+    """The model on a device; a quantized one stays on the GPU where it was loaded."""
+    return model if getattr(model, "is_quantized", False) else model.to(device)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -128,19 +142,20 @@ def demo_model_path() -> Path:
 
 
 def _load_classifier(
-    place: str, labels: tuple[str, ...], dtype: torch.dtype, pooling: str
+    place: str, labels: tuple[str, ...], options: dict[str, Any], pooling: str
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The classifier and the paths of its trained modules; new weights come from a public seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(HEAD_SEED)
         if pooling == "mean":
-            encoder = AutoModel.from_pretrained(place, dtype=dtype)
-            model: nn.Module = MeanPooledClassifier(encoder, len(labels)).to(dtype)
+            encoder = AutoModel.from_pretrained(place, **options)
+            model: nn.Module = MeanPooledClassifier(encoder, len(labels))
+            model.classifier.to(encoder.device, options["dtype"])
             missing = ["classifier.weight"]
         else:
             model, about = AutoModelForSequenceClassification.from_pretrained(
                 place,
-                dtype=dtype,
+                **options,
                 num_labels=len(labels),
                 id2label=dict(enumerate(labels)),
                 label2id={label: index for index, label in enumerate(labels)},
@@ -163,6 +178,28 @@ def _load_classifier(
         if output.bias is not None:
             nn.init.zeros_(output.bias)
     return model, tuple(sorted(heads))
+
+
+def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Options of `from_pretrained` for frozen weights of 8 or 4 bits; none for "none".
+
+    Raises:
+      ModelError: there is no GPU, or bitsandbytes is not installed.
+    """
+    if quantization == "none":
+        return {}
+    asked = f'model.quantization = "{quantization}"'
+    if not torch.cuda.is_available():
+        raise ModelError([f'{asked}: needs a CUDA device, and there is none. Set "none".'])
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError([f"{asked}: needs bitsandbytes; pip install bitsandbytes."])
+    bits = transformers.BitsAndBytesConfig(
+        load_in_8bit=quantization == "8-bit",
+        load_in_4bit=quantization == "4-bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": bits, "device_map": {"": torch.cuda.current_device()}}
 
 
 @contextlib.contextmanager

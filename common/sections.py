@@ -32,6 +32,12 @@ class ModelSection:
     dtype: str = setting(
         "float32", "of the frozen weights", str, choices=("float32", "bfloat16", "float16")
     )
+    quantization: str = setting(
+        "none",
+        "frozen weights of 8 or 4 bits by bitsandbytes; needs a CUDA device",
+        str,
+        choices=("none", "8-bit", "4-bit"),
+    )
     max_tokens: int = setting(128, "longest row; longer texts are cut", int, at_least=4)
     pooling: str = setting(
         "auto",
@@ -297,6 +303,15 @@ class NodesSection:
         below=1,
     )
     pass_tokens: int = setting(4096, "padded tokens of one forward pass", int, at_least=16)
+    checkpointing: bool = setting(
+        False, "compute activations again in the backward pass: less memory, more time", bool
+    )
+    cache_bytes: int = setting(
+        0,
+        "memory for what the blocks below the first adapter give, by row; 0: none",
+        int,
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -13,6 +14,7 @@ import matplotlib.pyplot as plt
 from common.adapter import AdapterLayout, check_export, save_adapter
 from common.build import load_model
 from common.config import RunConfig
+from common.methods import PLAIN_KINDS, file_name
 from common.privacy.ledger import Ledger
 from common.privacy.plan import PrivacyPlan
 from common.privacy.population import shared_promise
@@ -37,7 +39,9 @@ def finish_run(
       ModelError: the exported adapter is not what was trained.
     """
     config = run.config
-    base, _ = load_model(config)  # a fresh one: the node's has its modules replaced
+    # A fresh one, because the node's has its modules replaced; whole weights can be merged into.
+    whole = replace(config, model=replace(config.model, quantization="none"))
+    base, _ = load_model(whole)
     folder = run.path / "adapter"
     save_adapter(folder, outcome.state.adapter, layout, base)
     check_export(folder, outcome.state.adapter, layout, base)
@@ -94,10 +98,11 @@ def write_card(
             for name, values in rows
         ),
     ]
+    is_plain = config.adapter.kind in PLAIN_KINDS
     card = f"""---
-library_name: peft
+library_name: {"transformers" if is_plain else "peft"}
 base_model: {config.model.base}
-tags: [lora, federated-learning, differential-privacy, feddp]
+tags: [{config.adapter.kind}, federated-learning, differential-privacy, feddp]
 ---
 
 # A privately trained adapter
@@ -151,6 +156,12 @@ def _how_to_load(config: RunConfig) -> str:
         load = (
             "from transformers import AutoModelForCausalLM\n"
             f'base = AutoModelForCausalLM.from_pretrained("{config.model.base}")\n'
+        )
+    if config.adapter.kind in PLAIN_KINDS:
+        return (
+            f"from safetensors.torch import load_file\n{load}"
+            f'trained = load_file("adapter/{file_name(config.adapter.kind)}")\n'
+            "model = base\nmodel.load_state_dict(trained, strict=False)"
         )
     return f'from peft import PeftModel\n{load}model = PeftModel.from_pretrained(base, "adapter")'
 

@@ -95,10 +95,10 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     _check_own_ledger(config, options.ledger)
 
     from client.answer import answer
-    from client.build import build_node
+    from client.build import build_part
     from client.heads import Heads
     from client.own_noise import own_noise_of
-    from common.build import Part, load_model, load_users, pin_threads
+    from common.build import Part, load_model, pin_threads
 
     pin_threads(config)
     base, layout = load_model(config)
@@ -113,7 +113,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
             name=options.name or str(part),
         )
     )
-    node = build_node(config, base, layout, *load_users(config, part), own_noise)
+    node = build_part(config, part, loaded=(base, layout), own_noise=own_noise)
     heads = Heads(_state_path(options).parent) if identity else None
     return lambda kind, content: answer(node, kind, content, identity, heads)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from client.build import build_node, build_sharded_node
+from client.build import build_node, build_part
 from client.node import Node
 from client.own_noise import OwnNoise, open_own_noise
 from client.sharding import ShardedNode
@@ -132,7 +132,7 @@ def _build_node(
     own_noise: OwnNoise | None,
 ) -> Node | ShardedNode:
     if config.nodes.workers > 1:
-        return build_sharded_node(config, Part(), own_noise)
+        return build_part(config, Part(), own_noise=own_noise)
     return build_node(config, base, layout, users, evaluation_users, own_noise)
 
 

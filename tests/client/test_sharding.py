@@ -1,9 +1,17 @@
-import numpy as np
+"""Several processes against one, and a worker that is lost."""
 
-from client.build import build_node, build_sharded_node
-from client.sharding import part_of
-from common.build import Part, load_model, load_users
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from client.build import build_part
+from client.node import Node
+from client.sharding import ShardedNode, WorkerLostError, part_of
+from common.build import Part, load_model
 from common.config import from_flat
+from common.errors import ModelError
 from common.messages import EvaluateRequest, TrainRequest
 from common.privacy.sampling import Draw
 
@@ -19,22 +27,38 @@ def test_shares_are_disjoint_and_make_up_the_part() -> None:
         assert np.array_equal(np.sort(np.concatenate(found)), own)
 
 
-def test_two_processes_give_the_bytes_of_one() -> None:
-    base, layout = load_model(CONFIG)
-    node = build_node(CONFIG, base, layout, *load_users(CONFIG))
-    sharded = build_sharded_node(CONFIG, Part())
+def test_two_processes_give_the_bytes_of_one_and_a_lost_worker_is_replaced() -> None:
+    node = build_part(replace(CONFIG, nodes=replace(CONFIG.nodes, workers=1)), Part())
+    sharded = build_part(CONFIG, Part())
+    assert isinstance(node, Node)
+    assert isinstance(sharded, ShardedNode)
+    start, layout_sha256 = load_model(CONFIG)[1].start, node._layout_sha256
+
+    def ask(number: int) -> TrainRequest:
+        return TrainRequest(number, start, layout_sha256, Draw(0.002), 0.5, 1 << 20, 0, 0, 4)
+
     try:
-        for number in (1, 2):
-            request = TrainRequest(
-                number, layout.start, layout.sha256, Draw(0.002), 0.5, 1 << 20, 0, 0, 4
-            )
-            expected = node.train(request, dropout=0.2 * (number - 1)).total
-            assert expected.total.any()
-            found = sharded.train(request, dropout=0.2 * (number - 1)).total
-            assert found.total.tobytes() == expected.total.tobytes()
-        asked = EvaluateRequest(layout.start, layout.sha256)
+        first = node.train(ask(1)).total
+        assert first.total.any()
+        assert sharded.train(ask(1)).total == first
+        sharded._workers[0].process.kill()
+        with pytest.raises(WorkerLostError, match="failed"):
+            sharded.train(ask(2))
+        assert sharded.train(ask(2), dropout=0.2).total == node.train(ask(2), dropout=0.2).total
+        asked = EvaluateRequest(start, layout_sha256)
         one, two = node.evaluate(asked), sharded.evaluate(asked)
         assert (one.num_targets, one.num_correct) == (two.num_targets, two.num_correct)
         np.testing.assert_allclose(two.loss_sum, one.loss_sum, rtol=1e-6)
+        with pytest.raises(ValueError, match="another layout"):
+            sharded.train(replace(ask(3), layout_sha256="0" * 64))
+        assert sharded._workers == []
     finally:
         sharded.close()
+
+
+def test_a_node_whose_model_cannot_be_built_says_so_and_leaves_no_process() -> None:
+    config = from_flat({"nodes.workers": 2, "adapter.target-modules": "no_such_module"})
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ModelError, match="no such module"):
+        build_part(config, Part())
+    assert set(multiprocessing.active_children()) == before

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def test_each_copy_serves_its_own_adjacent_rows(base: nn.Module, is_frozen: bool
     a, b = tensors(COPIES, RANK, IN), tensors(COPIES, OUT, RANK)
     if is_frozen:
         a = a[:1].expand(COPIES, -1, -1)
-    stacked = StackedLoRA(base, 0.5, a[0] if is_frozen else None)
+    stacked = StackedLoRA(base, 0.5, a[0] if is_frozen else None, threading.local)
     stacked.bind({"lora_B": b} if is_frozen else {"lora_A": a, "lora_B": b})
     x = tensors(COPIES * ROWS, TOKENS, IN)
     with torch.no_grad():
@@ -31,7 +33,7 @@ def test_each_copy_serves_its_own_adjacent_rows(base: nn.Module, is_frozen: bool
 
 
 def test_one_copy_serves_all_rows() -> None:
-    stacked = StackedLoRA(nn.Linear(IN, OUT).double(), 1.0, None)
+    stacked = StackedLoRA(nn.Linear(IN, OUT).double(), 1.0, None, threading.local)
     a, b = tensors(1, RANK, IN), tensors(1, OUT, RANK)
     stacked.bind({"lora_A": a, "lora_B": b})
     x = tensors(7, TOKENS, IN)
@@ -41,7 +43,7 @@ def test_one_copy_serves_all_rows() -> None:
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("shape", [(COPIES, IN), (COPIES * ROWS, TOKENS, IN)])
 def test_stacked_head_is_one_linear_layer_per_copy(shape: tuple[int, ...], has_bias: bool) -> None:
-    stacked = StackedLinear(nn.Linear(IN, OUT, bias=has_bias))
+    stacked = StackedLinear(nn.Linear(IN, OUT, bias=has_bias), threading.local)
     weight, bias = tensors(COPIES, OUT, IN), tensors(COPIES, OUT)
     stacked.bind({"weight": weight, "bias": bias} if has_bias else {"weight": weight})
     x = tensors(*shape)

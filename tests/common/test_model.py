@@ -108,3 +108,32 @@ def test_a_real_sentence_encoder_places_paraphrases_near_each_other() -> None:
         features = base.model(**encoded).logits / MeanPooledClassifier.SCALE
     similarity = features @ features.T
     assert similarity[0, 1] > 0.5 > similarity[0, 2]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_quantized_weights_without_a_cuda_device_are_one_clear_line() -> None:
+    for quantization in ("8-bit", "4-bit"):
+        with pytest.raises(ModelError, match="needs a CUDA device") as caught:
+            load_base(
+                "demo",
+                task="causal-lm",
+                labels=(),
+                dtype="float32",
+                pooling="auto",
+                quantization=quantization,
+            )
+        assert len(caught.value.problems) == 1
+
+
+def test_quantized_weights_without_the_package_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match="pip install bitsandbytes"):
+        load_base(
+            "demo",
+            task="causal-lm",
+            labels=(),
+            dtype="float32",
+            pooling="auto",
+            quantization="4-bit",
+        )
