@@ -27,7 +27,7 @@ from simulations.non_private import train_without_privacy
 from simulations.scoring import Scorer
 
 LEAKAGE_NAME = "leakage.json"
-_OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 4
+_OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
 _OVERFIT_ROUNDS, _OVERFIT_EXAMPLES, _OVERFIT_PASSES, _OVERFIT_RATE = 25, 8, 2, 2.5
 
 

@@ -29,7 +29,7 @@ th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(-
   white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }
 th:first-child, td:first-child { text-align: left; }
-pre { background: var(--panel); border-radius: 4px; padding: .8rem 1rem; overflow-x: auto;
+pre { background: var(--panel); border-radius: 4px; padding: .8rem 1rem; white-space: pre-wrap;
   font: .82rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 .wide table { font-size: .8rem; } .wide th, .wide td { padding: .35rem .4rem; }
 summary { cursor: pointer; color: var(--soft); }

@@ -161,6 +161,9 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> A
         _tick(axis.xaxis, sorted({row.epsilon for row in rows if row.epsilon}))
         axis.set_xlabel("epsilon of a user (upper bound, log scale)")
         axis.set_ylabel(label)
+        if figure_name == "user_inference":  # differences around chance look like what they are
+            low, high = axis.get_ylim()
+            axis.set_ylim(min(low, 0.4), max(high, 0.6))
         axis.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
     if num_drawn:
         return figure

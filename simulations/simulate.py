@@ -213,8 +213,6 @@ def _compare(
 def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: Path | None) -> None:
     if is_comparing and config.nodes.workers > 1:
         raise ConfigError(["--with-non-private: needs nodes.workers = 1."])
-    if is_comparing and config.nodes.workers > 1:
-        raise ConfigError(["--with-non-private: runs in one process; set nodes.workers = 1."])
     if not is_comparing or config.is_generated:
         return
     if non_private_path is None:

@@ -66,7 +66,7 @@ def test_real_data_needs_a_folder_outside_the_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_overfitted_adapter_without_privacy_is_caught_by_every_attack() -> None:
     config = from_flat({"run.seed": 1, "nodes.threads": 1})
-    extent = Extent(num_users=100, num_secrets=10, num_unknown_digits=2, num_overfitted=60)
+    extent = Extent(num_users=100, num_secrets=10, num_unknown_digits=2, num_overfitted=30)
     found = measure_overfitted(config, extent)
     assert found.user_inference.auc.low > 0.5
     assert all(attack.auc.low > 0.5 for attack in found.membership.values())
