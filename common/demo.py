@@ -149,16 +149,13 @@ def user_messages(index: int, seed: int = 0) -> list[str]:
 def fresh_messages(user_id: str, num_messages: int, seed: int = 0) -> list[str]:
     """More messages of the same user, in the same style and with the same secrets.
 
-    None of them is in the user's data but by chance: what the user could have written, for attacks
-    that ask whether the user took part.
+    What the user could have written, for attacks that ask whether the user took part.
 
     Raises:
       DataError: the id is not one of the demo's.
     """
-    secrets = demo_secrets(user_id, seed)
-    index = int(user_id.removeprefix("user-"))
-    style = _draw_style(Random(f"{seed}/user/{index}"))
-    rng = Random(f"{seed}/fresh/{index}")
+    secrets, index = demo_secrets(user_id, seed), int(user_id.removeprefix("user-"))
+    style, rng = _draw_style(Random(f"{seed}/user/{index}")), Random(f"{seed}/fresh/{index}")
     return [_write(rng, style, secrets) for _ in range(num_messages)]
 
 

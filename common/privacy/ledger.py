@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from common.errors import (
-    BudgetSpentError,
-    DiskError,
-    LedgerDamagedError,
-    PlanDiffersError,
-)
+from common.errors import BudgetSpentError, DiskError, LedgerDamagedError, PlanDiffersError
 from common.privacy import store
 from common.privacy.anchor import (
     MAX_PROOF_ROWS,
