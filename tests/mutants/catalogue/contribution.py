@@ -185,7 +185,7 @@ CONTRIBUTION = (
     ),
     Mutant(
         "loss averaged over the users of a pass",
-        COHORT,
+        "client/forward.py",
         {"torch.autograd.grad(loss, live)": "torch.autograd.grad(loss / len(part), live)"},
         (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
     ),
