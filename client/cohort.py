@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.forward import StackedForward
-from client.loss import ROW_MULTIPLE
 from client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
 from client.slots import Stacks
 from client.work import Evaluation as Evaluation
@@ -198,6 +197,7 @@ class CohortEngine:
             longest=self._forward.longest,
             pass_tokens=self._pass_tokens,
             num_threads=self._num_threads,
+            row_multiple=self._forward.row_multiple,
         )
 
     def _tick(
@@ -236,8 +236,8 @@ class CohortEngine:
 
     def _slopes(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Slopes:
         """One pass: the slot of every row, and its gradient, tensor by tensor (rows, ...)."""
-        if self._forward.has_row_multiple:
-            part = [*part, *[replace(part[-1], weight=0.0)] * (-len(part) % ROW_MULTIPLE)]
+        missing = -len(part) % self._forward.row_multiple
+        part = [*part, *[replace(part[-1], weight=0.0)] * missing]
         owners = torch.tensor([item.slot for item in part], device=delta.device)
         adapters = delta.index_select(0, owners).add_(first)
         return owners, self._forward.slopes(part, adapters)

@@ -50,7 +50,7 @@ class StackedForward:
         self.num_ids = len(self._model.get_input_embeddings().weight)
         self.longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
         # A classifier's head sees one position per row, so its rows have to come in full multiples.
-        self.has_row_multiple = not self._is_causal
+        self.row_multiple = 1 if self._is_causal else ROW_MULTIPLE
 
     def cache_prefix(self, max_bytes: int) -> bool:
         """Keeps what enters the first adapted block, row by row; 0 stops it.
@@ -66,7 +66,7 @@ class StackedForward:
         self._prefix = PrefixCache(
             self._blocks,
             max_bytes=max_bytes,
-            row_multiple=ROW_MULTIPLE if self.has_row_multiple else 1,
+            row_multiple=self.row_multiple,
         )
         return True
 

@@ -55,12 +55,18 @@ def padded_length(row: TokenRow, longest: int | None) -> int:
 
 
 def cut_passes(
-    rows: Iterable[PassRow], *, longest: int | None, pass_tokens: int, num_threads: int
+    rows: Iterable[PassRow],
+    *,
+    longest: int | None,
+    pass_tokens: int,
+    num_threads: int,
+    row_multiple: int = 1,
 ) -> list[list[PassRow]]:
     """Passes of one padded length each, longest rows first.
 
-    A pass holds at most `pass_tokens` tokens (or one row), and less where that gives every thread
-    work and keeps the tokens of all threads together at `pass_tokens`.
+    A pass holds at most `pass_tokens` tokens (or `row_multiple` rows), and less where that gives
+    every thread work and keeps the tokens of all threads together at `pass_tokens`. All passes of
+    a length but its last hold full multiples of `row_multiple` rows.
     """
     by_length: dict[int, list[PassRow]] = {}
     for item in rows:
@@ -70,7 +76,7 @@ def cut_passes(
     limit = min(pass_tokens, max(MIN_PASS_TOKENS, share))
     passes = []
     for length in sorted(by_length, reverse=True):
-        size = max(1, limit // length)
+        size = max(1, limit // length // row_multiple) * row_multiple
         group = by_length[length]
         passes += [group[start : start + size] for start in range(0, len(group), size)]
     return passes

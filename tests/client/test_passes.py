@@ -38,3 +38,13 @@ def test_one_row_longer_than_the_budget_is_a_pass_of_its_own() -> None:
     rows = [PassRow(0, row(100), 1.0), PassRow(1, row(100), 1.0)]
     passes = cut_passes(rows, longest=None, pass_tokens=64, num_threads=1)
     assert [len(part) for part in passes] == [1, 1]
+
+
+def test_passes_of_a_classifier_are_full_multiples_but_for_the_last_of_a_length() -> None:
+    rows = [PassRow(slot, r, 1.0) for slot, r in enumerate(lognormal_rows(300))]
+    passes = cut_passes(rows, longest=None, pass_tokens=1024, num_threads=1, row_multiple=32)
+    sizes: dict[int, list[int]] = {}
+    for part in passes:
+        sizes.setdefault(padded_length(part[0].row, None), []).append(len(part))
+    assert sum(map(sum, sizes.values())) == len(rows)
+    assert all(size % 32 == 0 for group in sizes.values() for size in group[:-1])
