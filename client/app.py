@@ -106,7 +106,7 @@ def _build(
     files: tuple[str, str, str, str],
 ) -> Answer:
     from client.answer import answer
-    from client.build import build_part
+    from client.build import build_part, holds_too_many
     from client.heads import Heads
     from client.own_noise import own_noise_of
     from common.build import Part, load_model, pin_threads
@@ -115,6 +115,9 @@ def _build(
     ledger, ledger_key, state, public_key = files
     heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None
     config = from_flat(dict(settings))
+    # A server app that nobody trusts could find the number by asking with one bound after another.
+    if config.privacy.trust != "node" and holds_too_many(config, Part(*part)):
+        raise RefusedError("too-many-users")
     pin_threads(config)
     base, layout = load_model(config)
     own_noise = _until_exit.enter_context(

@@ -134,6 +134,16 @@ def build_part(
     return build_node(config, base, layout, *load_users(config, part), own_noise)
 
 
+def holds_too_many(config: RunConfig, part: Part) -> bool:
+    """Whether a node has more users than `nodes.users-per-node`, for which it is registered.
+
+    The server app counts a sum as nothing that is longer than so many users can make it. Nobody
+    but the owner of the data needs to know how many there are, so the answer is yes or no.
+    """
+    most = config.nodes.users_per_node
+    return most is not None and load_users(config, part)[0].num_users > most
+
+
 def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
     """The share of one process of the node of a part, on the accelerator of its rank."""
     cores = config.nodes.threads or os.cpu_count() or 1

@@ -7,6 +7,7 @@ CODES = (
     "another-plan",  # asked for another draw, clip or noise than its own plan's
     "answered",  # the round, or a later one, is answered already
     "budget-spent",  # its own ledger has no charge left
+    "too-many-users",  # it holds more users than nodes.users-per-node, its registered bound
     "ledger-missing",  # privacy.trust = "node", and no ledger is named
     "no-head",  # the request does not say where the server app's ledger stands
     "rolled-back",  # the server app's ledger does not extend the head that the node remembers

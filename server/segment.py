@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import FeddpError
+from common.errors import ConfigError, FeddpError
 from common.privacy.correlated import CorrelatedGaussian, History, NoisedRow
 from common.privacy.disk import Disk
 from common.privacy.keys import MasterKey, create_master_key, load_master_key
@@ -52,10 +52,18 @@ class Segment:
 def open_segment(
     folder: Path, plan: PrivacyPlan, rows: Sequence[NoisedRow], *, starts_anew: bool, disk: Disk
 ) -> Segment | None:
-    """The segment that a run continues, or its first; None where the noise is not correlated.
+    """The segment that a run continues, or its first; None where no correlated noise is needed.
 
     The master key lies in a folder of its own in the run folder, for its owner alone. A copy of the
     checkpoints without it can be published; with it the noise can be taken off.
+
+    **Edge cases:**
+
+    | what happens | what follows |
+    |---|---|
+    | all rounds are released | None: whether the key is there does not matter any more |
+    | `starts_anew` for a run that is over, seeded, or without correlated noise | refused |
+    | `starts_anew` again before a round was released | refused: that segment is continued |
 
     Args:
       folder: of the run.
@@ -65,30 +73,59 @@ def open_segment(
       disk: where the key lies.
 
     Raises:
+      ConfigError: a new segment is asked for, and there is none to begin.
       FeddpError: rows were released, and their key is not there.
     """
     mechanism = plan.mechanism
-    if not isinstance(mechanism, CorrelatedGaussian):
+    if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, len(rows))):
+        raise ConfigError([f"--new-noise-segment: {reason}"])
+    if not isinstance(mechanism, CorrelatedGaussian) or len(rows) == plan.num_rounds:
         return None
-    run = plan.sha256.encode()
-    secrets, first = folder / SECRETS_NAME, _last_start(folder / SECRETS_NAME)
     if plan.seed is not None:
         secret = hashlib.sha256(f"feddp-seeded-master/{plan.seed}".encode()).digest()
-        key, first = MasterKey(secret, run=run), 1
-    elif first is not None and not starts_anew:
-        key = load_master_key(_key_path(secrets, first), run=run)
-    elif rows and not starts_anew:
-        raise FeddpError(
-            f"{secrets}: the master key of {len(rows)} released rounds is missing. Restore it, or "
-            "begin a new segment of the noise with --new-noise-segment, which costs utility and "
-            "no privacy."
-        )
+        key, first = MasterKey(secret, run=plan.sha256.encode()), 1
     else:
-        first = len(rows) + 1
-        key = create_master_key(_key_path(secrets, first), run=run, disk=disk)
+        key, first = _open_key(folder / SECRETS_NAME, plan, len(rows), starts_anew, disk)
     since = [row for row in rows if row.row >= first]
     history = mechanism.replay(since, master_key=key, first_row=first)
     return Segment(mechanism, key, history, plan.seed)
+
+
+def _open_key(
+    secrets: Path, plan: PrivacyPlan, num_rows: int, starts_anew: bool, disk: Disk
+) -> tuple[MasterKey, int]:
+    """The master key of the newest segment, and the segment's first row."""
+    run, first = plan.sha256.encode(), _last_start(secrets)
+    if first is not None and not starts_anew:
+        return load_master_key(_key_path(secrets, first), run=run), first
+    if num_rows and not starts_anew:
+        raise FeddpError(
+            f"{secrets}: the master key of {num_rows} released rounds is missing. Restore it, or "
+            "begin a new segment of the noise with --new-noise-segment, which costs utility and "
+            "no privacy."
+        )
+    first = num_rows + 1
+    return create_master_key(_key_path(secrets, first), run=run, disk=disk), first
+
+
+def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
+    """Why no segment can begin after so many rows; "" where one can."""
+    if not isinstance(plan.mechanism, CorrelatedGaussian):
+        return (
+            f'the noise of privacy.mechanism = "{plan.mechanism_name}" is independent in every '
+            "round and has no segments. Resume without it."
+        )
+    if plan.seed is not None:
+        return "the master key of a seeded run follows from its seed. Resume without it."
+    if num_rows == plan.num_rounds:
+        return f"all {num_rows} rounds are released; no noise is left to make. Resume without it."
+    path = _key_path(secrets, num_rows + 1)
+    if path.exists() or path.is_symlink():
+        return (
+            f"a segment from round {num_rows + 1} has begun already. Resume without it; if "
+            f"{path} cannot be read, remove that file first: no released round needs it."
+        )
+    return ""
 
 
 def _last_start(secrets: Path) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.config import RunConfig, load_config, parse_override, settings, to_flat
-from common.errors import DiskError, FeddpError
+from common.errors import ConfigError, DiskError, FeddpError
 from simulations.deploy_commands import add_deploy_commands
 from simulations.ledger_commands import add_ledger_commands
 from simulations.measure_commands import add_measure_commands
@@ -123,7 +123,10 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 def _simulate(options: argparse.Namespace) -> int:
     config = _config(options)
-    if options.resume is not None or config.run.resume:
+    is_resumed = options.resume is not None or bool(config.run.resume)
+    if options.new_noise_segment and not is_resumed:
+        raise ConfigError(["--new-noise-segment: only a run that is resumed has lost its key."])
+    if is_resumed:
         from simulations.simulate import resume
 
         path = options.resume or Path(config.run.resume)

@@ -11,6 +11,10 @@ from common.config import RunConfig, load_config, parse_override
 from common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
+_TOO_MANY = (
+    "nodes.users-per-node = {}: this node holds more users. Give it fewer, or register a larger "
+    "bound: the same in every node's configuration and in the server's."
+)
 NAMES = ("serve", "keygen", "enroll", "rotate", "revoke", "list")
 
 
@@ -95,14 +99,16 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     _check_own_ledger(config, options.ledger)
 
     from client.answer import answer
-    from client.build import build_part
+    from client.build import build_part, holds_too_many
     from client.heads import Heads
     from client.own_noise import own_noise_of
     from common.build import Part, load_model, pin_threads
 
+    part = Part(index, num_parts)
+    if holds_too_many(config, part):
+        raise ConfigError([_TOO_MANY.format(config.nodes.users_per_node)])
     pin_threads(config)
     base, layout = load_model(config)
-    part = Part(index, num_parts)
     own_noise = stack.enter_context(
         own_noise_of(
             config,

@@ -53,10 +53,10 @@ class Budget(Protocol):
     def cost(self, slot: Slot) -> str:
         """What the CHARGE row of a slot says."""
 
-    def shortage(self, slot: Slot, count: int) -> Shortage | None:
-        """Why `count` charges of a slot do not fit; None when they do."""
+    def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
+        """Why `count` charges of a slot do not fit beside `kept` others; None when they do."""
 
-    def accepts(self, slot: Slot, cost: str) -> bool:
+    def accepts(self, slot: Slot, cost: str, *, kept: int = 0) -> bool:
         """Whether a charge that says `cost` may follow."""
 
     def take(self, slot: Slot, cost: str) -> None:
@@ -92,16 +92,16 @@ class ScheduleBudget:
         """None: slots are counted."""
         return ""
 
-    def shortage(self, slot: Slot, count: int) -> Shortage | None:
+    def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
         """More than the slots that are left; a slot that was never planned has none."""
-        left = self._left.get(slot, 0)
+        left = max(0, self._left.get(slot, 0) - kept)
         if count <= left:
             return None
         return Shortage(Fraction(count), Fraction(left), f"planned charges of {slot.event}")
 
-    def accepts(self, slot: Slot, cost: str) -> bool:
+    def accepts(self, slot: Slot, cost: str, *, kept: int = 0) -> bool:
         """One slot must be left."""
-        return cost == "" and self.shortage(slot, 1) is None
+        return cost == "" and self.shortage(slot, 1, kept=kept) is None
 
     def take(self, slot: Slot, cost: str) -> None:
         """One slot less."""
@@ -141,21 +141,23 @@ class FilterBudget:
         """At the fixed order, rounded up with a margin."""
         return repr(_renyi(slot.event, self._alpha, self._relation))
 
-    def shortage(self, slot: Slot, count: int) -> Shortage | None:
+    def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
         """At a fixed order a divergence is worth the same amount of epsilon."""
-        cost, distance = count * exact(self.cost(slot)), count * _distance(slot)
-        if cost > self._left:
+        each, distance = exact(self.cost(slot)), _distance(slot)
+        left, distance_left = self._left - kept * each, self._distance_left - kept * distance
+        if count * each > left:
             measure = f"epsilon, delta {self._delta:g}, {self._unit}"
-            return Shortage(cost, self._left, measure)
-        if distance > self._distance_left:
+            return Shortage(count * each, left, measure)
+        if count * distance > distance_left:
             measure = "distance of discrete noise, for which a larger grid needs less"
-            return Shortage(distance, self._distance_left, measure)
+            return Shortage(count * distance, distance_left, measure)
         return None
 
-    def accepts(self, slot: Slot, cost: str) -> bool:
+    def accepts(self, slot: Slot, cost: str, *, kept: int = 0) -> bool:
         """Refuses a cost below the recomputed one, and one above what is left."""
-        needed = exact(self.cost(slot)) * _TOLERANCE
-        return needed <= exact(cost) <= self._left and _distance(slot) <= self._distance_left
+        each, distance = exact(self.cost(slot)), _distance(slot)
+        left, distance_left = self._left - kept * each, self._distance_left - kept * distance
+        return each * _TOLERANCE <= exact(cost) <= left and distance <= distance_left
 
     def take(self, slot: Slot, cost: str) -> None:
         """So much less."""

@@ -7,8 +7,6 @@ recomputed from the charges.
 
 import os
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -23,7 +21,7 @@ from common.privacy.anchor import (
     write_anchor,
 )
 from common.privacy.budget import Shortage
-from common.privacy.disk import Disk, host_id
+from common.privacy.disk import Disk
 from common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
 from common.privacy.signing import (
     LedgerKey,
@@ -35,33 +33,7 @@ from common.privacy.signing import (
     writer_key,
 )
 from common.privacy.slots import Slot
-
-
-@dataclass(frozen=True)
-class Start:
-    """What a run says of itself when it opens a ledger.
-
-    Attributes:
-      run: name; the same name goes on with the same run.
-      slot: of its updates.
-      num_charges: most charges that it may take, for whatever purpose.
-      terms: what must stand in the PLAN row as well: unit, relation, trust, seeded, num_users.
-      plan_sha256: of its plan.
-      config_sha256: of its configuration.
-      base_sha256: of its base model.
-      layout_sha256: of its adapter.
-      seal_pubkey: to which nodes seal their replies; "" without seals.
-    """
-
-    run: str
-    slot: Slot
-    num_charges: int
-    terms: Mapping[str, str | int]
-    plan_sha256: str
-    config_sha256: str = ""
-    base_sha256: str = ""
-    layout_sha256: str = ""
-    seal_pubkey: str = ""
+from common.privacy.start import Start
 
 
 class Ledger:
@@ -256,20 +228,7 @@ class Ledger:
           BudgetSpentError: a new run does not fit. Nothing is written.
         """
         self.check_start(start)
-        self._append(
-            "OPEN",
-            {
-                "run": start.run,
-                "epoch": self._history.num_opened + 1,
-                "host": host_id(),
-                "num_charges": start.num_charges,
-                "plan_sha256": start.plan_sha256,
-                "config_sha256": start.config_sha256,
-                "base_sha256": start.base_sha256,
-                "layout_sha256": start.layout_sha256,
-                "seal_pubkey": start.seal_pubkey,
-            },
-        )
+        self._append("OPEN", start.to_body(self._history.num_opened + 1))
         self._start = start
         charge = self.open_charge
         if charge is not None and self._history.charges[-1]["run"] != start.run:
@@ -295,10 +254,22 @@ class Ledger:
                 f"{start.plan_sha256[:12]}. A ledger keeps its plan: start a new run for another "
                 "one."
             )
-        if known is None and (shortage := self._shortage(start.slot, start.num_charges)):
+        if known is None:
+            self._check_fit(start)
+
+    def _check_fit(self, start: Start) -> None:
+        """Refuses a new run that does not fit beside what other runs have begun."""
+        slot, count = start.slot, start.num_charges
+        kept = self._history.kept_for_others(slot, start.run)
+        if shortage := self._shortage(slot, count, kept):
+            others = (
+                f"{kept} charges are kept for runs that have begun and not ended: continue those. "
+                if kept
+                else ""
+            )
             raise BudgetSpentError(
-                f"The population's budget is spent. {shortage} Nothing was charged: plan fewer or "
-                "less costly rounds."
+                f"The population's budget is spent. {shortage} {others}Nothing was charged: plan "
+                "fewer or less costly rounds."
             )
 
     def charge(self, round: int, slot: Slot | None = None) -> Charge:
@@ -322,7 +293,8 @@ class Ledger:
                 f"Requested 1, remaining {num_left}, difference {1 - num_left}. {self._last()}; in "
                 "a new run, `privacy.spare-attempts` plans for more crashes."
             )
-        if shortage := self._shortage(slot, 1):
+        kept = self._history.kept_for_others(slot, self._start.run)
+        if shortage := self._shortage(slot, 1, kept):
             raise BudgetSpentError(f"The population's budget is spent. {shortage} {self._last()}.")
         charge = self._run.next_charge(slot.purpose)
         if round != charge.round or self.open_charge is not None:
@@ -373,9 +345,9 @@ class Ledger:
     def _last(self) -> str:
         return f"The adapter of round {self.next_round - 1} is the last"
 
-    def _shortage(self, slot: Slot, count: int) -> Shortage | None:
+    def _shortage(self, slot: Slot, count: int, kept: int) -> Shortage | None:
         assert self._history.budget is not None  # the PLAN row set it
-        return self._history.budget.shortage(slot, count)
+        return self._history.budget.shortage(slot, count, kept=kept)
 
     def _append(self, kind: str, body: Body) -> None:
         if self._is_failed:

@@ -1,10 +1,10 @@
 """What a plan says of itself in a ledger: its PLAN row, its slots, its start."""
 
 from common.privacy.budget import FIXED_SCHEDULE
-from common.privacy.ledger import Start
 from common.privacy.plan import PrivacyPlan
 from common.privacy.rows import SCHEMA, Body
 from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
+from common.privacy.start import Start
 from common.privacy.statement import accountant_version
 
 
@@ -55,6 +55,7 @@ def start_of(run: str, plan: PrivacyPlan) -> Start:
         run=run,
         slot=slot_of(plan),
         num_charges=plan.num_charges,
+        num_rounds=plan.num_rounds,
         terms=terms_of(plan),
         plan_sha256=plan.sha256,
         config_sha256=plan.details.get("config_sha256", ""),

@@ -9,7 +9,7 @@ from typing import Any
 from common.errors import ConfigError, LedgerDamagedError
 from common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, Budget, budget_of
 from common.privacy.events import RELATIONS
-from common.privacy.slots import UPDATE, Slot, slot_from_body
+from common.privacy.slots import UPDATE, Slot, read_slot, slot_from_body
 
 Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in slots.py
 
@@ -38,7 +38,9 @@ FIELDS: Mapping[str, Mapping[str, type]] = {
         "run": str,
         "epoch": int,
         "host": str,
+        "slot": dict,
         "num_charges": int,
+        "num_rounds": int,
         "plan_sha256": str,
         "config_sha256": str,
         "base_sha256": str,
@@ -69,6 +71,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "cause": ("crash", "disk", "operator"),
 }
 SCHEMA = "feddp-ledger-1"
+# What a run says again at each of its starts.
+_KEPT = ("slot", "num_charges", "num_rounds", "plan_sha256", "base_sha256", "layout_sha256")
 GENESIS = bytes(32)
 
 
@@ -117,6 +121,13 @@ class RunHistory:
     def next_round(self) -> int:
         """The first round without a release."""
         return len(self.releases) + 1
+
+    @property
+    def num_kept(self) -> int:
+        """Charges that it may still want: none once all of its rounds are released."""
+        if self.next_round > self.opened["num_rounds"]:
+            return 0
+        return int(self.opened["num_charges"]) - self.num_charges
 
     def next_charge(self, purpose: str) -> Charge:
         """The only charge of a purpose that may come next."""
@@ -169,6 +180,19 @@ class History:
         """Of all runs, run by run."""
         return [release for run in self.runs.values() for release in run.releases]
 
+    def kept_for_others(self, slot: Slot, run: str) -> int:
+        """Charges of a slot that a fixed schedule keeps for runs that have begun and not ended.
+
+        A filter keeps none: it is for runs that nobody foresaw.
+        """
+        if self.plan["mode"] == ADAPTIVE:
+            return 0
+        return sum(
+            other.num_kept
+            for name, other in self.runs.items()
+            if name != run and other.opened["slot"] == slot.to_body()
+        )
+
     def apply(self, kind: str, body: Body) -> bytes:
         """Takes one row more and returns its hash.
 
@@ -209,13 +233,21 @@ class History:
         return bool(is_its) and (kind == "BURN" or self.charges[-1]["run"] == self.run)
 
     def _can_open(self, body: Body) -> bool:
-        known = self.runs.get(body["run"])
-        if known is None:
-            is_planned = self.plan["plan_sha256"] in ("", body["plan_sha256"])
-            is_alone = self.plan["scope"] == "population" or not self.runs
-            return is_planned and is_alone and body["num_charges"] >= 0
-        kept = ("plan_sha256", "num_charges", "base_sha256", "layout_sha256")
-        return all(body[name] == known.opened[name] for name in kept)
+        known, slot = self.runs.get(body["run"]), read_slot(body["slot"])
+        if known is not None:
+            return all(body[name] == known.opened[name] for name in _KEPT)
+        is_planned = self.plan["plan_sha256"] in ("", body["plan_sha256"])
+        is_alone = self.plan["scope"] == "population" or not self.runs
+        counts = (body["num_charges"], body["num_rounds"])
+        return is_planned and is_alone and min(counts) >= 0 and self._is_room(slot, body)
+
+    def _is_room(self, slot: Slot, body: Body) -> bool:
+        """Whether a new run fits. A filter's costs may differ in their last digits elsewhere, and
+        are checked as they are charged."""
+        if self.plan["mode"] == ADAPTIVE or self.budget is None:
+            return self.budget is not None
+        kept = self.kept_for_others(slot, body["run"])
+        return self.budget.shortage(slot, body["num_charges"], kept=kept) is None
 
     def _can_charge(self, body: Body) -> bool:
         run, slot = self.runs.get(self.run), slot_from_body(body)
@@ -226,7 +258,7 @@ class History:
             body["run"] == self.run
             and charge == run.next_charge(slot.purpose)
             and run.num_charges < run.opened["num_charges"]
-            and self.budget.accepts(slot, body["cost"])
+            and self.budget.accepts(slot, body["cost"], kept=self.kept_for_others(slot, self.run))
         )
 
     def _take(self, kind: str, body: Body) -> None:

@@ -73,6 +73,17 @@ def slot_from_body(body: Mapping[str, Any]) -> Slot:
     return Slot(body["purpose"], from_body(event), dimension, scale)
 
 
+def read_slot(body: Mapping[str, Any]) -> Slot:
+    """Reads `Slot.to_body` back where it stands alone.
+
+    Raises:
+      ValueError: a field more or less, an unknown purpose or event, or a number out of range.
+    """
+    if set(body) != NAMES:
+        raise ValueError("wrong fields in a slot")
+    return slot_from_body(body)
+
+
 def schedule_to_body(schedule: Sequence[Planned]) -> list[dict[str, Any]]:
     """As it stands in the PLAN row."""
     return [

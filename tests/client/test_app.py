@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flower_grid import InProcessGrid
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from client.app import _until_exit, app
 from common.build import load_model
@@ -62,3 +62,15 @@ def test_a_node_with_a_ledger_answers_its_owners_plan_and_no_other(
     np.testing.assert_array_equal(*sums)
     _until_exit.close()
     assert len(Ledger.read(path).charges) == 1
+
+
+def test_a_node_with_more_users_than_it_is_registered_for_refuses_without_their_number(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = from_flat({"nodes.users-per-node": 1})
+    grid = InProcessGrid(app, [{"partition-id": 0, "num-partitions": 20}], to_flat(config))
+    with caplog.at_level(logging.WARNING, logger="feddp.node"):
+        message = Message(RecordDict(), 1000, "train.round", ttl=60)
+        (reply,) = grid.send_and_receive([message])
+    assert reply.error.reason == "refused"
+    assert [record.getMessage() for record in caplog.records] == ["train: refused: too-many-users"]

@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from client.build import choose_device
+from client.build import choose_device, holds_too_many
+from common.build import Part, load_users
+from common.config import from_flat
 
 
 def test_auto_is_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -9,3 +11,11 @@ def test_auto_is_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(torch.cuda, "is_available", lambda is_there=is_there: is_there)
         assert choose_device("auto") == device
         assert choose_device("cuda:1") == "cuda:1"
+
+
+def test_a_node_holds_too_many_users_from_one_more_than_it_is_registered_for() -> None:
+    part = Part(0, 20)
+    num_users = load_users(from_flat({}), part)[0].num_users
+    for most, is_too_many in ((num_users - 1, True), (num_users, False), (num_users + 1, False)):
+        assert holds_too_many(from_flat({"nodes.users-per-node": most}), part) == is_too_many
+    assert not holds_too_many(from_flat({}), part)

@@ -1,4 +1,4 @@
-"""Golden values of noise on integers: what feddp adds, and what shares of it on each node would cost.
+"""Golden values of noise on integers: what feddp adds, and what shares of it would cost.
 
 feddp adds the noise in one place, or the whole of it on every node, so it needs the first part
 alone. The second says what shares of it under secure aggregation would cost, and in how many bits.
@@ -29,7 +29,8 @@ def test_discrete_and_rounded_noise_have_their_golden_distance(scale: int, golde
         total = mpmath.fsum(weights)
         divergence = mpmath.mpf(0)
         for k, weight in zip(integers, weights, strict=True):
-            rounded = (mpmath.erfc((abs(k) - half) / root) - mpmath.erfc((abs(k) + half) / root)) / 2
+            above = [mpmath.erfc((abs(k) + side) / root) for side in (-half, half)]
+            rounded = (above[0] - above[1]) / 2
             divergence += weight / total * mpmath.log(weight / total / rounded)
         found = float(divergence * 576 * scale**4)
     assert found == pytest.approx(golden, abs=6e-4)

@@ -1,4 +1,4 @@
-"""Golden noise multipliers: what a target needs, by both accountants and by the Edgeworth series."""
+"""Golden noise multipliers: what a target needs, by both accountants and by an estimate."""
 
 import math
 
@@ -13,7 +13,7 @@ from common.privacy.renyi import epsilon_rdp
 
 DELTA = 1e-5
 TARGETS = (1.0, 2.0, 4.0, 8.0)
-# (q, rounds): by RDP, then by PLD, for epsilon 1, 2, 4, 8; the upper end of a bisection to a relative 5e-4.
+# (q, rounds): by RDP, then by PLD, for epsilon 1, 2, 4, 8; upper end of a bisection to 5e-4 of z.
 NEEDED = {
     (0.01, 100): ((1.0803, 0.8272, 0.6421, 0.5010), (0.9021, 0.7369, 0.5907, 0.4647)),
     (0.01, 500): ((1.2587, 0.9271, 0.7219, 0.5729), (1.1463, 0.8520, 0.6765, 0.5415)),
@@ -89,8 +89,8 @@ def test_calibration_by_renyi_needs_a_sixteenth_more() -> None:
     assert by_rdp(0.01, 1.0939, 1000, 1e-6) <= 2.0 < by_rdp(0.01, 1.0938, 1000, 1e-6)
 
 
-# (q, rounds, z): by the loss distribution, by the central limit theorem (Bu et al. 2020, one Gaussian
-# of shift q sqrt(T (e^(1/z^2) - 1))), and the true delta where the third order says 1e-5.
+# (q, rounds, z): by the loss distribution; by the central limit theorem (Bu et al. 2020: a Gaussian
+# of shift q sqrt(T (e^(1/z^2) - 1))); the true delta where the third order says 1e-5.
 ESTIMATED = [
     (0.01, 100, 0.7, 2.3673, 0.9621, 2.4e-4),
     (0.01, 1000, 0.8, 3.1410, 2.5095, 1.9e-5),

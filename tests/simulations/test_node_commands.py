@@ -44,6 +44,10 @@ def test_a_node_is_enrolled_rotated_listed_and_revoked(
             ("--address", "unix:{}/s", "--set", "privacy.trust=node", "--ledger", "{}/l"),
             "feddp ledger create",
         ),
+        (
+            ("--address", "unix:{}/s", "--set", "nodes.users-per-node=2"),
+            "nodes.users-per-node = 2: this node holds more users. Give it fewer",
+        ),
     ],
 )
 def test_a_wrong_word_is_one_clear_message(

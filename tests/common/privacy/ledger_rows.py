@@ -7,7 +7,7 @@ from pathlib import Path
 from common.privacy import filters
 from common.privacy.disk import Disk, host_id
 from common.privacy.events import PoissonGaussianEvent
-from common.privacy.ledger import Ledger, Start
+from common.privacy.ledger import Ledger
 from common.privacy.rows import (
     GENESIS,
     SCHEMA,
@@ -20,10 +20,12 @@ from common.privacy.rows import (
 )
 from common.privacy.signing import LedgerKey, default_key_path, load_key
 from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
+from common.privacy.start import Start
 from common.privacy.store import Row
 
 PLAN_SHA256 = "a" * 64
 SHA256 = "b" * 64
+NUM_ROUNDS = 100  # more than any run of the tests ends, but where it says so
 SLOT = Slot(UPDATE, PoissonGaussianEvent(0.2, 1.5), dimension=4, noise_scale=1 << 20)
 EVALUATION = Slot("evaluation", PoissonGaussianEvent(0.2, 5.0), dimension=1, noise_scale=1 << 20)
 TERMS: dict[str, str | int] = {
@@ -72,18 +74,32 @@ PUBLIC_KEY = "11" * 32
 SIGNED_PLAN: Body = {**PLAN, "public_key": PUBLIC_KEY}  # for histories, which read no signature
 
 
-def start_of(run: str = "r", *, num_charges: int = 5, plan_sha256: str = PLAN_SHA256) -> Start:
-    return Start(run, SLOT, num_charges, TERMS, plan_sha256)
+def start_of(
+    run: str = "r",
+    *,
+    num_charges: int = 5,
+    num_rounds: int = NUM_ROUNDS,
+    plan_sha256: str = PLAN_SHA256,
+    slot: Slot = SLOT,
+) -> Start:
+    return Start(run, slot, num_charges, num_rounds, TERMS, plan_sha256)
 
 
 def open_body(
-    epoch: int, plan_sha256: str = PLAN_SHA256, *, run: str = "r", num_charges: int = 5
+    epoch: int,
+    plan_sha256: str = PLAN_SHA256,
+    *,
+    run: str = "r",
+    num_charges: int = 5,
+    num_rounds: int = NUM_ROUNDS,
 ) -> Body:
     return {
         "run": run,
         "epoch": epoch,
         "host": host_id(),
+        "slot": SLOT.to_body(),
         "num_charges": num_charges,
+        "num_rounds": num_rounds,
         "plan_sha256": plan_sha256,
         "config_sha256": "",
         "base_sha256": "",

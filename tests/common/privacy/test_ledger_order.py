@@ -53,13 +53,14 @@ from common.privacy.slots import Slot
 
 MEMORY = Path("/dev/shm")  # hundreds of commits; this test is not about the disk
 QUOTAS = {"a": 3, "b": 2}
+ROUNDS = {"a": 2, "b": 2}
 DEATHS = st.sampled_from(["", "", "before", "after"])
 
 
 class LedgerMachine(RuleBasedStateMachine):
     """Two runs of one population against a list of rows."""
 
-    @initialize(updates=st.integers(0, 5), evaluations=st.integers(0, 2), is_adaptive=st.booleans())
+    @initialize(updates=st.integers(0, 6), evaluations=st.integers(0, 2), is_adaptive=st.booleans())
     def create(self, updates: int, evaluations: int, is_adaptive: bool) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
         self.is_adaptive = is_adaptive
@@ -88,13 +89,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # The model
 
-    def of_run(self, kind: str) -> list[Body]:
-        """Charges of the current run that are followed by `kind`; all of them for CHARGE."""
+    def of_run(self, kind: str, run: str = "", purpose: str = "") -> list[Body]:
+        """Charges of a run that are followed by `kind`; all of them for CHARGE."""
         found = []
         charge: Body = {}
         for name, body in self.rows:
             charge = body if name == "CHARGE" else charge
-            if name == kind and charge.get("run") == self.run:
+            is_meant = charge.get("run") == (run or self.run)
+            if name == kind and is_meant and purpose in ("", charge["purpose"]):
                 found.append(charge)
         return found
 
@@ -119,10 +121,18 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.history.budget is not None
         return self.ledger.history.budget.cost(slot)
 
-    def fits(self, slot: Slot, count: int) -> bool:
+    def fits(self, slot: Slot, count: int, run: str) -> bool:
         if self.is_adaptive:
             return count * Fraction(self.cost(slot)) <= self.left
-        return count <= self.slots_left[slot]
+        return count <= self.slots_left[slot] - (self.kept_for_others(run) if slot == SLOT else 0)
+
+    def kept_for_others(self, run: str) -> int:
+        """What the other run has begun with and not charged yet, unless it has ended."""
+        kept = 0
+        for other in {body["run"] for kind, body in self.rows if kind == "OPEN"} - {run}:
+            ended = len(self.of_run("RELEASE", other, "update")) >= ROUNDS[other]
+            kept += 0 if ended else QUOTAS[other] - len(self.of_run("CHARGE", other))
+        return kept
 
     def spend(self, slot: Slot) -> None:
         if self.is_adaptive:
@@ -157,13 +167,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(dies=DEATHS, run=st.sampled_from("ab"))
     def open_run(self, dies: str, run: str) -> None:
-        start = start_of(run, num_charges=QUOTAS[run])
+        asked = {"num_charges": QUOTAS[run], "num_rounds": ROUNDS[run]}
+        start = start_of(run, **asked)
         is_new = all(body["run"] != run for kind, body in self.rows if kind == "OPEN")
-        if is_new and not self.fits(SLOT, QUOTAS[run]):
+        if is_new and not self.fits(SLOT, QUOTAS[run], run):
             self.refuse(lambda: self.ledger.open_run(start), BudgetSpentError)
             return
         epoch = 1 + sum(kind == "OPEN" for kind, _ in self.rows)
-        body = open_body(epoch, run=run, num_charges=QUOTAS[run])
+        body = open_body(epoch, run=run, **asked)
         left_open = self.open_charge()
         if not self.attempt("OPEN", body, lambda: self.ledger.open_run(start), dies):
             return
@@ -178,7 +189,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         charge = self.next_charge(slot)
         call = lambda: self.ledger.charge(charge.round, slot)  # noqa: E731
-        if len(self.of_run("CHARGE")) >= QUOTAS[self.run] or not self.fits(slot, 1):
+        if len(self.of_run("CHARGE")) >= QUOTAS[self.run] or not self.fits(slot, 1, self.run):
             self.refuse(call, BudgetSpentError)
         elif not is_next:
             self.refuse(lambda: self.ledger.charge(charge.round + 1, slot), LedgerDamagedError)
