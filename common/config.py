@@ -26,6 +26,12 @@ from common.sections import (
 )
 from common.settings import AUTO, Scalar, Setting, read_value
 
+# What a run may spend is fixed in its plan; a filter is for runs that depend on each other.
+_FILTER = (
+    'Unknown key "privacy.filter". A run keeps to the fixed schedule of its plan. For several runs '
+    "of which a later one may depend on an earlier, make a ledger with `feddp ledger create "
+    "--filter adaptive` and name it: privacy.population and privacy.ledger."
+)
 LEDGER_KEYS = ("privacy.ledger", "privacy.ledger-key", "privacy.anchor")
 FILE_KEYS = (
     "data.path",
@@ -288,6 +294,8 @@ def _exists(path: Path) -> bool:
 
 
 def _unknown(key: str, known: Mapping[str, Setting]) -> str:
+    if key == "privacy.filter":
+        return _FILTER
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f'Did you mean "{near[0]}"?' if near else "`feddp check --keys` lists all keys."
     return f'Unknown key "{key}". {hint}'

@@ -40,8 +40,8 @@ def choose_order(charges: Charges, epsilon: float, delta: float, relation: str) 
     if budgets[best] <= 0:
         raise ConfigError(
             [
-                f"privacy.target-epsilon = {epsilon:g}: too small for the adaptive filter at delta "
-                f'{delta:g}. Raise it, or take privacy.filter = "fixed-schedule".'
+                f"--target-epsilon = {epsilon:g}: too small for the adaptive filter at delta "
+                f"{delta:g}. Raise it, or take --filter fixed-schedule."
             ]
         )
     return ORDERS[best]

@@ -70,6 +70,12 @@ def test_all_problems_are_reported_at_once() -> None:
     )
 
 
+def test_a_filter_belongs_to_the_ledger_of_a_population_and_the_refusal_says_how() -> None:
+    (problem,) = problems_of({"privacy.filter": "adaptive"})
+    assert problem.startswith('Unknown key "privacy.filter".')
+    assert "feddp ledger create --filter adaptive" in problem
+
+
 @pytest.mark.parametrize(
     ("flat", "part"),
     [
