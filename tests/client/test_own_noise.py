@@ -298,6 +298,18 @@ def test_a_failed_write_keeps_the_charge_and_the_next_request_takes_another(
         assert ledger.num_charges == 2
 
 
+def test_the_noise_of_an_answer_that_was_never_durable_is_not_drawn_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with node(tmp_path) as (own, _):
+        with monkeypatch.context() as broken:
+            broken.setattr(Disk, "rename", lambda self, source, target: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                own.answer(request(), zeros)
+        left = (tmp_path / "answer.tmp").read_bytes()
+        assert own.answer(request(), zeros).total.tobytes() not in left
+
+
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Disk, source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")

@@ -158,6 +158,30 @@ DURABILITY = (
         ("tests/common/privacy/test_budget.py::test_a_run_keeps_to_the_charges_of_its_own_plan",),
     ),
     Mutant(
+        "a run takes what another may still charge",
+        ROWS,
+        {
+            '        if self.plan["mode"] == ADAPTIVE:\n            return 0\n        return sum(': (
+                "        if slot:\n            return 0\n        return sum("
+            )
+        },
+        (
+            "tests/common/privacy/test_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
+        ),
+    ),
+    Mutant(
+        "nothing is kept for a run's spare attempts",
+        ROWS,
+        {
+            'return int(self.opened["num_charges"]) - self.num_charges': (
+                'return int(self.opened["num_rounds"]) + 1 - self.next_round'
+            )
+        },
+        (
+            "tests/common/privacy/test_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
+        ),
+    ),
+    Mutant(
         "a run answers the charge of another",
         ROWS,
         {'(kind == "BURN" or self.charges[-1]["run"] == self.run)': "True"},
