@@ -71,11 +71,14 @@ class RunConfig:
         return tuple(label.strip() for label in self.data.labels.split(",") if label.strip())
 
 
+SECTIONS: dict[str, type[Any]] = {n: type(section) for n, section in vars(RunConfig()).items()}
+
+
 def settings() -> dict[str, Setting]:
     """Every setting by its dotted, kebab-case key, in the order of the sections."""
     return {
         f"{name}.{entry.name.replace('_', '-')}": entry.metadata["setting"]
-        for name, section in _sections().items()
+        for name, section in SECTIONS.items()
         for entry in dataclasses.fields(section)
     }
 
@@ -110,7 +113,7 @@ def from_flat(flat: Mapping[str, object]) -> RunConfig:
     if problems:
         raise ConfigError(problems)
     config = RunConfig(
-        **{name: section(**values.get(name, {})) for name, section in _sections().items()}
+        **{name: section(**values.get(name, {})) for name, section in SECTIONS.items()}
     )
     if problems := contradictions(config):
         raise ConfigError(problems)
@@ -299,10 +302,3 @@ def _unknown(key: str, known: Mapping[str, Setting]) -> str:
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f'Did you mean "{near[0]}"?' if near else "`feddp check --keys` lists all keys."
     return f'Unknown key "{key}". {hint}'
-
-
-def _sections() -> dict[str, type[Any]]:
-    return {
-        entry.name: type(getattr(RunConfig(), entry.name))
-        for entry in dataclasses.fields(RunConfig)
-    }

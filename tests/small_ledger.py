@@ -1,26 +1,44 @@
-"""A real ledger whose heads a node is shown: it grows, and can be put back."""
+"""Small real plans, and a ledger whose heads a node is shown: it grows, and can be put back."""
 
+import functools
 from pathlib import Path
 
 from common.privacy.anchor import HeadClaim
 from common.privacy.ledger import Ledger
 from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import make_plan
+from common.privacy.plan import PrivacyPlan, make_plan
 
-PLAN = make_plan(
-    num_users=40,
-    target_epsilon=90.0,
-    target_delta=1e-3,
-    noise_multiplier=1.0,
-    clipping_norm=0.5,
-    num_rounds=30,
-    expected_cohort_size=10.0,
-    spare_attempts=5,
-    dimension=4,
-    trust="server",
-    seed=None,
-    details={},
-)
+DIMENSION = 16
+NUM_USERS = 40
+LAYOUT_SHA256 = "1" * 64
+
+
+@functools.cache
+def small_plan(
+    *,
+    seed: int | None = None,
+    spare_attempts: int = 2,
+    num_rounds: int = 3,
+    target_epsilon: float = 20.0,
+) -> PrivacyPlan:
+    """A real plan; every spare attempt more allows one more crash."""
+    return make_plan(
+        num_users=NUM_USERS,
+        target_epsilon=target_epsilon,
+        target_delta=1e-3,
+        noise_multiplier=1.0,
+        clipping_norm=0.5,
+        num_rounds=num_rounds,
+        expected_cohort_size=10.0,
+        spare_attempts=spare_attempts,
+        dimension=DIMENSION,
+        trust="simulation",
+        seed=seed,
+        details={"layout_sha256": LAYOUT_SHA256},
+    )
+
+
+PLAN = small_plan(num_rounds=30, spare_attempts=5, target_epsilon=90.0)
 
 
 class HeadedLedger:

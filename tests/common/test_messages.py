@@ -5,6 +5,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
+from small_messages import CLAIM, TURNS, P, headed, reply, request
 
 from common.messages import (
     DIGESTS,
@@ -15,47 +16,18 @@ from common.messages import (
     EvaluateReply,
     EvaluateRequest,
     MessageError,
-    TrainReply,
-    TrainRequest,
     decode_evaluate_reply,
     decode_evaluate_request,
     decode_train_reply,
     decode_train_request,
     encode_evaluate_reply,
     encode_evaluate_request,
-    encode_train_reply,
     encode_train_request,
 )
-from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from common.privacy.anchor import MAX_PROOF_ROWS
 from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
 
-P = 5
-
-
-TURNS = Draw(0.1, separation=3, salt="ab" * 32)
 FIXED = Draw(cohort_size=3, num_units=40)
-
-
-def request(seed: int | None = 3, draw: Draw = TURNS) -> TrainRequest:
-    return TrainRequest(
-        round=2,
-        adapter=np.linspace(-1, 1, P, dtype=np.float32),
-        layout_sha256="ab",
-        draw=draw,
-        clipping_norm=0.5,
-        grid_steps=1 << 20,
-        bit_steps=7,
-        noise_scale=0,
-        seed=seed,
-    )
-
-
-CLAIM = HeadClaim("p", 2, 5, b"h" * 32, b"s" * 64, tuple(bytes([i]) * 32 for i in range(3)))
-
-
-def headed() -> RecordDict:
-    return encode_train_request(dataclasses.replace(request(), head=CLAIM))
 
 
 def test_a_request_carries_the_head_of_its_ledger() -> None:
@@ -118,12 +90,6 @@ def test_a_proof_has_a_greatest_size() -> None:
             continue
         with pytest.raises(MessageError):
             decode_train_request(content, dimension=P)
-
-
-def reply(values: np.ndarray) -> RecordDict:
-    total = UpdateSum.zeros(len(values))
-    total.add(values)
-    return encode_train_reply(TrainReply(2, "ab", total))
 
 
 @pytest.mark.parametrize("draw", [TURNS, FIXED], ids=["turns", "fixed size"])

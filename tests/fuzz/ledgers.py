@@ -6,24 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from small_ledger import small_plan
+
 from common.privacy.ledger import Ledger
 from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import make_plan
 
-PLAN = make_plan(
-    num_users=40,
-    target_epsilon=20.0,
-    target_delta=1e-3,
-    noise_multiplier=1.0,
-    clipping_norm=0.5,
-    num_rounds=3,
-    expected_cohort_size=10.0,
-    spare_attempts=2,
-    dimension=16,
-    trust="simulation",
-    seed=None,
-    details={"layout_sha256": "1" * 64},
-)
+PLAN = small_plan()
 
 
 def _write(path: Path) -> str:

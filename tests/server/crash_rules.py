@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from crash_disk import CrashDisk, OutsideLog
-from small_run import INITIAL, IntegerNodes, array_sha256, create, live, small_plan
+from small_ledger import small_plan
+from small_run import INITIAL, IntegerNodes, array_sha256, create, live
 
 from common.errors import FeddpError
 from common.privacy.ledger import Ledger

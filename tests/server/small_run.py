@@ -1,6 +1,5 @@
 """A run of three rounds over integers: the real plan, ledger, checkpoints and loop, no model."""
 
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,43 +7,20 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from small_ledger import DIMENSION, LAYOUT_SHA256
 
 from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from common.privacy.disk import Disk
 from common.privacy.ledger import Ledger
 from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan, make_plan
+from common.privacy.plan import PrivacyPlan
 from common.privacy.summation import UpdateSum
 from server.checkpoint import recover
 from server.optimizer import ServerOptimizer
 from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
 
-DIMENSION = 16
-NUM_USERS = 40
-LAYOUT_SHA256 = "1" * 64
 INITIAL = np.linspace(-1, 1, DIMENSION, dtype=np.float32)
 Log = Callable[..., None]
-
-
-@functools.cache
-def small_plan(
-    *, seed: int | None = None, spare_attempts: int = 2, num_rounds: int = 3
-) -> PrivacyPlan:
-    """A real plan; every spare attempt more allows one more crash."""
-    return make_plan(
-        num_users=NUM_USERS,
-        target_epsilon=20.0,
-        target_delta=1e-3,
-        noise_multiplier=1.0,
-        clipping_norm=0.5,
-        num_rounds=num_rounds,
-        expected_cohort_size=10.0,
-        spare_attempts=spare_attempts,
-        dimension=DIMENSION,
-        trust="simulation",
-        seed=seed,
-        details={"layout_sha256": LAYOUT_SHA256},
-    )
 
 
 def no_log(*words: object) -> None:

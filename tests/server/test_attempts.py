@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from crash_rules import quick_folder
 from numpy.typing import NDArray
-from small_run import DIMENSION, IntegerNodes, create, live, small_plan
+from small_ledger import DIMENSION, small_plan
+from small_run import IntegerNodes, create, live
 
 from common.privacy.disk import Disk
 from common.privacy.mechanism import GaussianMechanism

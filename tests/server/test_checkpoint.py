@@ -11,7 +11,8 @@ import pytest
 from crash_disk import FailingDisk
 from crash_rules import quick_folder
 from safetensors.numpy import save
-from small_run import create, live, small_plan
+from small_ledger import small_plan
+from small_run import create, live
 
 from common.errors import DiskError, LedgerDamagedError
 from common.privacy.disk import Disk

@@ -8,7 +8,8 @@ import pytest
 from crash_disk import CrashDisk, OutsideLog
 from crash_mutants import MUTANTS, no_mutation
 from crash_rules import RuleBrokenError, Trial, quick_folder
-from small_run import create, live, small_plan
+from small_ledger import small_plan
+from small_run import create, live
 
 from common.errors import BudgetSpentError
 from common.privacy.ledger import Ledger

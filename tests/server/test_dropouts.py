@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from crash_rules import quick_folder
 from numpy.typing import NDArray
-from small_run import DIMENSION, IntegerNodes, create, small_plan, training_of
+from small_ledger import DIMENSION, small_plan
+from small_run import IntegerNodes, create, training_of
 
 from common.messages import TrainReply, TrainRequest
 from common.privacy.disk import Disk

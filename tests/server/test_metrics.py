@@ -7,7 +7,8 @@ from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from small_run import create, live, small_plan
+from small_ledger import small_plan
+from small_run import create, live
 
 from common.errors import ConfigError
 from common.privacy.ledger import Ledger

@@ -14,7 +14,7 @@ from crash_disk import OutsideLog
 from crash_rules import RuleBrokenError, quick_folder
 from power_machine import PowerTrial
 from power_medium import HAS_APSW, Medium
-from small_run import small_plan
+from small_ledger import small_plan
 
 import common.privacy.store
 from common.privacy.disk import Disk

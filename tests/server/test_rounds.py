@@ -7,17 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_run import (
-    DIMENSION,
-    INITIAL,
-    LAYOUT_SHA256,
-    NUM_USERS,
-    IntegerNodes,
-    create,
-    live,
-    small_plan,
-    training_of,
-)
+from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
+from small_run import INITIAL, IntegerNodes, create, live, training_of
 
 from common.errors import DiskError
 from common.messages import TrainReply, TrainRequest
