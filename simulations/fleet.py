@@ -231,9 +231,12 @@ class Fleet:
 
     def _environment(self, home: str) -> dict[str, str]:
         """The environment of one role: a home of its own, and this very feddp to import."""
-        packages = str(Path(common.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH", "")]))
-        own = {"FLWR_HOME": str(self.folder / "home" / home), "PYTHONPATH": path}
+        own = {
+            "FLWR_HOME": str(self.folder / "home" / home),
+            "PYTHONPATH": prepended(Path(common.__file__).parents[1], "PYTHONPATH"),
+            # An executor finds the programs of Flower by name, also where no environment is active.
+            "PATH": prepended(Path(sys.executable).parent, "PATH"),
+        }
         return {**os.environ, **ENVIRONMENT, **own}
 
     def _flwr_command(self, *arguments: str) -> list[str]:
@@ -275,6 +278,11 @@ clientapp = "client.app:app"
 def words(flags: Mapping[str, object]) -> list[str]:
     """Flags with a value each, as words of a command."""
     return [str(word) for pair in flags.items() for word in pair]
+
+
+def prepended(folder: Path, variable: str) -> str:
+    """The search path of an environment variable, with a folder that is searched first."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable, "")]))
 
 
 def program(name: str) -> str:

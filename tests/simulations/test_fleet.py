@@ -1,5 +1,8 @@
+import shutil
 import tomllib
 from pathlib import Path
+
+import pytest
 
 from common.config import RunConfig, from_flat, to_flat
 from common.registry import read_registry
@@ -44,3 +47,12 @@ def test_a_run_on_a_fleet_keeps_its_settings_and_gains_places(tmp_path: Path) ->
     assert (sealed.run.rounds, sealed.nodes.minimum) == (3, 2)
     again = resuming(config, tmp_path / "r", fleet(tmp_path))
     assert again.run.resume == str(tmp_path / "r")
+
+
+def test_an_executor_finds_the_programs_of_flower_where_no_environment_is_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    environment = fleet(tmp_path)._environment("n0")
+    for name in ("flwr-serverapp", "flwr-clientapp", "flower-superexec"):
+        assert shutil.which(name, path=environment["PATH"]) is not None
