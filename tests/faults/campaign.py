@@ -28,6 +28,7 @@ from server.opening import LEDGER_NAME
 from server.publisher import METRICS_NAME
 from simulations.deploy import fleet_of, located, resuming
 from simulations.fleet import Fleet
+from simulations.fleet_shares import shares_of
 
 DEADLINE_SECONDS = 40.0
 RUN_SECONDS = 1500.0  # longest run, however many faults hit it
@@ -234,7 +235,7 @@ def num_canaries(fleet: Fleet) -> int:
 
 def positive_control(config: RunConfig) -> int:
     """Canaries that one undisturbed round leaves behind where replies travel open."""
-    with fleet_of(config, num_nodes=2, is_sealed=False, serve=SERVE) as fleet:
+    with fleet_of(config, shares=shares_of(config, 2), is_sealed=False, serve=SERVE) as fleet:
         own = located(config, fleet)
         fleet.submit(own).wait()
         check_run(own)
@@ -254,7 +255,7 @@ def main(num_faults: int, num_nodes: int, seed: int, output: Path) -> int:
     if control == 0:
         raise BrokenPromiseError("the scan finds nothing even where it must")
     rng, started = random.Random(seed), time.monotonic()
-    with fleet_of(config, num_nodes=num_nodes, serve=SERVE) as fleet:
+    with fleet_of(config, shares=shares_of(config, num_nodes), serve=SERVE) as fleet:
         campaign, num_runs = Campaign(fleet, rng, plan_faults(num_faults, rng)), 0
         while campaign.planned:
             num_runs += 1

@@ -23,8 +23,9 @@ from server.opening import LEDGER_NAME
 from server.publisher import METRICS_NAME
 from simulations.deploy import fleet_of, follow, located
 from simulations.fleet import Fleet
+from simulations.fleet_shares import shares_of
 
-FILES_SECONDS, PROCESSES_SECONDS = 0.02, 0.2
+FILES_SECONDS, PROCESSES_SECONDS, TOTAL_SECONDS = 0.02, 0.2, 3.0
 SERVE = (sys.executable, str(Path(__file__).with_name("timed_node.py")))
 PROGRAMS = {"flwr-clientapp": "client app", "flwr-serverapp": "server app"}
 STEPS = (
@@ -49,7 +50,8 @@ class Watch:
       commits: when the ledger changed.
       client_apps: when each client app of a node's was first seen.
       peaks: largest resident set of a process of each kind, bytes.
-      total: largest sum over all processes at one moment, bytes.
+      total: largest memory of all processes at one moment, bytes; pages that several processes
+        share count once.
     """
 
     fleet: Fleet
@@ -64,13 +66,16 @@ class Watch:
 
     def run(self) -> None:
         """Looks until `close`."""
-        next_look, modified = 0.0, 0
+        next_look, next_sum, modified = 0.0, 0.0, 0
         while not self._closed.wait(FILES_SECONDS):
             now = time.monotonic()
             modified = self._look_at_files(now, modified)
             if now >= next_look:
-                self._look_at_processes(now)
+                pids = self._look_at_processes(now)
                 next_look = time.monotonic() + PROCESSES_SECONDS
+                if now >= next_sum:
+                    self.total = max(self.total, sum(map(_own_bytes, pids)))
+                    next_sum = time.monotonic() + TOTAL_SECONDS
 
     def close(self) -> None:
         """Ends `run`."""
@@ -85,10 +90,11 @@ class Watch:
             self.commits.append(now)
         return latest
 
-    def _look_at_processes(self, now: float) -> None:
+    def _look_at_processes(self, now: float) -> list[int]:
+        """Process ids of the fleet."""
         children = self.fleet.supervisor.children.items()
         roles = {child.process.pid: name for name, child in children if child.process}
-        total = 0
+        found = []
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 pid = int(path.name)
@@ -106,14 +112,22 @@ class Watch:
             self._seen.add(pid)
             name = program or (kind if number.isdecimal() else role)
             self.peaks[name] = max(self.peaks[name], _bytes_of(status, "VmHWM"))
-            total += _bytes_of(status, "VmRSS")
-        self.total = max(self.total, total)
+            found.append(pid)
+        return found
 
 
 def _bytes_of(status: str, key: str) -> int:
     """A field of /proc/PID/status in bytes; 0 for a process that is ending."""
     found = [line.split()[1] for line in status.splitlines() if line.startswith(key + ":")]
     return 1024 * int(found[0]) if found else 0
+
+
+def _own_bytes(pid: int) -> int:
+    """Memory of a process, with its share of what it shares; 0 for one that has ended."""
+    try:
+        return _bytes_of(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss")
+    except OSError:
+        return 0
 
 
 def steps_of(watch: Watch, number: int) -> list[float]:
@@ -144,7 +158,7 @@ def questions(fleet: Fleet, number: int) -> list[dict[str, float]]:
 
 def measure(config: RunConfig, num_nodes: int) -> Watch:
     """One run, watched; it has ended well."""
-    with fleet_of(config, num_nodes=num_nodes, serve=SERVE) as fleet:
+    with fleet_of(config, shares=shares_of(config, num_nodes), serve=SERVE) as fleet:
         own = located(config, fleet)
         watch = Watch(fleet, Path(own.run.output_dir) / str(own.run.name))
         thread = threading.Thread(target=watch.run)

@@ -4,14 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from common.build import Part
 from common.config import RunConfig, from_flat, to_flat
 from common.registry import read_registry
 from simulations.deploy import located, resuming
-from simulations.fleet import Fleet, write_app
+from simulations.fleet import Fleet
+from simulations.fleet_app import write_app
+from simulations.fleet_shares import Share
 
 
 def fleet(folder: Path, *, is_sealed: bool = True) -> Fleet:
-    return Fleet(folder, RunConfig(), [4, 6], is_sealed=is_sealed)
+    return Fleet(
+        folder, RunConfig(), [Share(Part(0, 2), 4), Share(Part(1, 2), 6)], is_sealed=is_sealed
+    )
 
 
 def test_the_app_that_nodes_are_sent_has_the_three_packages_and_all_defaults(
