@@ -31,6 +31,7 @@ from simulations.fleet import Fleet
 from simulations.fleet_shares import shares_of
 
 DEADLINE_SECONDS = 40.0
+CONTROL_SECONDS = 300.0  # the positive control needs an answer, however slow the machine is
 RUN_SECONDS = 1500.0  # longest run, however many faults hit it
 TICK_SECONDS = 0.25
 SMALL = {
@@ -235,6 +236,8 @@ def num_canaries(fleet: Fleet) -> int:
 
 def positive_control(config: RunConfig) -> int:
     """Canaries that one undisturbed round leaves behind where replies travel open."""
+    nodes = dataclasses.replace(config.nodes, deadline_seconds=CONTROL_SECONDS)
+    config = dataclasses.replace(config, nodes=nodes)
     with fleet_of(config, shares=shares_of(config, 2), is_sealed=False, serve=SERVE) as fleet:
         own = located(config, fleet)
         fleet.submit(own).wait()
