@@ -1,5 +1,6 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
+import functools
 import logging
 import os
 from dataclasses import replace
@@ -128,8 +129,14 @@ def build_part(
       own_noise: where the node adds the noise itself.
     """
     if config.nodes.workers > 1:
-        workers = config.nodes.workers
-        return ShardedNode(build_shard, config, part, workers=workers, own_noise=own_noise)
+        return ShardedNode(
+            build_shard,
+            config,
+            part,
+            workers=config.nodes.workers,
+            own_noise=own_noise,
+            build_first=functools.partial(build_shard, loaded=loaded),
+        )
     base, layout = loaded or load_model(config)
     return build_node(config, base, layout, *load_users(config, part), own_noise)
 
@@ -144,7 +151,13 @@ def holds_too_many(config: RunConfig, part: Part) -> bool:
     return most is not None and load_users(config, part)[0].num_users > most
 
 
-def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
+def build_shard(
+    config: RunConfig,
+    part: Part,
+    rank: int,
+    *,
+    loaded: tuple[BaseModel, AdapterLayout] | None = None,
+) -> Node:
     """The share of one process of the node of a part, on the accelerator of its rank."""
     cores = config.nodes.threads or os.cpu_count() or 1
     device = choose_device(config.nodes.device)
@@ -155,7 +168,7 @@ def build_shard(config: RunConfig, part: Part, rank: int) -> Node:
     nodes = replace(config.nodes, device=device, threads=threads, workers=1)
     torch.set_num_threads(threads)
     own = replace(config, nodes=nodes)
-    base, layout = load_model(own)
+    base, layout = loaded or load_model(own)
     users, _ = load_users(own, part_of(part, rank, config.nodes.workers))
     _, evaluation_users = load_users(own, part)
     num_evaluated = min(evaluation_users.num_users, config.evaluation.max_users)

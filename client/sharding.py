@@ -64,6 +64,7 @@ class ShardedNode:
         *,
         workers: int,
         own_noise: OwnNoise | None = None,
+        build_first: NodeBuilder | None = None,
     ):
         """Starts `workers` - 1 processes, each with its own model and share of the users.
 
@@ -73,6 +74,7 @@ class ShardedNode:
           part: of the users that belong to this node.
           workers: how many processes, at least 2.
           own_noise: added to the sum of all processes, where the node does that itself.
+          build_first: makes the share of rank 0, here; None: `build`.
 
         Raises:
           WorkerLostError: a worker could not be built; it has said why on stderr.
@@ -83,7 +85,7 @@ class ShardedNode:
         self._workers: list[_Worker] = []
         self._start()
         with self._fence():
-            self._node = build(config, part, 0)
+            self._node = (build_first or build)(config, part, 0)
             self._receive(len(READY))
         self.dimension = self._node.dimension
 

@@ -1,7 +1,6 @@
 """ServerApp: the run on one screen."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 from flwr.app import Context
@@ -25,7 +24,6 @@ from server.run import Run, check_run_model, create_run, load_run, train
 from server.sealed_nodes import SealedNodes
 from server.sealer import Sealer
 
-log = logging.getLogger("feddp.server")
 app = ServerApp()
 
 
@@ -74,11 +72,16 @@ def main(grid: Grid, context: Context) -> None:
         loss = f", loss {report.evaluation.loss:.4f}" if report.evaluation else ""
         print(f"round {report.round}/{plan.num_rounds}{loss}, {report.seconds:.1f} s", flush=True)
 
-    outcome = train(run, asked, initial=layout.initial(), show=show, is_stopped=lambda: False)
+    outcome = train(
+        run,
+        asked,
+        initial=layout.initial(),
+        show=show,
+        is_stopped=lambda: False,
+        tell=asked.tell,
+    )
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
-    if nodes:
-        log.debug("answers that counted as zero, by reason: %s", dict(nodes.reasons))
     print(f"{run.path}: done", flush=True)
 
 

@@ -8,6 +8,33 @@ from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.2
 LATE, NOT_SENT, ERROR = "late", "not-sent", "error"
+MESSAGE_TYPES = {"train": "train.round", "evaluate": "evaluate.users"}
+DELIVERY_SECONDS = 5.0  # a question outlives the wait for its answer by so much
+
+
+def ask(
+    grid: Grid,
+    kind: str,
+    questions: Sequence[tuple[int, RecordDict]],
+    *,
+    group_id: str,
+    deadline_seconds: float,
+) -> Iterator[tuple[int, RecordDict | str]]:
+    """Puts a question of one kind, "train" or "evaluate", to each of these nodes; see `exchange`.
+
+    Args:
+      grid: Flower's way to its nodes.
+      kind: of MESSAGE_TYPES.
+      questions: node ids and what each is asked.
+      group_id: what Flower's logs call these messages.
+      deadline_seconds: longest wait.
+    """
+    ttl = deadline_seconds + DELIVERY_SECONDS
+    messages = [
+        Message(content, node, MESSAGE_TYPES[kind], group_id=group_id, ttl=ttl)
+        for node, content in questions
+    ]
+    return exchange(grid, messages, deadline_seconds=deadline_seconds)
 
 
 def exchange(

@@ -1,11 +1,12 @@
 """The Nodes protocol: ask the machines that hold users; and its Flower implementation."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from common.messages import (
@@ -20,8 +21,10 @@ from common.messages import (
     encode_train_request,
 )
 from server.draw import ServerDraw
-from server.exchange import POLL_SECONDS, exchange
+from server.exchange import POLL_SECONDS, ask
+from server.metrics import Metrics
 
+MALFORMED = "malformed"
 Reply = TypeVar("Reply")
 
 
@@ -48,6 +51,7 @@ class FlowerNodes:
       node_ids: the nodes of this run, fixed by `wait_for_nodes` before round 1.
       server_draw: flips the coins, where each node has one user and its id for a name; None: each
         draws its own users.
+      reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
     """
 
     grid: Grid
@@ -55,6 +59,7 @@ class FlowerNodes:
     deadline_seconds: float
     node_ids: list[int] = field(default_factory=list)
     server_draw: ServerDraw | None = None
+    reasons: Counter[str] = field(default_factory=Counter)
 
     def wait_for_nodes(self, minimum: int) -> None:
         """Blocks until `minimum` nodes are online, and fixes them as the nodes of this run."""
@@ -73,40 +78,65 @@ class FlowerNodes:
             names = set(drawn)
             asked = [node for node in self.node_ids if str(node) in names]
 
-        def decode(content: RecordDict) -> TrainReply:
-            return decode_train_reply(
-                content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
-            )
-
-        content, group_id = encode_train_request(request), str(request.round)
-        contents = self._ask("train.round", content, group_id, asked)
-        return _decode(contents, decode)
+        content = encode_train_request(request)
+        return self._ask(
+            "train",
+            content,
+            group_id=str(request.round),
+            asked=asked,
+            decode=lambda reply: read_train_reply(reply, request),
+        )
 
     def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
-        content = encode_evaluate_request(request)
-        contents = self._ask("evaluate.users", content, "evaluation", self.node_ids)
-        return _decode(contents, decode_evaluate_reply)
+        return self._ask(
+            "evaluate",
+            encode_evaluate_request(request),
+            group_id="evaluation",
+            asked=self.node_ids,
+            decode=decode_evaluate_reply,
+        )
+
+    def tell(self, metrics: Metrics) -> None:
+        """Tells how many nodes are online, and what counted as zero; nothing but to an operator."""
+        tell_operator(metrics, self.reasons, lambda: len(set(self.grid.get_node_ids())))
 
     def _ask(
-        self, message_type: str, content: RecordDict, group_id: str, asked: Sequence[int]
-    ) -> list[RecordDict]:
-        """The contents of all replies that came in time, in the order of the node ids."""
-        messages = [
-            Message(content, node, message_type, group_id=group_id, ttl=self.deadline_seconds + 5)
-            for node in asked
-        ]
-        answers = exchange(self.grid, messages, deadline_seconds=self.deadline_seconds)
-        replies = {index: answer for index, answer in answers if not isinstance(answer, str)}
+        self,
+        kind: str,
+        content: RecordDict,
+        *,
+        group_id: str,
+        asked: Sequence[int],
+        decode: Callable[[RecordDict], Reply],
+    ) -> list[Reply]:
+        """The well-formed replies that came in time, in the order of the node ids."""
+        questions = [(node, content) for node in asked]
+        replies: dict[int, Reply] = {}
+        for index, answer in ask(
+            self.grid, kind, questions, group_id=group_id, deadline_seconds=self.deadline_seconds
+        ):
+            try:
+                if isinstance(answer, str):
+                    self.reasons[answer] += 1
+                else:
+                    replies[index] = decode(answer)
+            except MessageError:
+                self.reasons[MALFORMED] += 1
         return [replies[index] for index in sorted(replies)]
 
 
-def _decode(contents: Sequence[RecordDict], decode: Callable[[RecordDict], Reply]) -> list[Reply]:
-    """The well-formed replies; a malformed one counts as missing."""
-    replies = []
-    for content in contents:
-        try:
-            replies.append(decode(content))
-        except MessageError:
-            continue
-    return replies
+def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
+    """The answer to a request to train, or MessageError where it is of another size or kind."""
+    return decode_train_reply(
+        content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
+    )
+
+
+def tell_operator(
+    metrics: Metrics, reasons: Mapping[str, int], num_online: Callable[[], int]
+) -> None:
+    """What describes nodes and their replies, for an operator who has asked for it."""
+    if metrics.is_operator:
+        metrics.replies_refused(reasons)
+        metrics.nodes_online(num_online())

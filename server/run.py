@@ -180,6 +180,7 @@ def train(
     show: Callable[[RoundReport, int], None],
     is_stopped: Callable[[], bool],
     is_new_segment: bool = False,
+    tell: Callable[[Metrics], None] = lambda metrics: None,
 ) -> Outcome:
     """Opens the ledger, closes what a crash left open, and runs the rounds that are missing.
 
@@ -190,6 +191,7 @@ def train(
       show: told every released round and the number of charges so far.
       is_stopped: asked between the steps of a round; see `run_rounds`.
       is_new_segment: the master key of correlated noise is lost; see `open_segment`.
+      tell: gives Prometheus what the nodes know, after the start and after every released round.
 
     Raises:
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
@@ -214,10 +216,16 @@ def train(
         publisher = Publisher(run.path, run.config, run.plan, ledger, metrics, show)
         stack.callback(publisher.close)
         publisher.measure(state.round)
+        tell(metrics)
         if run.config.metrics.port:
             stack.enter_context(_metrics_server(run, metrics, state))
         _publish_missing(training, state, run.path, publisher.publish)
-        state = run_rounds(training, state, on_round=publisher.publish, is_stopped=is_stopped)
+
+        def on_round(report: RoundReport) -> None:
+            publisher.publish(report)
+            tell(metrics)
+
+        state = run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)
     return Outcome(
         is_complete=state.round == run.plan.num_rounds,
         state=state,

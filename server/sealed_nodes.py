@@ -16,7 +16,6 @@ from common.messages import (
     TrainReply,
     TrainRequest,
     decode_evaluate_reply,
-    decode_train_reply,
     encode_evaluate_request,
     encode_train_request,
 )
@@ -25,11 +24,13 @@ from common.privacy.mechanism import NoisedSum
 from common.registry import Entry
 from common.sealing import SealError
 from server.draw import ServerDraw
-from server.exchange import POLL_SECONDS, exchange
+from server.exchange import POLL_SECONDS, ask
+from server.metrics import Metrics
+from server.nodes import MALFORMED, read_train_reply, tell_operator
 from server.sealer import Question, Sealer
 
 HELLO_SECONDS = 60.0
-MALFORMED, NORM, DUPLICATE = "malformed", "norm", "duplicate"
+NORM, DUPLICATE = "norm", "duplicate"
 Reply = TypeVar("Reply")
 
 
@@ -87,9 +88,7 @@ class SealedNodes:
             drawn = [name for name in names if name in enrolled]  # none that was revoked since
 
         def decode(content: RecordDict, question: Question) -> TrainReply:
-            reply = decode_train_reply(
-                content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
-            )
+            reply = read_train_reply(content, request)
             self._check_norm(reply, question, request.grid_steps)
             return reply
 
@@ -118,6 +117,15 @@ class SealedNodes:
             decode=lambda content, _: decode_evaluate_reply(content),
         )
 
+    def tell(self, metrics: Metrics) -> None:
+        """Tells how many enrolled nodes are online, and what counted as zero; to an operator."""
+
+        def num_online() -> int:
+            online = {self.names.get(node) for node in self.grid.get_node_ids()}
+            return len(online & self.sealer.enrolled().keys())
+
+        tell_operator(metrics, self.reasons, num_online)
+
     def _ask(
         self,
         kind: str,
@@ -140,14 +148,15 @@ class SealedNodes:
             layout=layout,
             num_numbers=num_numbers,
         )
-        message_type = {"train": "train.round", "evaluate": "evaluate.users"}[kind]
-        group_id, ttl = f"{kind}-{self.sealer.round}", self.deadline_seconds + 5
-        messages = [
-            Message(question.content, node, message_type, group_id=group_id, ttl=ttl)
-            for node, question in zip(ids, questions, strict=True)
-        ]
+        answers = ask(
+            self.grid,
+            kind,
+            [(node, question.content) for node, question in zip(ids, questions, strict=True)],
+            group_id=f"{kind}-{self.sealer.round}",
+            deadline_seconds=self.deadline_seconds,
+        )
         replies: dict[str, Reply] = {}
-        for i, answer in exchange(self.grid, messages, deadline_seconds=self.deadline_seconds):
+        for i, answer in answers:
             name = questions[i].ask.node
             if isinstance(answer, str):
                 self.reasons[answer] += 1

@@ -9,11 +9,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.build import Part, load_users
 from common.config import RunConfig
 from common.errors import ConfigError, FeddpError
 from server.run import CONFIG_NAME, load_run
 from simulations.fleet import Fleet
+from simulations.fleet_shares import (
+    Share,
+    check_ledgers,
+    ledgers_path,
+    make_ledgers,
+    shares_of,
+    with_ledgers,
+)
 
 FOLLOW_SECONDS = 0.5
 
@@ -39,7 +46,12 @@ def deploy_local(
     Raises:
       StoppedError: the run did not finish; the message names its logs.
     """
-    with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
+    config = named(config)
+    shares = shares_of(config, num_nodes)
+    if config.privacy.trust == "node":
+        shares = with_ledgers(shares, ledgers_path(_run_path(config)))
+        make_ledgers(config, shares)
+    with fleet_of(config, shares=shares, is_sealed=is_sealed, folder=folder) as fleet:
         config = located(config, fleet)
         follow(fleet, config)
         return finished_run(config)
@@ -49,7 +61,7 @@ def deploy_local(
 def fleet_of(
     config: RunConfig,
     *,
-    num_nodes: int,
+    shares: Sequence[Share],
     is_sealed: bool = True,
     folder: Path | None = None,
     serve: Sequence[str] | None = None,
@@ -57,18 +69,15 @@ def fleet_of(
     """A fleet that runs inside the `with`, and whose processes never outlive it.
 
     Raises:
-      ConfigError: the folder exists, or there are no nodes.
+      ConfigError: the folder exists.
     """
-    if num_nodes < 1:
-        raise ConfigError([f"--nodes {num_nodes}: must be >= 1."])
     if folder is not None and folder.exists():
         raise ConfigError([f"--keep {folder}: exists already."])
-    users = _users_per_node(config, num_nodes)
     if folder is not None:
         folder.mkdir(mode=0o700, parents=True)
     # Short: a unix socket's path has at most 107 bytes.
     place = folder.resolve() if folder else Path(tempfile.mkdtemp(prefix="feddp-"))
-    fleet = Fleet(place, config, users, is_sealed=is_sealed)
+    fleet = Fleet(place, config, shares, is_sealed=is_sealed)
     if serve is not None:
         fleet.serve = serve
     started = time.monotonic()
@@ -90,11 +99,16 @@ def fleet_of(
                 shutil.rmtree(place)
 
 
+def named(config: RunConfig) -> RunConfig:
+    """The configuration of a run with a name, by which the ledgers of its nodes know it."""
+    name = config.run.name or time.strftime("%Y%m%d-%H%M%S-deployed")
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
+
+
 def located(config: RunConfig, fleet: Fleet) -> RunConfig:
     """The configuration of a run on this fleet: a name, absolute paths, the fleet's registry."""
-    output = str(Path(config.run.output_dir).resolve())
-    name = config.run.name or time.strftime("%Y%m%d-%H%M%S-deployed")
-    run = dataclasses.replace(config.run, output_dir=output, name=name)
+    config = named(config)
+    run = dataclasses.replace(config.run, output_dir=str(Path(config.run.output_dir).resolve()))
     nodes = dataclasses.replace(config.nodes, minimum=fleet.num_nodes)
     if fleet.is_sealed:
         key_path = fleet.folder / "keys" / "server.key"
@@ -127,7 +141,7 @@ def finished_run(config: RunConfig) -> Path:
     Raises:
       StoppedError: they are not.
     """
-    path = Path(config.run.resume or Path(config.run.output_dir) / (config.run.name or ""))
+    path = _run_path(config)
     if not (path / CONFIG_NAME).exists():
         raise StoppedError("The run did not start; its log is above.")
     if not (path / "adapter").exists():
@@ -152,7 +166,11 @@ def deploy_resume(path: Path, *, num_nodes: int | None, folder: Path | None) -> 
     config = load_run(path).config
     num_nodes = config.nodes.minimum if num_nodes is None else num_nodes
     is_sealed = bool(config.nodes.registry)
-    with fleet_of(config, num_nodes=num_nodes, is_sealed=is_sealed, folder=folder) as fleet:
+    shares = shares_of(config, num_nodes)
+    if config.privacy.trust == "node":
+        shares = with_ledgers(shares, ledgers_path(path))
+        check_ledgers(shares)
+    with fleet_of(config, shares=shares, is_sealed=is_sealed, folder=folder) as fleet:
         config = resuming(config, path, fleet)
         follow(fleet, config)
         finished_run(config)
@@ -165,11 +183,8 @@ def resuming(config: RunConfig, path: Path, fleet: Fleet) -> RunConfig:
     return dataclasses.replace(config, run=run)
 
 
-def _users_per_node(config: RunConfig, num_nodes: int) -> list[int]:
-    """Users to register for each node: counted for the demo, else all, because nobody counts."""
-    if not config.is_generated:
-        return [config.privacy.num_users or 1] * num_nodes
-    return [load_users(config, Part(i, num_nodes))[0].num_users for i in range(num_nodes)]
+def _run_path(config: RunConfig) -> Path:
+    return Path(config.run.resume or Path(config.run.output_dir) / (config.run.name or ""))
 
 
 def _show(path: Path, start: int) -> int:

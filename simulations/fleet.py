@@ -1,7 +1,6 @@
 """A whole fleet on loopback, with TLS and keys: SuperLink, SuperNodes, resident nodes."""
 
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -14,22 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import client
 import common
-import server
 from common.config import RunConfig, to_toml
 from common.errors import FeddpError
 from common.keys import make_key, read_public_key
 from common.registry import Registry, write_registry
 from deploy.certificates import issue, make_ca
 from deploy.keys import make_secret, make_supernode_key
+from simulations.fleet_app import APP_NAME, write_app
+from simulations.fleet_shares import Share
 from simulations.supervisor import Child, Supervisor
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 120.0
 POLL_SECONDS = 0.25
 NUM_CLI_AT_ONCE = 2
-APP_NAME, CONFIG_NAME, REGISTRY_NAME = "feddp", "run.toml", "nodes.toml"
+CONFIG_NAME, REGISTRY_NAME = "run.toml", "nodes.toml"
 # Telemetry, update checks and installations at run time are off for every process of Flower.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -53,14 +52,14 @@ class Fleet:
       folder: keys, logs and databases of this fleet; closed to others. Its path must be short
         enough for unix sockets.
       config: of the run that the resident nodes are built for.
-      users_per_node: registered users of each node, in order.
+      shares: what each node has, in order.
       is_sealed: nodes have keys, and replies are sealed to the server app.
       serve: the command of a resident node, without its arguments; another plays a hostile one.
     """
 
     folder: Path
     config: RunConfig
-    users_per_node: Sequence[int]
+    shares: Sequence[Share]
     is_sealed: bool = True
     serve: Sequence[str] = (sys.executable, "-m", "simulations.cli", "node", "serve")
     supervisor: Supervisor = field(default_factory=Supervisor)
@@ -69,7 +68,7 @@ class Fleet:
     @property
     def num_nodes(self) -> int:
         """SuperNodes, each with a resident node."""
-        return len(self.users_per_node)
+        return len(self.shares)
 
     @property
     def registry_path(self) -> Path:
@@ -142,7 +141,7 @@ class Fleet:
 
     def _prepare(self) -> None:
         self.folder.chmod(0o700)
-        for name in ("logs", "certs", "keys", "sockets"):
+        for name in ("logs", "certs", "keys", "sockets", "state"):
             (self.folder / name).mkdir(mode=0o700)
         make_ca(self.folder / "certs")
         issue(self.folder / "certs", "server", ["localhost", HOST])
@@ -150,10 +149,11 @@ class Fleet:
             make_secret(self.folder / f"{role}.secret")
         make_key(self.folder / "keys" / "server.key")
         registry = Registry({})
-        for i, users in enumerate(self.users_per_node):
+        for i, share in enumerate(self.shares):
+            (self.folder / "state" / f"n{i}").mkdir(mode=0o700)
             make_supernode_key(self._supernode_key(i))
             public_path = make_key(self.folder / "keys" / f"node-{i}.key")
-            registry = registry.enroll(f"node-{i}", read_public_key(public_path), users)
+            registry = registry.enroll(f"node-{i}", read_public_key(public_path), share.users)
         write_registry(self.registry_path, registry)
         (self.folder / "node.toml").write_text(to_toml(self.config), encoding="utf-8")
         write_app(self.folder / APP_NAME)
@@ -188,12 +188,16 @@ class Fleet:
     def _start_node(self, i: int) -> None:
         port, address = free_port(), f"unix:{self.folder / 'sockets' / f'n{i}'}"
         secret = {"--superexec-auth-secret-file": self.folder / "node.secret"}
-        keys = self.folder / "keys"
-        node: dict[str, object] = {"--part": f"{i}/{self.num_nodes}", "--address": address}
+        keys, share = self.folder / "keys", self.shares[i]
+        part = f"{share.part.index}/{share.part.num_parts}"
+        node: dict[str, object] = {"--part": part, "--address": address}
         if self.is_sealed:
             node["--name"] = f"node-{i}"
             node["--key"] = keys / f"node-{i}.key"
             node["--server-key"] = keys / "server.pub"
+            node["--state"] = self.folder / "state" / f"n{i}" / "asked.json"
+        if share.ledger is not None:
+            node["--ledger"] = share.ledger
         supernode = {
             "--isolation": "process",
             **secret,
@@ -231,9 +235,12 @@ class Fleet:
 
     def _environment(self, home: str) -> dict[str, str]:
         """The environment of one role: a home of its own, and this very feddp to import."""
-        packages = str(Path(common.__file__).parents[1])
-        path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH", "")]))
-        own = {"FLWR_HOME": str(self.folder / "home" / home), "PYTHONPATH": path}
+        own = {
+            "FLWR_HOME": str(self.folder / "home" / home),
+            "PYTHONPATH": prepended(Path(common.__file__).parents[1], "PYTHONPATH"),
+            # An executor finds the programs of Flower by name, also where no environment is active.
+            "PATH": prepended(Path(sys.executable).parent, "PATH"),
+        }
         return {**os.environ, **ENVIRONMENT, **own}
 
     def _flwr_command(self, *arguments: str) -> list[str]:
@@ -246,35 +253,14 @@ class Fleet:
         return self.logs_path / f"{name}.log"
 
 
-def write_app(folder: Path) -> None:
-    """The Flower app as a folder of its own: three packages, and the defaults of all settings."""
-    folder.mkdir()
-    for package in (client, common, server):
-        name, source = package.__name__, Path(package.__file__ or "").parent
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    defaults = to_toml(RunConfig()).replace("\n[", "\n[tool.flwr.app.config.")
-    head = f"""[project]
-name = "{APP_NAME}"
-version = "0.1.0"
-description = "feddp"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "feddp"
-fab-include = ["server/**/*.py", "client/**/*.py", "common/**/*.py"]
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
-"""
-    content = head + "\n[tool.flwr.app.config." + defaults.removeprefix("[")
-    (folder / "pyproject.toml").write_text(content, encoding="utf-8")
-
-
 def words(flags: Mapping[str, object]) -> list[str]:
     """Flags with a value each, as words of a command."""
     return [str(word) for pair in flags.items() for word in pair]
+
+
+def prepended(folder: Path, variable: str) -> str:
+    """The search path of an environment variable, with a folder that is searched first."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable, "")]))
 
 
 def program(name: str) -> str:

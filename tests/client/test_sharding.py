@@ -27,9 +27,14 @@ def test_shares_are_disjoint_and_make_up_the_part() -> None:
         assert np.array_equal(np.sort(np.concatenate(found)), own)
 
 
-def test_two_processes_give_the_bytes_of_one_and_a_lost_worker_is_replaced() -> None:
+def test_two_processes_give_the_bytes_of_one_and_a_lost_worker_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = build_part(replace(CONFIG, nodes=replace(CONFIG.nodes, workers=1)), Part())
-    sharded = build_part(CONFIG, Part())
+    with monkeypatch.context() as loading:
+        loaded = load_model(CONFIG)
+        loading.delattr("client.build.load_model")  # a model that is there is not loaded again
+        sharded = build_part(CONFIG, Part(), loaded=loaded)
     assert isinstance(node, Node)
     assert isinstance(sharded, ShardedNode)
     start, layout_sha256 = load_model(CONFIG)[1].start, node._layout_sha256

@@ -7,13 +7,15 @@ or in any log.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +28,10 @@ from server.opening import LEDGER_NAME
 from server.publisher import METRICS_NAME
 from simulations.deploy import fleet_of, located, resuming
 from simulations.fleet import Fleet
+from simulations.fleet_shares import shares_of
 
 DEADLINE_SECONDS = 40.0
+CONTROL_SECONDS = 300.0  # the positive control needs an answer, however slow the machine is
 RUN_SECONDS = 1500.0  # longest run, however many faults hit it
 TICK_SECONDS = 0.25
 SMALL = {
@@ -40,6 +44,27 @@ SMALL = {
     "nodes.deadline-seconds": DEADLINE_SECONDS,
     "privacy.spare-attempts": 60,
 }
+# What is noticed at once, and what takes Flower, or the deadline, up to a minute.
+FAST = (
+    *("kill node", "stop node", "stop supernode", "stop superlink"),
+    *(f"answer {behaviour}" for behaviour in BEHAVIOURS if behaviour != "slow"),
+)
+SLOW = (
+    *("kill client app", "kill node executor", "kill supernode", "answer slow"),
+    *("kill superlink", "kill server app", "kill server executor"),
+)
+SLOW_SHARE = 0.2
+ROLES = {
+    "node": "node-{}",
+    "node executor": "node-executor-{}",
+    "supernode": "supernode-{}",
+    "superlink": "superlink",
+    "server executor": "server-executor",
+}
+CHILDREN = {
+    "kill client app": ("node-executor-{}", "flwr-clientapp"),
+    "kill server app": ("server-executor", "flwr-serverapp"),
+}
 SERVE = (sys.executable, str(Path(__file__).with_name("hostile_node.py")))
 
 
@@ -49,39 +74,42 @@ class BrokenPromiseError(Exception):
 
 @dataclass
 class Campaign:
-    """One fleet and what has been done to it."""
+    """One fleet, what is to be done to it, and what has been done.
+
+    Attributes:
+      fleet: under fire.
+      rng: chooses nodes and moments.
+      planned: kinds of faults to come, in order.
+      done: faults injected so far, by kind.
+      resumptions: server apps that were lost and followed by another.
+    """
 
     fleet: Fleet
     rng: random.Random
-    num_faults: int
-    is_slow_allowed: Callable[[], bool]
+    planned: deque[str]
     done: Counter[str] = field(default_factory=Counter)
     resumptions: int = 0
 
     def inject(self) -> None:
-        """One fault, drawn; those that take a minute to be noticed are rationed."""
-        name = f"node-{self.rng.randrange(self.fleet.num_nodes)}"
-        number = name.removeprefix("node-")
-        faults: list[tuple[str, Callable[[], bool]]] = [
-            ("kill node", lambda: self._signal(name, signal.SIGKILL)),
-            ("kill node executor", lambda: self._signal(f"node-executor-{number}", signal.SIGKILL)),
-            ("stop node", lambda: self._stop(name)),
-            ("stop supernode", lambda: self._stop(f"supernode-{number}")),
-            ("stop superlink", lambda: self._stop("superlink")),
-            *[(f"hostile: {b}", lambda b=b: self._behave(name, b)) for b in BEHAVIOURS],
-        ]
-        if self.is_slow_allowed():
-            faults += [
-                ("kill supernode", lambda: self._signal(f"supernode-{number}", signal.SIGKILL)),
-                ("kill client app", lambda: self._kill_child(f"node-executor-{number}", "client")),
-                ("kill superlink", lambda: self._signal("superlink", signal.SIGKILL)),
-                ("kill server app", lambda: self._kill_child("server-executor", "server")),
-                ("kill server executor", lambda: self._signal("server-executor", signal.SIGKILL)),
-            ]
-        fault, act = self.rng.choice(faults)
-        if act():
-            self.done[fault] += 1
-            print(f"    {sum(self.done.values()):>3}  {fault} ({name})", flush=True)
+        """The next fault; one whose target is not there just now waits for its turn again."""
+        fault = self.planned.popleft()
+        number = self.rng.randrange(self.fleet.num_nodes)
+        if not self._act(fault, number):
+            self.planned.insert(1, fault)
+            return
+        self.done[fault] += 1
+        print(f"    {self.done.total():>3}  {fault} (node-{number})", flush=True)
+
+    def _act(self, fault: str, number: int) -> bool:
+        """Whether the fault could be injected; `number` says at which node, if at one."""
+        verb, _, what = fault.partition(" ")
+        if verb == "answer":
+            return self._behave(f"node-{number}", what)
+        if fault in CHILDREN:
+            role, program = CHILDREN[fault]
+            return self._kill_child(role.format(number), program)
+        role = ROLES[what].format(number)
+        return self._stop(role) if verb == "stop" else self._signal(role, signal.SIGKILL)
 
     def _signal(self, role: str, number: int) -> bool:
         child = self.fleet.supervisor.children[role]
@@ -103,12 +131,29 @@ class Campaign:
         (self.fleet.folder / f"behaviour-{name}").write_text(behaviour)
         return True
 
-    def _kill_child(self, role: str, kind: str) -> bool:
+    def _kill_child(self, role: str, program: str) -> bool:
         group = self.fleet.supervisor.children[role].process
-        pids = processes(group.pid if group else 0, f"flwr-{kind}app")
+        pids = processes(group.pid if group else 0, program)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return bool(pids)
+
+
+def plan_faults(num_faults: int, rng: random.Random) -> deque[str]:
+    """Kinds of faults in a random order: every kind is there, and the slow ones are spread evenly.
+
+    Fewer faults than kinds are a handful of the fast ones, each another.
+    """
+    if num_faults < len(FAST) + len(SLOW):
+        return deque(rng.sample(FAST, min(num_faults, len(FAST))))
+    num_slow = max(1, round(SLOW_SHARE * num_faults / len(SLOW))) * len(SLOW)
+    fast = [FAST[i % len(FAST)] for i in range(num_faults - num_slow)]
+    slow = list(SLOW) * (num_slow // len(SLOW))
+    rng.shuffle(fast)
+    rng.shuffle(slow)
+    for i, kind in enumerate(slow):
+        fast.insert((2 * i + 1) * num_faults // (2 * num_slow), kind)
+    return deque(fast)
 
 
 def processes(group: int, program: str) -> list[int]:
@@ -133,25 +178,34 @@ def run_once(campaign: Campaign, config: RunConfig) -> None:
         if time.monotonic() > end:
             raise BrokenPromiseError(f"{path}: the run does not end; see {fleet.logs_path}")
         fleet.supervisor.tend()
-        executor = fleet.supervisor.children["server-executor"].process
-        is_lost = process.poll() is not None
-        if (path / LEDGER_NAME).exists() and executor:  # it has started: is it still there?
-            is_lost = is_lost or not processes(executor.pid, "flwr-serverapp")
+        is_begun = (path / LEDGER_NAME).exists()
+        is_lost = not has_server_app(fleet) if is_begun else process.poll() is not None
         if is_lost and not (path / "adapter").exists():
-            process.terminate()
-            process.wait()
-            campaign.resumptions += 1
-            is_begun = (path / LEDGER_NAME).exists()
+            end_process(process)
+            campaign.resumptions += is_begun
             process = fleet.submit(resuming(config, path, fleet) if is_begun else config)
-            next_fault = time.monotonic() + 10.0
             wait_for_server_app(fleet, process.poll)
-        is_wanted = sum(campaign.done.values()) < campaign.num_faults
+            next_fault = time.monotonic() + 10.0
         is_under_way = (path / METRICS_NAME).exists()  # waiting for nodes is not what is tested
-        if is_wanted and is_under_way and time.monotonic() > next_fault:
+        if campaign.planned and is_under_way and time.monotonic() > next_fault:
             campaign.inject()
             next_fault = time.monotonic() + campaign.rng.uniform(1.0, 6.0)
         time.sleep(TICK_SECONDS)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(60.0)
+    end_process(process)
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Ends the command that follows a run's log, if it has not ended by itself."""
+    process.terminate()
     process.wait()
+
+
+def has_server_app(fleet: Fleet) -> bool:
+    """Whether a server app runs, which outlives the SuperLink and its log stream."""
+    executor = fleet.supervisor.children["server-executor"].process
+    return executor is not None and bool(processes(executor.pid, "flwr-serverapp"))
 
 
 def wait_for_server_app(fleet: Fleet, ended: Callable[[], int | None]) -> None:
@@ -159,8 +213,7 @@ def wait_for_server_app(fleet: Fleet, ended: Callable[[], int | None]) -> None:
     end = time.monotonic() + 60.0
     while time.monotonic() < end and ended() is None:
         fleet.supervisor.tend()
-        executor = fleet.supervisor.children["server-executor"].process
-        if executor and processes(executor.pid, "flwr-serverapp"):
+        if has_server_app(fleet):
             return
         time.sleep(TICK_SECONDS)
 
@@ -181,9 +234,11 @@ def num_canaries(fleet: Fleet) -> int:
     return sum(path.read_bytes().count(CANARY.tobytes()) for path in [*paths, *home])
 
 
-def scan(config: RunConfig, *, is_sealed: bool) -> int:
-    """Canaries that one undisturbed run leaves behind; unsealed, it is the positive control."""
-    with fleet_of(config, num_nodes=2, is_sealed=is_sealed, serve=SERVE) as fleet:
+def positive_control(config: RunConfig) -> int:
+    """Canaries that one undisturbed round leaves behind where replies travel open."""
+    nodes = dataclasses.replace(config.nodes, deadline_seconds=CONTROL_SECONDS)
+    config = dataclasses.replace(config, nodes=nodes)
+    with fleet_of(config, shares=shares_of(config, 2), is_sealed=False, serve=SERVE) as fleet:
         own = located(config, fleet)
         fleet.submit(own).wait()
         check_run(own)
@@ -194,27 +249,28 @@ def main(num_faults: int, num_nodes: int, seed: int, output: Path) -> int:
     """Runs until so many faults were injected; returns 0 when every promise held."""
     config = from_flat({**SMALL, "run.output-dir": str(output)})
 
-    def name(text: str) -> RunConfig:
-        return dataclasses.replace(config, run=dataclasses.replace(config.run, name=text))
+    def named(name: str, **changes: int) -> RunConfig:
+        run = dataclasses.replace(config.run, name=name, **changes)  # type: ignore[arg-type]
+        return dataclasses.replace(config, run=run)
 
-    control = scan(name("control"), is_sealed=False)
+    control = positive_control(named("control", rounds=1))
     print(f"positive control, unsealed: {control} canaries", flush=True)
     if control == 0:
         raise BrokenPromiseError("the scan finds nothing even where it must")
     rng, started = random.Random(seed), time.monotonic()
-    with fleet_of(config, num_nodes=num_nodes, serve=SERVE) as fleet:
-        campaign = Campaign(fleet, rng, num_faults, lambda: rng.random() < 0.3)
-        num_runs = 0
-        while sum(campaign.done.values()) < num_faults:
+    with fleet_of(config, shares=shares_of(config, num_nodes), serve=SERVE) as fleet:
+        campaign, num_runs = Campaign(fleet, rng, plan_faults(num_faults, rng)), 0
+        while campaign.planned:
             num_runs += 1
-            own = located(name(f"run-{num_runs}"), fleet)
+            own = located(named(f"run-{num_runs}"), fleet)
             run_once(campaign, own)
             print(f"  run {num_runs}: {check_run(own)}", flush=True)
         found = num_canaries(fleet)
+    print("\n| fault | injected |\n|---|---:|")
     for fault, count in sorted(campaign.done.items()):
-        print(f"  {count:>4}  {fault}")
+        print(f"| {fault} | {count} |")
     print(
-        f"{sum(campaign.done.values())} faults, {num_runs} runs, "
+        f"{campaign.done.total()} faults, {num_runs} runs, "
         f"{campaign.resumptions} resumptions, {time.monotonic() - started:.0f} s, "
         f"{found} canaries in database and logs"
     )

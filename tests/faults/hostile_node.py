@@ -39,15 +39,15 @@ def marked(train: Callable[..., TrainReply]) -> Callable[..., TrainReply]:
 def hostile(answer: Answer, folder: Path, name: str) -> Answer:
     kept: list[RecordDict] = []
 
-    def answer_as_told(node: Node, kind: str, content: RecordDict, identity: object) -> RecordDict:
+    def answer_as_told(node: Node, kind: str, *rest: object) -> RecordDict:
         path = folder / f"behaviour-{name}"
         behaviour = path.read_text() if path.exists() else ""
         if kind != "train" or not behaviour:
-            reply = answer(node, kind, content, identity)
+            reply = answer(node, kind, *rest)
             if kind == "train":
                 kept.append(reply)
             return reply
-        return misbehave(behaviour, lambda: answer(node, kind, content, identity), kept)
+        return misbehave(behaviour, lambda: answer(node, kind, *rest), kept)
 
     return answer_as_told
 

@@ -19,6 +19,7 @@ from common.messages import (
 from common.privacy.sampling import Draw
 from common.privacy.summation import UpdateSum
 from server.draw import ServerDraw
+from server.metrics import Metrics
 from server.nodes import FlowerNodes
 
 P = 4
@@ -87,7 +88,19 @@ def test_a_late_or_failing_node_is_left_out_and_the_others_count() -> None:
 
 
 def test_a_reply_of_another_size_counts_as_missing() -> None:
-    assert nodes_of(2, dimension=P + 1).train(REQUEST) == []
+    nodes = nodes_of(2, dimension=P + 1)
+    assert nodes.train(REQUEST) == []
+    assert dict(nodes.reasons) == {"malformed": 2}
+
+
+def test_an_operator_is_told_what_counted_as_zero(tmp_path: Path) -> None:
+    nodes = nodes_of(3, fault=lambda m: "error" if is_node(1)(m) else None)
+    metrics = Metrics("run", 8.0, tmp_path, is_operator=True)
+    nodes.train(REQUEST)
+    nodes.tell(metrics)
+    sample = metrics.registry.get_sample_value
+    assert sample("feddp_replies_invalid_total", {"run": "run", "reason": "error"}) == 1
+    assert sample("feddp_nodes_online", {"run": "run"}) == 3
 
 
 def test_evaluations_come_from_every_node() -> None:

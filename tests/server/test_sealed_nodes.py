@@ -26,6 +26,7 @@ from common.records import SEALED, opaque, pack, read_opaque
 from common.registry import Registry, read_registry, write_registry
 from common.sealing import Ask, seal_reply, verify_request
 from server.draw import ServerDraw
+from server.metrics import Metrics
 from server.sealed_nodes import SealedNodes
 from server.sealer import Sealer
 
@@ -197,6 +198,26 @@ def test_a_hostile_reply_is_zero_and_the_others_count(
     nodes = fleet(tmp_path, [honest, behaviour, honest])
     assert values(nodes.train(REQUEST)) == [7, 7]
     assert dict(nodes.reasons) == {reason: 1}
+
+
+@pytest.mark.parametrize("is_operator", [False, True])
+def test_refused_replies_and_online_nodes_are_told_to_an_operator_alone(
+    tmp_path: Path, is_operator: bool
+) -> None:
+    nodes = fleet(tmp_path, [honest, impersonate, lambda ask, key: RecordDict()])
+    metrics = Metrics("run", 8.0, tmp_path, is_operator)
+    nodes.tell(metrics)
+    nodes.train(REQUEST)
+    nodes.tell(metrics)
+    nodes.grid.get_node_ids = lambda: [1001, 1002, 4711]  # type: ignore[method-assign]
+    nodes.tell(metrics)
+    sample = metrics.registry.get_sample_value
+    found = [
+        sample("feddp_replies_invalid_total", {"run": "run", "reason": reason})
+        for reason in ("signature", "malformed", "late")
+    ]
+    online = sample("feddp_nodes_online", {"run": "run"})
+    assert [*found, online] == ([1, 1, 0, 2] if is_operator else [None] * 4)
 
 
 def test_an_answer_that_is_sent_again_in_the_next_round_is_zero(tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
+import shutil
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from common.build import Part
 from common.config import RunConfig, from_flat, to_flat
 from common.registry import read_registry
 from simulations.deploy import located, resuming
-from simulations.fleet import Fleet, write_app
+from simulations.fleet import Fleet
+from simulations.fleet_app import write_app
+from simulations.fleet_shares import Share
 
 
 def fleet(folder: Path, *, is_sealed: bool = True) -> Fleet:
-    return Fleet(folder, RunConfig(), [4, 6], is_sealed=is_sealed)
+    return Fleet(
+        folder, RunConfig(), [Share(Part(0, 2), 4), Share(Part(1, 2), 6)], is_sealed=is_sealed
+    )
 
 
 def test_the_app_that_nodes_are_sent_has_the_three_packages_and_all_defaults(
@@ -44,3 +52,12 @@ def test_a_run_on_a_fleet_keeps_its_settings_and_gains_places(tmp_path: Path) ->
     assert (sealed.run.rounds, sealed.nodes.minimum) == (3, 2)
     again = resuming(config, tmp_path / "r", fleet(tmp_path))
     assert again.run.resume == str(tmp_path / "r")
+
+
+def test_an_executor_finds_the_programs_of_flower_where_no_environment_is_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    environment = fleet(tmp_path)._environment("n0")
+    for name in ("flwr-serverapp", "flwr-clientapp", "flower-superexec"):
+        assert shutil.which(name, path=environment["PATH"]) is not None
