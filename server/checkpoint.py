@@ -242,7 +242,7 @@ def _content_sha256(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256(about.encode())
     for name, values in sorted(_arrays(checkpoint).items()):
         digest.update(f"{name}/{values.dtype.str}/{values.shape}/".encode())
-        digest.update(values.tobytes())
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """FedAvg, FedAvgM and FedAdam on the released update: post-processing, so any step is free."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from common.privacy.mechanism import ReleasedUpdate
 
-_BLOCK = 1 << 18  # numbers at a time: a copy of a large adapter in float64 is gigabytes
+_BLOCK = 1 << 16  # numbers at a time: a copy of a large adapter in float64 is gigabytes
 Moments = Mapping[str, NDArray[np.float64]]
 
 
@@ -43,34 +43,46 @@ class ServerOptimizer:
         """The next adapter (float32, (P,)) and moments (float64).
 
         Accepts only a `ReleasedUpdate`: a step on an un-noised sum does not type-check.
+
+        Args:
+          adapter: kept as it is.
+          released: the round's.
+          moments: given up; the next ones lie in their memory.
         """
-        return self.descend(adapter, released.values, moments)
+        return self._step(adapter, released.block, moments)
 
     def descend(
         self, adapter: NDArray[np.float32], update: NDArray[np.float64], moments: Moments
     ) -> tuple[NDArray[np.float32], Moments]:
         """The arithmetic of `step`; called directly only where nothing is promised."""
-        if self.kind == "fedavg":
-            return self._moved(adapter, update), {}
-        first = self.momentum * moments["first"]
-        if self.kind == "fedavgm":
-            first += update
-            return self._moved(adapter, first), {"first": first}
-        first += (1 - self.momentum) * update
-        second = self.second_momentum * moments["second"]
-        direction = update**2
-        direction *= 1 - self.second_momentum
-        second += direction
-        np.sqrt(second, out=direction)
-        direction += self.adaptivity
-        np.divide(first, direction, out=direction)
-        return self._moved(adapter, direction), {"first": first, "second": second}
+        return self._step(adapter, update.__getitem__, moments)
 
-    def _moved(
-        self, adapter: NDArray[np.float32], direction: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
+    def _step(
+        self,
+        adapter: NDArray[np.float32],
+        update: Callable[[slice], NDArray[np.float64]],
+        moments: Moments,
+    ) -> tuple[NDArray[np.float32], Moments]:
         moved = np.empty_like(adapter)
         for start in range(0, len(adapter), _BLOCK):
             part = slice(start, start + _BLOCK)
-            moved[part] = adapter[part] + self.learning_rate * direction[part]  # in float64
-        return moved
+            held = {name: moment[part] for name, moment in moments.items()}
+            direction = self._direction(update(part), held)
+            moved[part] = adapter[part] + self.learning_rate * direction  # in float64
+        return moved, moments
+
+    def _direction(self, update: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
+        """Where to go; moves the moments on."""
+        if self.kind == "fedavg":
+            return update
+        first = moments["first"]
+        first *= self.momentum
+        if self.kind == "fedavgm":
+            first += update
+            return first
+        first += (1 - self.momentum) * update
+        second = moments["second"]
+        second *= self.second_momentum
+        second += (1 - self.second_momentum) * update**2
+        direction: NDArray[np.float64] = first / (np.sqrt(second) + self.adaptivity)
+        return direction

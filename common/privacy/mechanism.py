@@ -52,20 +52,37 @@ class NoisedSum:
 
 
 class ReleasedUpdate:
-    """Update sum plus noise, divided by a public constant; public. Only a mechanism makes one."""
+    """Update sum plus noise, divided by a public constant; public. Only a mechanism makes one.
 
-    __slots__ = ("_next_clipping_norm", "_values")
+    Keeps the noised integers and multiplies what is asked for: a copy of a large adapter in float64
+    is gigabytes.
+    """
 
-    def __init__(self, door: object, values: NDArray[np.float64], next_clipping_norm: float):
+    __slots__ = ("_next_clipping_norm", "_noised", "_step")
+
+    def __init__(
+        self,
+        door: object,
+        noised: NDArray[np.int64] | NDArray[np.float64],
+        step: float,
+        next_clipping_norm: float,
+    ):
         if door is not _DOOR:
             raise TypeError("only a mechanism's release makes a ReleasedUpdate")
-        values.flags.writeable = False
-        self._values, self._next_clipping_norm = values, next_clipping_norm
+        self._noised, self._step = noised.view(), np.float64(step)
+        self._noised.flags.writeable = False
+        self._next_clipping_norm = next_clipping_norm
 
     @property
     def values(self) -> NDArray[np.float64]:
         """float64, shape (P,), read-only; an estimate of the mean clipped update."""
-        return self._values
+        return self.block(slice(None))
+
+    def block(self, part: slice) -> NDArray[np.float64]:
+        """Some of the values; read-only."""
+        values: NDArray[np.float64] = self._noised[part] * self._step
+        values.flags.writeable = False
+        return values
 
     @property
     def next_clipping_norm(self) -> float:
@@ -75,7 +92,7 @@ class ReleasedUpdate:
 
 def open_door(values: NDArray[np.float64], clipping_norm: float) -> ReleasedUpdate:
     """For `correlated` alone, which makes the values of rows that hold their noise already."""
-    return ReleasedUpdate(_DOOR, values, clipping_norm)
+    return ReleasedUpdate(_DOOR, values, 1.0, clipping_norm)
 
 
 @dataclass(frozen=True)
@@ -199,11 +216,12 @@ class GaussianMechanism:
             raise ValueError("the clipping norm is fixed by the plan")
         noised = released.total
         step = norm / self.update_steps / self.expected_cohort_size
-        values = noised[: self.dimension] * np.float64(step)
+        update = noised[: self.dimension]
         if self.quantile is None:
-            return ReleasedUpdate(_DOOR, values, norm)
+            return ReleasedUpdate(_DOOR, update, step, norm)
         bit = int(noised[-1]) / (2 * self.bit_steps * self.expected_cohort_size)
-        return ReleasedUpdate(_DOOR, values, self.quantile.next_norm(norm, share=bit + 0.5))
+        next_norm = self.quantile.next_norm(norm, share=bit + 0.5)
+        return ReleasedUpdate(_DOOR, update, step, next_norm)
 
 
 def add_noise(total: UpdateSum, *, noise_scale: int, bits: BitStream) -> NoisedSum:

@@ -2,10 +2,12 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
@@ -19,16 +21,40 @@ MAX_SAMPLER_SCALE = 1 << 50  # correlated noise needs more, see correlated
 # stay in int64; the proposal stops a little further out.
 _MAX_WHOLE = 32
 _MAX_QUOTIENT = 40
-_BLOCK = 1 << 18  # draws at a time: bounds the memory of large adapters and stays in cache
+# Draws of one stream: a public constant, so that the draws do not depend on the number of threads.
+# Bounds the memory of a thread and stays in its cache.
+BLOCK = 1 << 16
 
 
 class BitStream:
-    """Uniform integers from ChaCha20 under a key that is used for one release alone."""
+    """Uniform integers from ChaCha20 under a key that is used for one release alone.
+
+    **Guarantee:** a stream and all that are split from it are ChaCha20 under one key and nonces of
+    their own, so they are as independent as the words of a single stream are.
+    """
 
     def __init__(self, key: bytes):
         if len(key) != KEY_BYTES:
             raise ValueError(f"a noise key has {KEY_BYTES} bytes, not {len(key)}")
-        self._stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+        self._key, self._num_split = key, 0
+        self._stream = _chacha20(key, nonce=0)
+
+    def split(self, count: int) -> list["BitStream"]:
+        """So many further streams, none of which was ever given out before.
+
+        Raises:
+          ValueError: this stream was split from another, whose nonces it would use again.
+        """
+        if not self._key:
+            raise ValueError("a stream that was split from another cannot be split again")
+        nonces = range(self._num_split + 1, self._num_split + 1 + count)
+        self._num_split += count
+        parts = []
+        for nonce in nonces:
+            part = BitStream(self._key)
+            part._key, part._stream = b"", _chacha20(self._key, nonce)
+            parts.append(part)
+        return parts
 
     def below(self, bound: int, size: int) -> NDArray[np.int64]:
         """`size` exactly uniform integers in [0, bound), 2 <= bound <= 2^62; int64.
@@ -51,17 +77,23 @@ class BitStream:
         return out
 
 
-def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int64]:
+def discrete_gaussian(
+    bits: BitStream, scale: int, size: int, *, num_threads: int | None = None
+) -> NDArray[np.int64]:
     """Draws from the discrete Gaussian N_Z(0, scale^2), exactly.
 
     **Guarantee:** every probability used is a ratio of integers below 2^62, so the distribution is
     exact up to a cut beyond 30 standard deviations (mass below 1e-190); no floating-point number
     decides anything.
 
+    Every `BLOCK` draws have a stream of their own, and threads take blocks: the draws are those of
+    one thread, whatever their number is.
+
     Args:
       bits: a fresh stream.
       scale: the standard deviation in grid steps, 2 <= scale <= 2^50.
       size: how many.
+      num_threads: that draw; None is one for each core of this process.
 
     Returns:
       int64, shape (size,).
@@ -71,12 +103,15 @@ def discrete_gaussian(bits: BitStream, scale: int, size: int) -> NDArray[np.int6
     if not 2 <= scale <= MAX_SAMPLER_SCALE:
         raise ValueError(f"noise scale {scale}: must be in [2, 2^50]")
     out = np.empty(size, dtype=np.int64)
-    filled = 0
-    while filled < size:
-        candidates = _discrete_laplace(bits, scale, int(min(size - filled, _BLOCK) * 1.5) + 64)
-        accepted = _accept_gaussian(bits, candidates, scale)[: size - filled]
-        out[filled : filled + len(accepted)] = accepted
-        filled += len(accepted)
+    parts = [out[start : start + BLOCK] for start in range(0, size, BLOCK)]
+    streams = [bits, *bits.split(max(0, len(parts) - 1))]
+    fill = partial(_fill, scale=scale)
+    threads = min(len(parts), num_threads or _num_cores())
+    if threads <= 1:
+        list(map(fill, parts, streams))
+    else:
+        with ThreadPoolExecutor(threads) as executor:  # numpy releases the interpreter's lock
+            list(executor.map(fill, parts, streams))
     return out
 
 
@@ -119,6 +154,29 @@ def check_entropy() -> None:
             "The operating system's entropy source returned the same bytes twice. Noise would "
             "repeat; nothing was started."
         )
+
+
+def _chacha20(key: bytes, nonce: int) -> CipherContext:
+    """The stream of a key and nonce; its first 8 bytes count the blocks of ChaCha20."""
+    start = bytes(8) + nonce.to_bytes(8, "little")
+    return Cipher(algorithms.ChaCha20(key, start), mode=None).encryptor()
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fill(out: NDArray[np.int64], bits: BitStream, scale: int) -> None:
+    """Draws as many as there is room for."""
+    size, filled = len(out), 0
+    while filled < size:
+        candidates = _discrete_laplace(bits, scale, int((size - filled) * 1.5) + 64)
+        accepted = _accept_gaussian(bits, candidates, scale)[: size - filled]
+        out[filled : filled + len(accepted)] = accepted
+        filled += len(accepted)
 
 
 def _bernoulli_exp(

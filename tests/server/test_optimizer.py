@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -60,3 +62,27 @@ def test_an_update_moves_the_adapter_toward_itself() -> None:
 def test_state_is_a_function_of_releases_alone(updates: NDArray[np.float64]) -> None:
     optimizer = make("fedadam")
     np.testing.assert_array_equal(run(optimizer, updates), run(optimizer, updates))
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "fedavgm", "fedadam"])
+def test_blocks_of_a_large_adapter_step_as_small_ones_do(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = np.random.default_rng(1).normal(size=(STEPS, P))
+    whole = run(make(kind), updates)
+    monkeypatch.setattr("server.optimizer._BLOCK", 4)
+    np.testing.assert_array_equal(run(make(kind), updates), whole)
+
+
+@pytest.mark.parametrize("kind", ["fedavg", "fedadam"])
+def test_a_step_makes_one_copy_of_the_adapter_and_keeps_the_one_it_was_given(kind: str) -> None:
+    size = 1 << 20
+    optimizer = make(kind)
+    adapter, update = np.ones(size, np.float32), np.ones(size)
+    moments = optimizer.initial_moments(size)
+    tracemalloc.start()
+    moved, _ = optimizer.descend(adapter, update, moments)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert moved.nbytes <= peak < 2 * moved.nbytes
+    assert (adapter == 1).all()

@@ -169,7 +169,7 @@ def test_sum_of_another_dimension_is_refused():
 def test_released_update_is_made_by_a_mechanism_alone():
     for door in (None, object(), MECHANISM, True):
         with pytest.raises(TypeError, match="only a mechanism"):
-            ReleasedUpdate(door, np.zeros(3), 1.0)
+            ReleasedUpdate(door, np.zeros(3), 1.0, 1.0)
 
 
 def test_released_values_are_read_only():

@@ -1,5 +1,6 @@
 """Noise: the exact distribution, two-sided; keys that never repeat; a stream that is ChaCha20."""
 
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from scipy import stats
 
 from common.errors import FeddpError
 from common.privacy.noise import (
+    BLOCK,
     MAX_SAMPLER_SCALE,
     MAX_SCALE,
     BitStream,
@@ -167,13 +169,58 @@ def test_a_reused_key_would_be_seen():
     assert stats.pearsonr(NOISE, discrete_gaussian(stream(5), SCALE, SIZE)).pvalue < P_THRESHOLD
 
 
-def test_a_stream_goes_on_and_does_not_repeat_itself():
+@pytest.mark.parametrize("size", [1000, 2 * BLOCK])
+def test_a_stream_goes_on_and_does_not_repeat_itself(size):
     bits = stream(4)
-    first, second = discrete_gaussian(bits, SCALE, 1000), discrete_gaussian(bits, SCALE, 1000)
-    assert np.sum(first == second) < 5
+    first, second = discrete_gaussian(bits, SCALE, size), discrete_gaussian(bits, SCALE, size)
+    for start in range(0, size, BLOCK):
+        assert np.sum(first[start:][:BLOCK] == second[start:][:BLOCK]) < 5
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 1000, (1 << 18) + 1])
+@pytest.mark.parametrize("num_threads", [2, 3, None])
+def test_draws_do_not_depend_on_the_number_of_threads(num_threads):
+    size = 3 * BLOCK + 17
+    alone = discrete_gaussian(stream(3), SCALE, size, num_threads=1)
+    shared = discrete_gaussian(stream(3), SCALE, size, num_threads=num_threads)
+    np.testing.assert_array_equal(alone, shared)
+    np.testing.assert_array_equal(alone[:BLOCK], discrete_gaussian(stream(3), SCALE, BLOCK))
+
+
+def test_a_block_that_fails_fails_the_draw(monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("common.privacy.noise._accept_gaussian", fail)
+    with pytest.raises(MemoryError):
+        discrete_gaussian(stream(3), SCALE, 2 * BLOCK, num_threads=2)
+
+
+def test_blocks_are_independent():
+    blocks = discrete_gaussian(stream(9), SCALE, 4 * BLOCK).reshape(4, BLOCK) / SCALE
+    for one, other in itertools.combinations(blocks, 2):
+        assert stats.pearsonr(one, other).pvalue > P_THRESHOLD / 6
+        assert stats.pearsonr(np.abs(one), np.abs(other)).pvalue > P_THRESHOLD / 6
+        assert np.sum(one == other) < 10
+        assert scale_p_value((one - other) * SCALE, math.sqrt(2) * SCALE) > P_THRESHOLD / 6
+
+
+def test_split_streams_are_chacha20_under_nonces_of_their_own():
+    # RFC 8439, appendix A.1, test vector 5: key and counter zero, last byte of the nonce two.
+    golden = np.frombuffer(bytes.fromhex("c2c64d378cd536374ae204b9ef933fcd"), dtype="<u8")
+    last = BitStream(bytes(32))
+    last._num_split = (2 << 56) - 1
+    assert last.split(1)[0].below(1 << 62, 2).tolist() == (golden >> np.uint64(2)).tolist()
+    bits = BitStream(bytes(32))
+    streams = [bits, *bits.split(3), *bits.split(2)]
+    assert len({int(each.below(1 << 62, 1)[0]) for each in streams}) == 6
+
+
+def test_a_split_stream_is_not_split_again():
+    with pytest.raises(ValueError, match="split again"):
+        stream(1).split(1)[0].split(1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 1000, BLOCK, BLOCK + 1])
 def test_as_many_draws_as_asked_for(size):
     draws = discrete_gaussian(stream(2), 1 << 20, size)
     assert draws.shape == (size,)

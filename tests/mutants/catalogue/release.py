@@ -76,9 +76,8 @@ RELEASE = (
         "scaled by the next clipping norm",
         MECHANISM,
         {
-            "return ReleasedUpdate(_DOOR, values, self.quantile.next_norm(norm, share=bit + 0.5))": (
-                "next_norm = self.quantile.next_norm(norm, share=bit + 0.5)\n"
-                "        return ReleasedUpdate(_DOOR, values * next_norm / norm, next_norm)"
+            "return ReleasedUpdate(_DOOR, update, step, next_norm)": (
+                "return ReleasedUpdate(_DOOR, update, step * next_norm / norm, next_norm)"
             )
         },
         (TEST_MECHANISM + "test_noise_follows_the_norm_that_clipped",),
@@ -126,8 +125,21 @@ RELEASE = (
     Mutant(
         "a stream under a constant key",
         NOISE,
-        {"algorithms.ChaCha20(key, bytes(16))": "algorithms.ChaCha20(bytes(32), bytes(16))"},
+        {"algorithms.ChaCha20(key, start)": "algorithms.ChaCha20(bytes(32), start)"},
         (TEST_POWER + "test_rounds_are_independent_over_coordinates",),
+    ),
+    Mutant(
+        "one stream for all blocks",
+        NOISE,
+        {'start = bytes(8) + nonce.to_bytes(8, "little")': "start = bytes(16)"},
+        (TEST_NOISE + "test_blocks_are_independent",),
+        is_quick=True,
+    ),
+    Mutant(
+        "the second draw takes the blocks of the first",
+        NOISE,
+        {"        self._num_split += count\n": ""},
+        (TEST_NOISE + "test_a_stream_goes_on_and_does_not_repeat_itself",),
     ),
     Mutant(
         "key without entropy",
@@ -180,7 +192,7 @@ RELEASE = (
     Mutant(
         "second moment forgets its decay",
         OPTIMIZER,
-        {'self.second_momentum * moments["second"]': 'moments["second"]'},
+        {"        second *= self.second_momentum\n": ""},
         ("tests/server/test_optimizer.py::test_fedadam_follows_its_published_recursion",),
     ),
 )
