@@ -256,35 +256,28 @@ def make_plan(
 ) -> PrivacyPlan:
     """Derives the whole plan; None asks for the rule. Reads no data.
 
-    `quantile` is made for the expected cohort size, which may be one of the derived numbers.
+    First who is drawn how often (`make_schedule`, where the rules are), then the noise that it
+    takes, the smallest that keeps the target unless one is given, then the plan of both. For the
+    arguments see `PrivacyPlan`; `quantile` is made for the expected cohort size.
 
     **Guarantee:** the epsilon of all charges at accounting_delta is at most target_epsilon, and
     accounting_delta + bridge_delta <= delta.
-
-    **Edge cases:**
-
-    | argument | rule for None |
-    |---|---|
-    | target_delta | min(1e-5, N^-1.1) |
-    | num_rounds | 50 |
-    | spare_attempts | a tenth of the rounds, at least 3 |
-    | expected_cohort_size | N/10, between 20 and 1000, at most N |
-    | noise_multiplier | the smallest that keeps the target |
-    | separation | with correlated noise: N / cohort, at least 2 |
 
     Raises:
       ConfigError: the combination promises nothing, delta is not below 1/N or too small to account
         for, the cohort is larger than N, or the target cannot be reached with this cohort and
         number of rounds; the message says what would help.
     """
+    problems = drawing_problems(drawn_by, sampling_unit, mechanism, is_noised_by_nodes)
     if quantile is not None and mechanism in CORRELATED:
-        raise ConfigError([_ONE_NORM.format(mechanism)])
-    if problems := drawing_problems(drawn_by, sampling_unit, mechanism, is_noised_by_nodes):
+        problems.append(_ONE_NORM.format(mechanism))
+    if problems:
         raise ConfigError(problems)
+    population = _population(
+        unit, sampling_unit, num_users, num_examples, max_examples_per_user, max_nodes_per_user
+    )
     schedule = make_schedule(
-        population=_population(
-            unit, sampling_unit, num_users, num_examples, max_examples_per_user, max_nodes_per_user
-        ),
+        population=population,
         mechanism=mechanism,
         target_epsilon=target_epsilon,
         target_delta=target_delta,
@@ -302,7 +295,6 @@ def make_plan(
         **_noised(schedule, noise),
         clipping_norm=float(clipping_norm),
         quantile=clipping,
-        matrix=choose_matrix(schedule) if mechanism in CORRELATED else None,
         dimension=dimension,
         trust=trust,
         is_noised_by_nodes=is_noised_by_nodes,
@@ -348,6 +340,7 @@ def _scheduled(schedule: Schedule) -> dict[str, Any]:
         "expected_cohort_size": schedule.cohort,
         "sampling_probability": schedule.probability,
         "separation": schedule.separation,
+        "matrix": choose_matrix(schedule) if schedule.mechanism in CORRELATED else None,
     }
 
 

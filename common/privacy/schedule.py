@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import ConfigError
@@ -178,6 +178,28 @@ def make_schedule(
 ) -> Schedule:
     """The schedule by rule (None) or as given; all problems with it at once.
 
+    **Edge cases:**
+
+    | argument | rule for None |
+    |---|---|
+    | target_delta | min(1e-5, N^-1.1), N the protected units |
+    | num_rounds | 50 |
+    | spare_attempts | a tenth of the rounds, at least 3 |
+    | expected_cohort_size | N/10 of the drawn units, between 20 and 1000, at most N |
+    | separation | with correlated noise: N / cohort, at least 2 |
+
+    Args:
+      population: who is protected and who is drawn.
+      mechanism: one of `MECHANISM_RELATIONS`.
+      target_epsilon: of everything that is released.
+      target_delta: of the same.
+      num_rounds: T.
+      expected_cohort_size: units of a round on average; all whose turn it is for "blt", "banded".
+      spare_attempts: charges beyond T, for attempts that crashes burn.
+      separation: rounds between two participations; of no effect without correlated noise.
+      dimension: numbers that get noise in a release.
+      is_noised_by_nodes: each node that holds a user makes such a release.
+
     Raises:
       ConfigError: a combination that promises nothing, or a number out of range.
     """
@@ -199,8 +221,7 @@ def make_schedule(
             cohort = units / apart
     if problems := _number_problems(delta, protected, cohort, units, mechanism, apart, rounds):
         raise ConfigError(problems)
-    drawn = f"{population.sampling_unit}s"
-    return Schedule(
+    schedule = Schedule(
         population=population,
         mechanism=mechanism,
         target_epsilon=float(target_epsilon),
@@ -210,21 +231,30 @@ def make_schedule(
         cohort=float(cohort),
         dimension=dimension * (population.max_nodes_per_user if is_noised_by_nodes else 1),
         separation=apart,
-        reasons={
-            "clipping_norm": "a public constant",
-            "delta": delta_reason,
-            "accounting_delta": f"{ACCOUNTING_SHARE:g} of delta, at which epsilon is read",
-            "bridge_epsilon": "what the discrete noise adds to epsilon; 0 but for a large target",
-            "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
-            "num_rounds": rounds_reason,
-            "num_charges": f"{rounds} rounds and {spare} spare attempts for crashes",
-            "expected_cohort_size": cohort_reason,
-            "sampling_probability": f"cohort of {cohort:g} out of {units}"
-            + ("" if drawn == "users" else f" {drawn}"),
-            "num_coins": _coins_reason(population),
-            "relation": f"what {mechanism} sampling protects against",
-        },
     )
+    return replace(schedule, reasons=_reasons(schedule, delta_reason, rounds_reason, cohort_reason))
+
+
+def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> dict[str, str]:
+    """Why each number of a schedule is what it is; those that were chosen bring their reason."""
+    population, num_rounds = schedule.population, schedule.num_rounds
+    units = f"{population.num_units}"
+    if population.sampling_unit != USER:
+        units += f" {population.sampling_unit}s"
+    spare = schedule.num_charges - num_rounds
+    return {
+        "clipping_norm": "a public constant",
+        "delta": delta,
+        "accounting_delta": f"{ACCOUNTING_SHARE:g} of delta, at which epsilon is read",
+        "bridge_epsilon": "what the discrete noise adds to epsilon; 0 but for a large target",
+        "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
+        "num_rounds": rounds,
+        "num_charges": f"{num_rounds} rounds and {spare} spare attempts for crashes",
+        "expected_cohort_size": cohort,
+        "sampling_probability": f"cohort of {schedule.cohort:g} out of {units}",
+        "num_coins": _coins_reason(population),
+        "relation": f"what {schedule.mechanism} sampling protects against",
+    }
 
 
 def population_problems(
