@@ -110,6 +110,11 @@ def compose(
 ) -> pld.PrivacyLossDistribution:
     """The privacy loss distribution of at least one charge; both directions.
 
+    Args:
+      charges: each event and how often it is charged.
+      relation: one of `events.RELATIONS`.
+      interval: discretisation of the privacy loss, in units of epsilon.
+
     Raises:
       ConfigError: see `accountant_of`; RDP is no distribution.
     """
@@ -131,8 +136,17 @@ def epsilon_curve(
     **Edge cases:** the inner values use a coarser grid, so they are slightly larger; beyond 256
     charges they rise in at most 256 equal strides, each at the bound of its end.
 
+    Args:
+      event: of every charge.
+      num_charges: at least 0.
+      delta: in (0, 1).
+      relation: one of `events.RELATIONS`.
+
     Returns:
       float64, shape (num_charges,), non-decreasing.
+
+    Raises:
+      ConfigError: no accountant covers the event; see `accountant_of`.
     """
     if num_charges == 0:
         return np.zeros(0)

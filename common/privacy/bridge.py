@@ -109,6 +109,13 @@ def choose_grid_steps(
     That is at most delta / 100 and nothing of epsilon, or, where no K does that, at most
     delta / 100 and 1e-5 epsilon.
 
+    Args:
+      noise_multiplier: z; the noise scale is z K, rounded up.
+      num_charges: T, noised vectors.
+      dimension: P, numbers of each.
+      epsilon: of the promise.
+      delta: of the promise.
+
     Raises:
       ConfigError: no grid fits; the message says what would help.
     """

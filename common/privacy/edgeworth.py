@@ -76,7 +76,14 @@ def edgeworth_epsilon(
 
 
 def cross_check_lines(charges: Charges, *, delta: float, relation: str) -> list[str]:
-    """What `feddp plan` prints for privacy.cross-check = "edgeworth"; the residual against PLD."""
+    """What `feddp plan` prints for privacy.cross-check = "edgeworth"; the residual against PLD.
+
+    Args:
+      charges: of a plan; one kind of event with one coin has an estimate, others a line that none
+        is known.
+      delta: at which epsilon is read.
+      relation: one of `events.RELATIONS`.
+    """
     event, count = charges[0]
     if len(charges) > 1 or not isinstance(event, PoissonGaussianEvent) or event.num_coins > 1:
         return ["Edgeworth: no estimate for this mechanism"]

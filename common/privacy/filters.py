@@ -53,6 +53,11 @@ def budget(epsilon: float, delta: float, order: float) -> float:
     **Guarantee:** a run that stops before the sum of its costs passes B is (epsilon, delta)-
     private, however its charges depend on earlier releases, if `order` was fixed before the first.
 
+    Args:
+      epsilon: of the promise.
+      delta: of the promise, in (0, 1).
+      order: alpha > 1.
+
     Reference: Feldman & Zrnic 2021 (arXiv 2008.11193); Lecuyer 2021 (2103.01379).
 
     >>> budget(2.0, 1e-6, 8.3)
@@ -64,6 +69,11 @@ def budget(epsilon: float, delta: float, order: float) -> float:
 
 def cost(event: Event, order: float, relation: str) -> float:
     """The divergence of one charge at `order`; rounded up, 12 digits, so `repr` is its exact form.
+
+    Args:
+      event: what is charged.
+      order: alpha > 1, the filter's.
+      relation: one of `events.RELATIONS`.
 
     Raises:
       ConfigError: no Renyi bound is known for this event and relation, or it is infinite.
@@ -83,6 +93,11 @@ def allows(spent_costs: Iterable[float], next_cost: float, total: float) -> bool
     |---|---|
     | the sum equals the budget | True |
     | anything not finite or a negative cost | False |
+
+    Args:
+      spent_costs: of the charges so far, by `cost`.
+      next_cost: of the charge that is asked for.
+      total: the budget, by `budget`.
     """
     costs = [*spent_costs, next_cost]
     if not all(math.isfinite(number) for number in (*costs, total)) or min(costs) < 0:

@@ -35,6 +35,16 @@ def group_epsilon(
     **Guarantee:** holds for all units of a group added or removed at once; never above the
     black-box bound by more than the discretisation.
 
+    Args:
+      charges: what one unit is charged.
+      size: k >= 1, units of the group.
+      delta: for the group, in (0, 1).
+      relation: one of `events.RELATIONS`.
+      interval: discretisation of the privacy loss.
+
+    Raises:
+      ConfigError: an event's bound does not extend to groups, or no accountant covers it.
+
     Reference: Charles et al. 2024 (arXiv 2407.07737).
     """
     grouped = [(group_event(event, size), count) for event, count in charges]
@@ -47,6 +57,8 @@ def black_box_group_epsilon(
     """Upper bound from the promise for one unit alone: k e at delta_e (e^(k e) - 1) / (e^e - 1).
 
     The smallest over e; infinity where it needs a delta that the accountant does not resolve.
+
+    Args: see `group_epsilon`.
 
     Reference: Vadhan 2017, lemma 2.2.
     """

@@ -71,7 +71,14 @@ def choose_matrix(schedule: Schedule) -> NoiseMatrix:
 def participation_rule(
     mechanism: str, *, num_rounds: int, separation: int, sampling_probability: float
 ) -> Participation:
-    """How often, and how far apart, a user takes part."""
+    """How often, and how far apart, a user takes part.
+
+    Args:
+      mechanism: one of `schedule.CORRELATED`.
+      num_rounds: T.
+      separation: rounds between two participations.
+      sampling_probability: of a coin when the turn has come; of no effect without coins.
+    """
     if mechanism == CYCLIC_POISSON:
         return CyclicPoisson(separation, sampling_probability)
     return FixedSeparation(separation, math.ceil(num_rounds / separation))

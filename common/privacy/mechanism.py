@@ -225,8 +225,13 @@ class GaussianMechanism:
 
 
 def add_noise(total: UpdateSum, *, noise_scale: int, bits: BitStream) -> NoisedSum:
-    """An update sum with discrete Gaussian noise of so many grid steps; what a node calls that
-    adds the noise itself."""
+    """An update sum with discrete Gaussian noise; int64, exact.
+
+    Args:
+      total: sensitive; its charge is durable already.
+      noise_scale: standard deviation of the noise in grid steps, 2 <= s <= 2^50.
+      bits: a stream under a key that is used for this sum alone.
+    """
     noised = discrete_gaussian(bits, noise_scale, total.dimension)
     noised += total.total  # in place: of a large adapter, every copy is gigabytes
     return NoisedSum(_DOOR, noised)

@@ -43,6 +43,14 @@ def choose_noise(
 ) -> Noise:
     """Calibrates the noise, or checks what was given.
 
+    **Guarantee:** epsilon of the whole schedule under the result, with what the discrete noise
+    adds, is at most the target; bridge_delta is at most a hundredth of delta.
+
+    Args:
+      schedule: who is drawn how often.
+      noise_multiplier: z, noise standard deviation over clipping norm; None calibrates it.
+      quantile: whose clip bit shares the noise; None where the norm is fixed.
+
     Raises:
       ConfigError: the target is out of reach or missed, or the clip bit's noise is too small.
     """

@@ -79,6 +79,16 @@ def epsilon_rdp(charges: Charges, delta: float, relation: str) -> float:
     """Epsilon of a schedule by Renyi divergences at the best order: a looser cross-check.
 
     For fixed-size samples, which no privacy loss distribution covers, it is the certificate.
+
+    Args:
+      charges: each event and how often it is charged.
+      delta: in (0, 1).
+      relation: one of `events.RELATIONS`.
+
+    Raises:
+      ConfigError: no Renyi bound is known for an event under this relation.
+
+    Reference: Mironov 2017 (arXiv 1702.07476), theorem 1 (composition).
     """
     total = np.zeros(len(ORDERS))
     for event, count in charges:
@@ -90,6 +100,11 @@ def epsilon_rdp(charges: Charges, delta: float, relation: str) -> float:
 
 def to_epsilon(divergence: float, order: float, delta: float) -> float:
     """Epsilon at `delta` of a Renyi divergence at one order; never below 0.
+
+    Args:
+      divergence: of all charges together, in nats.
+      order: above 1.
+      delta: in (0, 1).
 
     Reference: Canonne, Kamath & Steinke 2020 (arXiv 2004.00010), proposition 12.
 

@@ -66,7 +66,13 @@ def load_key(path: Path) -> LedgerKey:
 
 
 def is_signed(public_key: bytes, head: bytes, signature: bytes) -> bool:
-    """Whether the holder of a key signed a hash."""
+    """Whether the holder of a key signed a hash.
+
+    Args:
+      public_key: Ed25519, 32 bytes.
+      head: what was signed, 32 bytes.
+      signature: 64 bytes.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, head)
     except InvalidSignature:

@@ -103,6 +103,14 @@ def worst_column(
     **Edge cases:** participations beyond the last row add nothing; with one participation it is
     the first column, the one of largest norm.
 
+    Args:
+      coefficients: c_0, c_1, ..., of any number type, shape (rows,).
+      separation: b, fewest rounds between two participations of a user.
+      max_participations: k, of a user over all rows.
+
+    Returns:
+      Of the same type, shape (rows,).
+
     Raises:
       ValueError: coefficients that are negative or increase; separation or participations below 1.
 
@@ -116,7 +124,10 @@ def worst_column(
 
 
 def sensitivity(coefficients: Coefficients, *, separation: int, max_participations: int) -> float:
-    """The most that one user moves C x, in units of the clipping norm; see `worst_column`."""
+    """The most that one user moves C x: an L2 norm, in units of the clipping norm.
+
+    Args: see `worst_column`, whose norm it is.
+    """
     column = worst_column(
         coefficients, separation=separation, max_participations=max_participations
     )
@@ -145,6 +156,8 @@ def prefix_error(
     coefficients: Coefficients, *, separation: int, max_participations: int
 ) -> PrefixError:
     """Sensitivity times the error of unit noise.
+
+    Args: see `worst_column`.
 
     >>> error = prefix_error(square_root(256), separation=16, max_participations=16)
     >>> round(error.mean, 3), round(error.maximum, 3)
