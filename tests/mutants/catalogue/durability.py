@@ -190,7 +190,7 @@ DURABILITY = (
     Mutant(
         "a charge may cost less than its event",
         BUDGET,
-        {"return needed <= exact(cost) <= self._left": "return exact(cost) <= self._left"},
+        {"return each * _TOLERANCE <= exact(cost) <= left": "return exact(cost) <= left"},
         (
             "tests/common/privacy/test_budget.py::test_a_charge_that_says_less_than_it_costs_is_refused",
         ),
@@ -198,9 +198,7 @@ DURABILITY = (
     Mutant(
         "the filter is not exact at its edge",
         BUDGET,
-        {
-            "return needed <= exact(cost) <= self._left": "return needed <= exact(cost) <= 9 * self._left"
-        },
+        {"exact(cost) <= left and": "exact(cost) <= 9 * left and"},
         (
             "tests/common/privacy/test_overspent_rows.py::test_a_filter_is_spent_to_its_edge_and_not_beyond",
         ),
