@@ -144,8 +144,9 @@ def build_part(
 def holds_too_many(config: RunConfig, part: Part) -> bool:
     """Whether a node has more users than `nodes.users-per-node`, for which it is registered.
 
-    The server app counts a sum as nothing that is longer than so many users can make it. Nobody
-    but the owner of the data needs to know how many there are, so the answer is yes or no.
+    The server app counts a sum as nothing that is longer than so many users can make it. With more
+    of them, one user could so decide whether the others count, and move a release by more than C.
+    Nobody but the owner of the data needs to know how many there are: the answer is yes or no.
     """
     most = config.nodes.users_per_node
     return most is not None and load_users(config, part)[0].num_users > most
