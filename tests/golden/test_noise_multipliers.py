@@ -29,7 +29,7 @@ NEEDED = {
     (0.1, 2000): ((18.1463, 9.6754, 5.2599, 2.9656), (16.7371, 8.9776, 4.9158, 2.7967)),
 }
 BISECTED, PRINTED = 5e-4, 5e-5
-QUICK = {(0.01, 500), (0.1, 500)}
+QUICK = {(0.1, 500)}
 
 
 def by_pld(q: float, z: float, rounds: int, delta: float = DELTA, interval: float = FINE) -> float:
@@ -46,7 +46,10 @@ def by_rdp(q: float, z: float, rounds: int, delta: float = DELTA) -> float:
     return epsilon_rdp([(PoissonGaussianEvent(q, z), rounds)], delta, ADD_OR_REMOVE_ONE)
 
 
-@pytest.mark.parametrize(("q", "rounds"), NEEDED)
+@pytest.mark.parametrize(
+    ("q", "rounds"),
+    [pytest.param(*key, marks=() if key[1] == 500 else (pytest.mark.slow,)) for key in NEEDED],
+)
 def test_renyi_needs_its_golden_noise_and_the_loss_distribution_less(q: float, rounds: int) -> None:
     renyi, loss = NEEDED[q, rounds]
     for target, z, less in zip(TARGETS, renyi, loss, strict=True):
@@ -119,7 +122,10 @@ def true_delta(q: float, z: float, rounds: int, value: float) -> float:
     return float(composed.get_delta_for_epsilon(value))
 
 
-@pytest.mark.parametrize(("q", "rounds", "z", "bound", "normal", "delta"), ESTIMATED)
+@pytest.mark.parametrize(
+    ("q", "rounds", "z", "bound", "normal", "delta"),
+    [pytest.param(*row, marks=() if row[0] == 0.1 else (pytest.mark.slow,)) for row in ESTIMATED],
+)
 def test_an_estimate_says_how_far_it_is_from_the_truth(
     q: float, rounds: int, z: float, bound: float, normal: float, delta: float
 ) -> None:

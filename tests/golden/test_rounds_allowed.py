@@ -51,7 +51,13 @@ def test_filters_allow_their_golden_number_of_rounds(q: float, z: float, target:
     assert best_order_rounds(event, target, DELTA / len(ORDERS)) == union
 
 
-@pytest.mark.parametrize(("q", "z", "target"), ALLOWED)
+@pytest.mark.parametrize(
+    ("q", "z", "target"),
+    [
+        pytest.param(*key, marks=() if key[1:] == (1.0, 2.0) else (pytest.mark.slow,))
+        for key in ALLOWED
+    ],
+)
 def test_a_fixed_schedule_allows_its_golden_number_of_rounds(
     q: float, z: float, target: float
 ) -> None:
@@ -124,8 +130,8 @@ def generic_bound(q: float, z: float, rounds: int, delta: float) -> float:
     ("q", "z", "rounds", "delta", "generic", "renyi"),
     [
         (0.01, 1.0, 1000, 1e-6, 2.8341, 2.4367),
-        (0.02, 1.0, 500, 1e-5, 3.7662, 3.1443),
-        (0.1, 2.0, 500, 1e-5, 8.0356, 6.0346),
+        pytest.param(0.02, 1.0, 500, 1e-5, 3.7662, 3.1443, marks=pytest.mark.slow),
+        pytest.param(0.1, 2.0, 500, 1e-5, 8.0356, 6.0346, marks=pytest.mark.slow),
     ],
 )
 def test_a_generic_bound_for_sampled_discrete_noise_would_cost_more_than_the_bridge(

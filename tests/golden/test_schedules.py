@@ -138,7 +138,10 @@ def test_burned_attempts_cost_what_rounds_do(burned: int, golden: float) -> None
 TUNED = [(1, 2.4547, 2.1253), (3, 3.6681, 3.6271), (10, 4.4312, 6.9109), (30, 5.0148, 13.0327)]
 
 
-@pytest.mark.parametrize(("trials", "selected", "composed"), TUNED)
+@pytest.mark.parametrize(
+    ("trials", "selected", "composed"),
+    [pytest.param(*row, marks=() if row[0] == 3 else (pytest.mark.slow,)) for row in TUNED],
+)
 def test_tuning_costs_its_golden_epsilon_and_feddp_charges_all_trials(
     trials: int, selected: float, composed: float
 ) -> None:
