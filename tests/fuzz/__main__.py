@@ -1,6 +1,7 @@
 """`python -m fuzz --inputs 1000000`: every parser, a table, and exit code 1 on a finding."""
 
 import argparse
+import math
 import multiprocessing
 import sys
 
@@ -8,20 +9,22 @@ from fuzz.run import MAX_SECONDS, Report, fuzz
 from fuzz.targets import TARGETS
 
 
-def _job(job: tuple[str, int, int]) -> tuple[str, Report]:
-    name, num_inputs, seed = job
-    return name, fuzz(name, num_inputs=num_inputs, seed=seed)
+def _job(job: tuple[str, int, int, float]) -> tuple[str, Report]:
+    name, num_inputs, seed, minutes = job
+    return name, fuzz(name, num_inputs=num_inputs, seed=seed, max_seconds=60 * minutes)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000, help="inputs of each parser")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="at most, of each parser")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", action="append", choices=list(TARGETS), help="one parser")
     asked = parser.parse_args()
     print(f"{'parser':18}{'inputs':>10}{'accepted':>10}{'seconds':>9}{'slowest':>9}{'MiB':>6}")
-    num_findings, jobs = 0, [(n, asked.inputs, asked.seed) for n in asked.only or TARGETS]
+    names, num_findings = asked.only or TARGETS, 0
+    jobs = [(name, asked.inputs, asked.seed, asked.minutes) for name in names]
     # A process per parser, so that its largest resident set is its own.
     with multiprocessing.get_context("fork").Pool(asked.processes, maxtasksperchild=1) as pool:
         for name, report in pool.imap_unordered(_job, jobs):

@@ -1,6 +1,7 @@
 """Runs random inputs through one parser and reports what escaped."""
 
 import contextlib
+import math
 import resource
 import tempfile
 import time
@@ -37,16 +38,28 @@ class Report:
     grown_bytes: int
 
 
-def fuzz(name: str, *, num_inputs: int, seed: int, max_findings: int = 5) -> Report:
-    """Feeds `num_inputs` inputs to the parser of that name; the same seed makes the same inputs."""
+def fuzz(
+    name: str,
+    *,
+    num_inputs: int,
+    seed: int,
+    max_findings: int = 5,
+    max_seconds: float = math.inf,
+) -> Report:
+    """Feeds up to `num_inputs` inputs to the parser of that name; a seed makes the same inputs."""
     target, rng = TARGETS[name], Random(f"{name}/{seed}")
     accepted, slowest, findings = 0, 0.0, list[str]()
     started, memory = time.monotonic(), _peak_bytes()
     count = 0
+
+    def is_done() -> bool:
+        is_late = time.monotonic() - started > max_seconds
+        return count >= num_inputs or len(findings) >= max_findings or is_late
+
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
         with contextlib.suppress(Exception):
             target.parse(target.make(rng), Path(place))  # imports what it needs, untimed
-        while count < num_inputs and len(findings) < max_findings:
+        while not is_done():
             content, count = target.make(rng), count + 1
             began = time.monotonic()
             try:

@@ -57,3 +57,9 @@ def test_an_undeclared_error_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     report = fuzz("broken", num_inputs=100, seed=0, max_findings=3)
     assert len(report.findings) == report.num_inputs == 3
     assert "KeyError" in report.findings[0]
+
+
+def test_a_run_out_of_time_says_how_many_inputs_it_reached() -> None:
+    report = fuzz("event", num_inputs=1000, seed=0, max_seconds=0.0)
+    assert report.num_inputs < 1000
+    assert report.findings == []
