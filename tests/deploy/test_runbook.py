@@ -1,16 +1,16 @@
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from runbook import RUNBOOK, commands
 
 from deploy.certificates import days_left
 from simulations.cli import _parser
 from simulations.node_commands import with_action
 
 ROOT = Path(__file__).parents[2]
-RUNBOOK = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def test_the_runbooks_keys_are_made_renewed_and_revoked_as_it_says(tmp_path: Path) -> None:
@@ -29,21 +29,11 @@ def test_the_runbooks_keys_are_made_renewed_and_revoked_as_it_says(tmp_path: Pat
     }
 
 
-def commands(program: str) -> list[list[str]]:
-    """Words of every command of a program in the runbook: of its blocks, and within its text."""
-    blocks = re.findall(r"```bash\n(.*?)```", RUNBOOK, re.DOTALL)
-    lines = [line for block in blocks for line in re.split(r"\n|&&", block)]
-    prose = re.sub(r"```.*?```", "", RUNBOOK, flags=re.DOTALL)
-    lines += re.findall(r"`([^`]+)`", " ".join(prose.split()))
-    words = [shlex.split(line, comments=True) for line in lines if program in line]
-    return [each[1:] for each in words if each[:1] == [program]]
-
-
 def test_the_commands_of_feddp_in_the_runbook_are_commands_of_feddp() -> None:
     found = commands("feddp")
     assert len(found) > 10
     for words in found:
-        assert _parser().parse_args(with_action(words)).command
+        assert _parser().parse_args(with_action(words[1:])).command
 
 
 def test_every_file_that_the_runbook_names_is_there() -> None:
