@@ -29,7 +29,8 @@ fuzz: $(VENV)/installed-dev
 soak: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m slow tests/properties tests/common/privacy tests/server
 
-# About ten minutes for a hundred real faults on two cores; fewer: make faults FAULTS=10
+# Real faults against real processes: about half an hour for a hundred, of every kind, on two cores.
+# Fewer than there are kinds are a handful of the fast ones: make faults FAULTS=6
 FAULTS ?= 100
 faults: $(VENV)/installed-dev
 	PYTHONPATH=. $(VENV)/bin/python tests/faults/campaign.py --faults $(FAULTS) --output-dir runs/faults

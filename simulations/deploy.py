@@ -125,7 +125,8 @@ def follow(fleet: Fleet, config: RunConfig) -> None:
     process = fleet.submit(config)
     try:
         while process.poll() is None:
-            fleet.supervisor.tend()
+            for child in fleet.supervisor.tend():
+                print(f"  {child.name} ended and was started again; see {child.log_path}")
             start = _show(log_path, start)
             time.sleep(FOLLOW_SECONDS)
         _show(log_path, start)

@@ -77,13 +77,18 @@ class Supervisor:
         self.children[child.name] = child
         child.start()
 
-    def tend(self) -> None:
-        """Restarts who has died, at most once in a few seconds each."""
+    def tend(self) -> list[Child]:
+        """Restarts who has died, at most once in a few seconds each, and returns them."""
         now = time.monotonic()
-        for child in self.children.values():
-            if not child.is_alive and now - child.started >= RETRY_SECONDS:
-                child.send(signal.SIGKILL)  # what a dead parent left behind in its group
-                child.start()
+        died = [
+            child
+            for child in self.children.values()
+            if not child.is_alive and now - child.started >= RETRY_SECONDS
+        ]
+        for child in died:
+            child.send(signal.SIGKILL)  # what a dead parent left behind in its group
+            child.start()
+        return died
 
     def stop(self) -> None:
         """Ends all groups, the last started first: SIGTERM, and after a few seconds SIGKILL."""

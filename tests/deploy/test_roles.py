@@ -110,6 +110,14 @@ def test_the_node_opens_its_socket_to_its_group_and_nobody_else(
     assert Path(fake_programs["FEDDP_SOCKET"]).parent.stat().st_mode & 0o777 == 0o770
 
 
+def test_a_node_has_a_ledger_where_its_environment_names_one(
+    fake_programs: dict[str, str],
+) -> None:
+    assert "--ledger" not in start("node", {**fake_programs, "FEDDP_LEDGER": ""})
+    words = start("node", {**fake_programs, "FEDDP_LEDGER": "/var/lib/feddp-node/n.sqlite"})
+    assert words[words.index("--ledger") + 1] == "/var/lib/feddp-node/n.sqlite"
+
+
 def test_the_superlink_listens_on_loopback_and_isolates_processes(
     fake_programs: dict[str, str],
 ) -> None:

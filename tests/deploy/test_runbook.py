@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runbook import RUNBOOK, commands
+
 from deploy.certificates import days_left
+from simulations.cli import _parser
+from simulations.node_commands import with_action
 
 ROOT = Path(__file__).parents[2]
-RUNBOOK = (ROOT / "docs" / "deployment.md").read_text()
 
 
 def test_the_runbooks_keys_are_made_renewed_and_revoked_as_it_says(tmp_path: Path) -> None:
@@ -24,6 +27,13 @@ def test_the_runbooks_keys_are_made_renewed_and_revoked_as_it_says(tmp_path: Pat
         "supernode",
         "supernode.pub",
     }
+
+
+def test_the_commands_of_feddp_in_the_runbook_are_commands_of_feddp() -> None:
+    found = commands("feddp")
+    assert len(found) > 10
+    for words in found:
+        assert _parser().parse_args(with_action(words[1:])).command
 
 
 def test_every_file_that_the_runbook_names_is_there() -> None:

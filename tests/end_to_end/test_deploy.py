@@ -1,7 +1,9 @@
 """A fleet of real processes on loopback, TLS and keys on, against the run in one process."""
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import RunConfig, from_flat
+from common.config import RunConfig, from_flat, to_toml
 from common.privacy.ledger import Ledger
 from server.checkpoint import read_released
+from server.draw import POPULATION_NAME
 from server.opening import LEDGER_NAME
-from simulations.deploy import StoppedError, deploy_local, deploy_resume
+from server.publisher import METRICS_NAME
+from simulations.cli import main
+from simulations.deploy import (
+    StoppedError,
+    deploy_local,
+    deploy_resume,
+    fleet_of,
+    follow,
+    located,
+    resuming,
+)
+from simulations.fleet_shares import shares_of
 from simulations.simulate import simulate
 
 pytestmark = pytest.mark.slow
@@ -73,6 +87,85 @@ def test_a_deployment_that_is_ended_leaves_no_process_and_is_resumed(
     assert len(Ledger.read(path / LEDGER_NAME).releases) < 3
     deploy_resume(path, num_nodes=2, folder=None)
     np.testing.assert_array_equal(released(path), straight)
+
+
+def test_a_fleet_charges_the_ledger_of_its_population(tmp_path: Path, straight: np.ndarray) -> None:
+    own = config(tmp_path, "shared")
+    privacy = dataclasses.replace(
+        own.privacy, ledger=str(tmp_path / "clinic.sqlite"), population="clinic"
+    )
+    own = dataclasses.replace(own, privacy=privacy)
+    (tmp_path / "run.toml").write_text(to_toml(own))
+    options = ["--config", str(tmp_path / "run.toml"), "--population", "clinic"]
+    assert main(["ledger", "create", str(tmp_path / "clinic.sqlite"), *options]) == 0
+    path = deploy_local(own, num_nodes=2, is_sealed=True, folder=None)
+    history = Ledger.read(tmp_path / "clinic.sqlite")
+    assert (len(history.charges), len(history.releases)) == (3, 3)
+    last = read_released(path / "checkpoints", history.releases[-1])
+    np.testing.assert_array_equal(last.adapter, straight)
+
+
+def test_nodes_that_add_the_noise_charge_their_own_ledgers_once_a_round(tmp_path: Path) -> None:
+    own = config(tmp_path, "own")
+    own = dataclasses.replace(own, privacy=dataclasses.replace(own.privacy, trust="node"))
+    path = deploy_local(own, num_nodes=2, is_sealed=True, folder=None)
+    assert len(Ledger.read(path / LEDGER_NAME).releases) == 3
+    ledgers = sorted((tmp_path / "own.nodes").glob("*.sqlite"))
+    assert [ledger.name for ledger in ledgers] == ["node-0.sqlite", "node-1.sqlite"]
+    for ledger in ledgers:
+        assert len(Ledger.read(ledger).releases) == 3
+    assert np.isfinite(released(path)).all()
+
+
+def test_the_server_draws_among_devices_of_one_user_each(tmp_path: Path) -> None:
+    rows = [{"user_id": f"device {i}", "text": f"message {i} from here"} for i in range(4)]
+    (tmp_path / "users.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = {
+        **SMALL,
+        "run.name": "devices",
+        "run.output-dir": str(tmp_path),
+        "data.path": str(tmp_path / "users.jsonl"),
+        "data.evaluation-users": 0,
+        "privacy.num-users": 4,
+        "privacy.noise-multiplier": 1.0,
+        "privacy.target-epsilon": 50.0,
+        "sampling.by": "server",
+        "sampling.expected-cohort-size": 3.0,
+        "nodes.users-per-node": 1,
+    }
+    path = deploy_local(from_flat(settings), num_nodes=4, is_sealed=True, folder=None)
+    population = json.loads((path / POPULATION_NAME).read_text())
+    assert population["names"] == [f"node-{i}" for i in range(4)]
+    assert len(Ledger.read(path / LEDGER_NAME).releases) == 3
+
+
+def test_nodes_refuse_a_server_app_whose_ledger_was_restored_from_an_old_copy(
+    tmp_path: Path,
+) -> None:
+    own = config(tmp_path, "restored")
+    path, backup = tmp_path / "restored", tmp_path / "backup"
+    with fleet_of(own, shares=shares_of(own, 2), folder=tmp_path / "f") as fleet:
+        begun = located(own, fleet)
+        process = fleet.submit(begun)
+        wait_for_release(path, process)
+        shutil.copytree(path, backup)
+        assert process.wait() == 0
+        assert len(Ledger.read(path / LEDGER_NAME).releases) == 3
+        path.rename(tmp_path / "newest")
+        backup.rename(path)
+        assert 0 < len(Ledger.read(path / LEDGER_NAME).releases) < 3
+        follow(fleet, resuming(begun, path, fleet))
+        logs = [(fleet.logs_path / f"node-{i}.log").read_text() for i in range(2)]
+    assert all("refused: rolled-back" in log for log in logs)
+
+
+def wait_for_release(path: Path, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        if (path / METRICS_NAME).exists() and Ledger.read(path / LEDGER_NAME).releases:
+            return
+        time.sleep(0.1)
+    pytest.fail("nothing was released")
 
 
 def test_a_run_that_cannot_start_ends_and_says_where_to_look(tmp_path: Path) -> None:

@@ -125,10 +125,17 @@ class Campaign:
         self._signal(role, signal.SIGCONT)
         return True
 
+    @property
+    def has_pending(self) -> bool:
+        """Whether a hostile answer has not been given yet."""
+        return any(self.fleet.folder.glob("behaviour-*"))
+
     def _behave(self, name: str, behaviour: str) -> bool:
-        for path in self.fleet.folder.glob("behaviour-*"):
-            path.unlink()
-        (self.fleet.folder / f"behaviour-{name}").write_text(behaviour)
+        """One hostile answer, to the node's next question; one at a time."""
+        path = self.fleet.folder / f"behaviour-{name}"
+        if path.exists():
+            return False
+        path.write_text(behaviour)
         return True
 
     def _kill_child(self, role: str, program: str) -> bool:
@@ -260,7 +267,7 @@ def main(num_faults: int, num_nodes: int, seed: int, output: Path) -> int:
     rng, started = random.Random(seed), time.monotonic()
     with fleet_of(config, shares=shares_of(config, num_nodes), serve=SERVE) as fleet:
         campaign, num_runs = Campaign(fleet, rng, plan_faults(num_faults, rng)), 0
-        while campaign.planned:
+        while campaign.planned or campaign.has_pending:
             num_runs += 1
             own = located(named(f"run-{num_runs}"), fleet)
             run_once(campaign, own)

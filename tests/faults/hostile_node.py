@@ -1,7 +1,7 @@
 """A resident node that marks its sums, and misbehaves as a file beside its config says.
 
-Takes the arguments of `feddp node serve`. The file `behaviour-NAME` is read for every question and
-holds one of BEHAVIOURS, or nothing for an honest answer.
+Takes the arguments of `feddp node serve`. The file `behaviour-NAME` holds one of BEHAVIOURS for the
+next question to train, which takes it away; without it the node is honest.
 """
 
 import sys
@@ -40,9 +40,7 @@ def hostile(answer: Answer, folder: Path, name: str) -> Answer:
     kept: list[RecordDict] = []
 
     def answer_as_told(node: Node, kind: str, *rest: object) -> RecordDict:
-        path = folder / f"behaviour-{name}"
-        behaviour = path.read_text() if path.exists() else ""
-        if kind != "train" or not behaviour:
+        if kind != "train" or (behaviour := taken(folder / f"behaviour-{name}", kept)) is None:
             reply = answer(node, kind, *rest)
             if kind == "train":
                 kept.append(reply)
@@ -50,6 +48,15 @@ def hostile(answer: Answer, folder: Path, name: str) -> Answer:
         return misbehave(behaviour, lambda: answer(node, kind, *rest), kept)
 
     return answer_as_told
+
+
+def taken(path: Path, kept: list[RecordDict]) -> str | None:
+    """The behaviour in a file, which is gone then; one that has to wait for an answer stays."""
+    behaviour = path.read_text() if path.exists() else None
+    if behaviour is None or (behaviour == "replay" and not kept):
+        return None
+    path.unlink()
+    return behaviour
 
 
 def misbehave(
@@ -69,7 +76,7 @@ def misbehave(
     blob = read_opaque(reply, most_bytes=1 << 40)
     if behaviour == "garbage":
         return opaque(bytes(len(blob)))
-    if behaviour == "replay" and kept:
+    if behaviour == "replay":
         return kept[0]
     if behaviour == "oversize":
         return opaque(blob + bytes(1 << 24))

@@ -57,10 +57,10 @@ def test_the_dead_are_started_again_but_not_at_once(
     one = supervisor.children["one"]
     assert one.process is not None
     one.process.wait()
-    supervisor.tend()
+    assert supervisor.tend() == []
     assert one.num_starts == 1
     monkeypatch.setattr("simulations.supervisor.RETRY_SECONDS", 0.0)
-    supervisor.tend()
+    assert supervisor.tend() == [one]
     assert one.num_starts == 2
     supervisor.stop()
     assert (tmp_path / "one.log").read_text().count("alive") >= 1
