@@ -69,6 +69,17 @@ def test_other_models_of_the_process_keep_the_function_of_the_library(tmp_path: 
     assert "forward" not in vars(modeling_llama.LlamaRMSNorm(8))
 
 
+def test_a_copy_of_a_lean_model_uses_its_own_weights() -> None:
+    model = nn.Sequential(LlamaRMSNorm(8))
+    make_lean(model)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other[0].weight.zero_()
+    x = torch.ones(1, 2, 8)
+    assert not other(x).any()
+    assert model(x).all()
+
+
 def test_a_norm_of_another_formula_is_left_alone() -> None:
     class ShiftedRMSNorm(LlamaRMSNorm):
         def forward(self, hidden_states: Tensor) -> Tensor:
