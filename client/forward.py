@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from client.blocks import PrefixCache, find_blocks, recompute
+from client.lean import make_lean
 from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
 from client.passes import PassRow, padded_length
 from client.stacked import install
@@ -41,6 +42,7 @@ class StackedForward:
         self._is_causal = base.task == "causal-lm"
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
+        make_lean(self._model)
         self._modules = install(self._model, layout, keep)
         self._blocks = find_blocks(self._model, layout)
         self._prefix: PrefixCache | None = None

@@ -40,16 +40,17 @@ class StackedLoRA(nn.Module):
         self._bound.tensors = tensors
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.base(x)
         tensors: Mapping[str, Tensor] = self._bound.tensors
         b = tensors["lora_B"]
         rows = _by_copy(x, len(b))
+        y: Tensor = self.base(rows)
         if self.frozen_a is not None:
-            low = _by_copy(nn.functional.linear(x, self.frozen_a.to(x.dtype)), len(b))
+            low = nn.functional.linear(rows, self.frozen_a.to(x.dtype))
         else:
             low = torch.bmm(rows, tensors["lora_A"].mT.to(x.dtype))
-        stacked = _by_copy(y, len(b))
-        return torch.baddbmm(stacked, low, b.mT.to(x.dtype), alpha=self.scale).view(y.shape)
+        # In place: the gradient of a frozen layer does not need what the layer gave.
+        y = y.baddbmm_(low, b.mT.to(x.dtype), alpha=self.scale)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class StackedLinear(nn.Module):

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,24 +27,49 @@ TOKENS_OF_ROW = (3.3, 0.8, 8, 128)
 
 @dataclass(frozen=True)
 class Case:
-    """Users of the bench, and the vocabulary of their base model."""
+    """Users of the bench, the vocabulary of their base model, and turns for each that is asked for:
+    where a turn is short, few of them would show the machine's noise."""
 
     population: Population
     vocabulary: int = 2048
+    turns: int = 2
 
 
 CASES = {
     "256 tokens per client step": Case(Population.equal(16, rows=4, tokens=64)),
     "32 tokens per client step": Case(Population.equal(64, rows=1, tokens=32)),
     "vocabulary 8192": Case(Population.equal(16, rows=4, tokens=64), vocabulary=8192),
-    "lognormal users": Case(Population(128, ROWS_OF_USER, TOKENS_OF_ROW)),
+    "lognormal users": Case(Population(128, ROWS_OF_USER, TOKENS_OF_ROW), turns=1),
 }
+# A base a quarter as large, where what a round costs beyond training weighs more.
+SMALL = {"hidden": 128, "intermediate": 344}
 EXAMPLES = Case(Population.equal(32, rows=1, tokens=64))
-PFL_POPULATION = Population(100, ROWS_OF_USER, TOKENS_OF_ROW)  # the cohort of pfl's benchmark
-PFL_WIDTHS = {"pfl, rows padded to 128": TOKENS_OF_ROW[3], "pfl, to a batch's longest": None}
+
+
+@dataclass(frozen=True)
+class PflCase:
+    """Users of a round of pfl, tokens to which it pads every row (None: to the longest of a local
+    batch), and fields of `Shape` that differ from its defaults."""
+
+    population: Population
+    width: int | None
+    shape: Mapping[str, Any]
+
+
+# pfl's benchmark of language models: cohorts of 100, local batches of 4, rows padded to 512 tokens
+# (those of Aya and OpenAssistant).
+PFL_POPULATION = Population(100, ROWS_OF_USER, TOKENS_OF_ROW)
+PFL_CASES = {
+    "pfl, to a batch's longest": PflCase(PFL_POPULATION, None, {}),
+    "pfl, rows padded to their bound of 128": PflCase(PFL_POPULATION, TOKENS_OF_ROW[3], {}),
+    "pfl, rows padded to their bound of 512": PflCase(
+        Population(100, ROWS_OF_USER, (4.3, 0.8, 8, 512)), 512, SMALL
+    ),
+}
 FLOWER_CASES = {
-    "256 tokens per client": Population.equal(16, rows=4, tokens=64),
-    "32 tokens per client": Population.equal(16, rows=1, tokens=32),
+    "256 tokens per client": (Population.equal(16, rows=4, tokens=64), {}),
+    "32 tokens per client": (Population.equal(16, rows=1, tokens=32), {}),
+    "32 tokens, hidden 128": (Population.equal(16, rows=1, tokens=32), SMALL),
 }
 
 
@@ -52,7 +77,7 @@ def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
     """Runs the stages, prints what they find, and writes bench.json and bench.png into `folder`.
 
     Args:
-      repeats: turns that count.
+      repeats: turns that count; twice as many where they are short.
       folder: of the result.
       only: names of stages; none is all of them.
     """
@@ -96,7 +121,7 @@ def measure_users(board: Scoreboard, repeats: int) -> None:
     """User-level training beside central training and the plain loop."""
     for name, case in CASES.items():
         users = make_users(case.population, case.vocabulary)
-        seconds = race(user_contestants(case, users), repeats=repeats)
+        seconds = race(user_contestants(case, users), repeats=repeats * case.turns)
         board.measure(_measures(name, seconds, num_tokens(users)))
         board.figure(f"useful tokens / computed tokens, {name}", useful_share(users))
 
@@ -122,7 +147,7 @@ def example_contestants() -> dict[str, Callable[[], object]]:
 
 def measure_examples(board: Scoreboard, repeats: int) -> None:
     """Example-level training beside the non-private step and Opacus."""
-    seconds = race(example_contestants(), repeats=repeats)
+    seconds = race(example_contestants(), repeats=repeats * EXAMPLES.turns)
     users = make_users(EXAMPLES.population, EXAMPLES.vocabulary)
     board.measure(_measures("example-level DP", seconds, num_tokens(users)))
 
@@ -132,16 +157,18 @@ def measure_pfl(board: Scoreboard, repeats: int) -> None:
     if find_spec("pfl") is None:
         board.skip("pfl", "not installed; docs/performance.md says how")
         return
-    users = make_users(PFL_POPULATION, Shape().vocabulary)
-    for name, width in PFL_WIDTHS.items():
+    for name, case in PFL_CASES.items():
+        users = make_users(case.population, Shape(**case.shape).vocabulary)
         found = run_apart(
             "simulations.pfl_peer:compare",
-            population=astuple(PFL_POPULATION),
-            shape={},
-            width=width,
+            population=astuple(case.population),
+            shape=case.shape,
+            width=case.width,
             repeats=repeats,
         )
         _equal_work(board, name, found)
+        rows = [row for user in users for step in user for row in step]
+        board.figure(f"{name}: mean tokens of a row", num_tokens(users) / len(rows))
         seconds = {name: found["seconds"]["pfl"], "engine": found["seconds"]["engine"]}
         board.measure(_measures("100 lognormal users", seconds, num_tokens(users)))
 
@@ -152,18 +179,20 @@ def measure_flower(board: Scoreboard, repeats: int) -> None:
         if find_spec(package) is None:
             board.skip("flower", f"{package} is not installed")
             return
-    for name, population in FLOWER_CASES.items():
+    for name, (population, shape) in FLOWER_CASES.items():
         users = make_users(population, Shape().vocabulary)
         found = run_apart(
             "simulations.flower_peer:compare",
             population=astuple(population),
-            shape={},
+            shape=shape,
             repeats=repeats,
         )
         _equal_work(board, f"Flower, {name}", found)
         board.figure(f"Flower, {name}: CPU seconds of dropped rounds", found["first_rounds"])
-        seconds = {"flower": found["seconds"]["flower"], "engine": found["seconds"]["engine"]}
-        board.measure(_measures(name, seconds, num_tokens(users)))
+        board.measure(_measures(name, found["seconds"], num_tokens(users)))
+        board.measure(
+            _measures(f"{name}, wall, 2 cores each", found["wall_seconds"], num_tokens(users))
+        )
 
 
 def measure_memory(board: Scoreboard, repeats: int) -> None:

@@ -136,10 +136,16 @@ def engine(
     pass_tokens: int,
     slots: int = 512,
     device: str = "cpu",
+    num_threads: int = 1,
 ) -> Callable[[], UpdateSum]:
     """The cohort engine: the same users, steps, clips and sum as `loop`."""
     cohort = CohortEngine(
-        copy_base(base), layout, device=device, slots=slots, pass_tokens=pass_tokens
+        copy_base(base),
+        layout,
+        device=device,
+        slots=slots,
+        pass_tokens=pass_tokens,
+        num_threads=num_threads,
     )
     order = sorted(range(len(users)), key=lambda user: -len(users[user]))
     work = [LocalWork(user, lambda steps=users[user]: steps) for user in order]  # type: ignore[misc]

@@ -85,8 +85,17 @@ def tree_seconds() -> float:
 class Rounds:
     """The server: times Flower between evaluations, and the engine in each of them."""
 
-    def __init__(self, workload: str, layout: AdapterLayout, num_users: int, engine: Contestant):
-        self.workload, self.layout, self.engine = workload, layout, engine
+    def __init__(
+        self,
+        workload: str,
+        layout: AdapterLayout,
+        num_users: int,
+        *,
+        engine: Contestant,
+        wide_engine: Contestant,
+    ):
+        self.workload, self.layout = workload, layout
+        self.engine, self.wide_engine = engine, wide_engine
         self.strategy = DifferentialPrivacyServerSideFixedClipping(
             FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=num_users),
             noise_multiplier=0.0,  # of the first round, which proves equal work
@@ -95,9 +104,9 @@ class Rounds:
         )
         self.start = nonzero_start(layout)
         self.first_update = np.zeros_like(self.start)
-        self.flower_seconds: list[float] = []
-        self.engine_seconds: list[float] = []
-        self._left = 0.0
+        self.seconds: dict[str, list[float]] = {"flower": [], "engine": []}
+        self.wall_seconds: dict[str, list[float]] = {"flower": [], "engine": []}
+        self._left, self._wall_left = 0.0, 0.0
 
     def main(self, grid: Grid, num_rounds: int) -> None:
         """All rounds of one run."""
@@ -111,21 +120,27 @@ class Rounds:
 
     def between(self, round: int, adapter: ArrayRecord) -> MetricRecord:
         """Takes Flower's time since the last call, and runs the engine."""
+        wall = time.perf_counter() - self._wall_left
         if round > 0:
-            self.flower_seconds.append(tree_seconds() - self._left)
-            started = time.process_time()
-            self.engine()
-            self.engine_seconds.append(time.process_time() - started)
+            self.seconds["flower"].append(tree_seconds() - self._left)
+            self.wall_seconds["flower"].append(wall)
+            for clock, engine, seconds in (
+                (time.process_time, self.engine, self.seconds),
+                (time.perf_counter, self.wide_engine, self.wall_seconds),
+            ):
+                started = clock()
+                engine()
+                seconds["engine"].append(clock() - started)
         if round == 1:
             arrays = adapter.to_numpy_ndarrays()
             self.first_update = np.concatenate([a.ravel() for a in arrays]) - self.start
             self.strategy.noise_multiplier = NOISE_MULTIPLIER
-        self._left = tree_seconds()
+        self._left, self._wall_left = tree_seconds(), time.perf_counter()
         return MetricRecord()
 
 
 def compare(*, population: list[Any], shape: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """CPU seconds per round of Flower's Ray engine and of this engine, in turn.
+    """Seconds per round of Flower's Ray engine and of this engine, in turn.
 
     Args:
       population: fields of `Population`; every user is one Flower node, in every round.
@@ -133,33 +148,49 @@ def compare(*, population: list[Any], shape: dict[str, Any], repeats: int) -> di
       repeats: rounds that count; two more go first.
 
     Returns:
-      "seconds" of "flower" (driver and all its descendants) and "engine"; "first_rounds", the
-      dropped seconds of Flower; and the "relative_error" between both mean updates of round 1,
-      without noise.
+      "seconds" of CPU of "flower" (driver and all its descendants) and "engine" (one thread);
+      "wall_seconds" of both, with `NUM_CPUS` actors and threads; "first_rounds", the dropped CPU
+      seconds of Flower; and the "relative_error" between both mean updates of round 1, without
+      noise.
     """
     torch.set_num_threads(1)
     of_base = Shape(**shape)
     base, layout = make_base(of_base)
     users = make_users(Population(*population), of_base.vocabulary)
-    run = contestants.engine(
-        base, layout, users, clipping_norm=CLIPPING_NORM, pass_tokens=contestants.PASS_TOKENS
+    run, wide = (
+        contestants.engine(
+            base,
+            layout,
+            users,
+            clipping_norm=CLIPPING_NORM,
+            pass_tokens=contestants.PASS_TOKENS,
+            num_threads=num_threads,
+        )
+        for num_threads in (1, NUM_CPUS)
     )
     expected = contestants.mean_update(run(), len(users), CLIPPING_NORM)
     mechanism = contestants.make_mechanism(
         cohort_size=len(users), dimension=layout.dimension, clipping_norm=CLIPPING_NORM
     )
-    workload = json.dumps({"population": population, "shape": shape})
-    rounds = Rounds(workload, layout, len(users), contestants.private(run, mechanism))
+    rounds = Rounds(
+        json.dumps({"population": population, "shape": shape}),
+        layout,
+        len(users),
+        engine=contestants.private(run, mechanism),
+        wide_engine=contestants.private(wide, mechanism),
+    )
     _run_flower(rounds, num_nodes=len(users), num_rounds=repeats + DROPPED_ROUNDS)
     error = np.linalg.norm(rounds.first_update - expected) / np.linalg.norm(expected)
     return {
-        "seconds": {
-            "flower": rounds.flower_seconds[DROPPED_ROUNDS:],
-            "engine": rounds.engine_seconds[DROPPED_ROUNDS:],
-        },
-        "first_rounds": rounds.flower_seconds[:DROPPED_ROUNDS],
+        "seconds": _kept(rounds.seconds),
+        "wall_seconds": _kept(rounds.wall_seconds),
+        "first_rounds": rounds.seconds["flower"][:DROPPED_ROUNDS],
         "relative_error": float(error),
     }
+
+
+def _kept(seconds: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {name: found[DROPPED_ROUNDS:] for name, found in seconds.items()}
 
 
 def _run_flower(rounds: Rounds, *, num_nodes: int, num_rounds: int) -> None:

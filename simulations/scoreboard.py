@@ -118,6 +118,6 @@ def _plot(measures: Sequence[Measure], path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}x")
     axes.invert_yaxis()
-    axes.set_xlabel("times as fast, CPU time; median and range")
+    axes.set_xlabel("times as fast, CPU time unless said otherwise; median and range")
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -121,6 +121,11 @@ def is_within(point: NDArray[np.int64], limit: int) -> bool:
 
 def sum_of_squares(point: NDArray[np.int64]) -> int:
     """The exact sum of squares of an int64 vector, as a Python integer; shape (P,)."""
+    # Squares of integers add up without any rounding while the sum stays below 2^53, in whatever
+    # order; one that has gone beyond does not come back.
+    wide = point.astype(np.float64)
+    if (squares := float(np.dot(wide, wide))) < 1 << 52:
+        return int(squares)
     magnitude = np.abs(point).view(np.uint64)  # |-2^63| wraps in int64 and is right in uint64
     low, middle, top = (
         ((magnitude >> np.uint64(shift)) & np.uint64(0xFFFFFF)).astype(np.int64)

@@ -178,6 +178,7 @@ def test_flower_and_the_engine_do_equal_work_and_ray_ends() -> None:
     )
     assert found["relative_error"] < 5e-4
     assert len(found["first_rounds"]) == 2
+    assert all(times > [0.0] for times in found["wall_seconds"].values())
     assert not psutil.Process().children(recursive=True)
 
 

@@ -92,6 +92,16 @@ CONTRIBUTION = (
         (TEST_CLIPPING + "test_sum_of_squares_does_not_overflow_on_long_vectors",),
     ),
     Mutant(
+        "squares rounded in float64",
+        CLIPPING,
+        {
+            "if (squares := float(np.dot(wide, wide))) < 1 << 52": (
+                "if math.isfinite(squares := float(np.dot(wide, wide)))"
+            )
+        },
+        (TEST_CLIPPING + "test_is_within_agrees_with_python_integers_at_the_boundary",),
+    ),
+    Mutant(
         "limit of the norm off by one",
         CLIPPING,
         {"<= limit * limit": "<= limit * (limit + 1)"},
