@@ -174,7 +174,7 @@ def _interval(interval: Mapping[str, float] | None) -> str:
 
 
 def _comparison_page(folder: Path) -> str:
-    command, rows = read_rows(folder)
+    command, rows, differences = read_rows(folder)
     pictures = folder / PICTURES_NAME
     parts = [
         promise(
@@ -188,7 +188,7 @@ def _comparison_page(folder: Path) -> str:
         heading("Side by side"),
         _full_table(
             ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
-             "user inference", "exposure", "poison gap", "tokens ≤", "seconds"],
+             "user inference", "exposure", "poison gap", "tokens ≤", "CPU s"],
             [_cells(row) for row in rows],
         ),
         paragraph(
@@ -197,6 +197,23 @@ def _comparison_page(folder: Path) -> str:
             "note",
         ),
     ]  # fmt: skip
+    if differences:
+        parts += [
+            paragraph("Differences between rows, seed by seed, with their 95 % intervals:", "note"),
+            table(
+                ["", "G", "user ε", "figure", "difference"],
+                [
+                    [
+                        f"{d.method} − {d.other} {d.adapter}".strip(),
+                        str(d.group_size),
+                        f"{d.epsilon:g}",
+                        d.figure.replace("_", " "),
+                        shown(d.interval, is_signed=True),
+                    ]
+                    for d in differences
+                ],
+            ),
+        ]
     for name, label in _FIGURES.items():
         if not any(name in row.metrics or name in row.leakage for row in rows):
             continue
