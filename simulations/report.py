@@ -223,8 +223,9 @@ def _comparison_page(folder: Path) -> str:
             parts += [picture(save(figure, pictures, name.replace("_", "-")), caption)]
     if (figure := draw_noise(rows)) is not None:
         caption = (
-            "Noise in a released update over the clipping norm. Users drawn (uls) pay for fewer "
-            "draws as G grows and gain from averaging; examples drawn (els) hardly move."
+            "Noise in a released update over the clipping norm. Users drawn (uls) have more of it, "
+            "and gain from averaging what one user sends: they win where the norm of a mean of G "
+            "updates, over that of one, is below the ratio of the two lines."
         )
         parts += [
             heading("Where the units cross"),
