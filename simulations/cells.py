@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.build import load_model, load_users, pin_threads
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import FeddpError
@@ -60,7 +62,7 @@ class Grid:
     """What is compared: lists of values, and the compute that all cells share.
 
     Attributes:
-      examples_per_round: B, expected; a user gives at most G of them.
+      examples_per_round: B, expected, counting what users with fewer than G really have.
       adapters: kinds of adapters; ("",) is the configuration's alone.
       learning_rates: the server's, by kind of adapter; the configuration's for others.
       num_examples: declared examples of all users together with at most G of each, by G.
@@ -80,7 +82,10 @@ class Grid:
     seconds_per_cell: float = 60.0
 
     def cells(self) -> list[Cell]:
-        """Every cell once: without privacy there is no epsilon; G is varied where units differ."""
+        """Every cell once: without privacy there is no epsilon, and G is varied where units differ.
+
+        With one example of a user both units are the same, so ELS is left out there beside ULS.
+        """
         found = [
             Cell(
                 method,
@@ -94,21 +99,22 @@ class Grid:
             for target in self.epsilons
             for method in self.methods
             for size in self.group_sizes
+            if not (method == ELS and size == 1 and ULS in self.methods)
         ]
         return list(dict.fromkeys(found))
 
 
 def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunConfig:
     """The configuration of one cell: the same examples per round, whatever is drawn."""
-    drawn = {EXAMPLE: 1, ELS: 1, FEDERATED: cell.group_size * grid.local_passes}
+    mean = mean_examples(config, grid, cell.group_size)
+    drawn = {EXAMPLE: 1.0, ELS: 1.0, FEDERATED: mean * grid.local_passes}
     changes: dict[str, object] = {
         "run.seed": cell.seed,
         "run.name": cell.name,
         "run.output-dir": str(folder),
         "nodes.threads": 1,
         "data.max-examples-per-user": cell.group_size,
-        "sampling.expected-cohort-size": grid.examples_per_round
-        / drawn.get(cell.method, cell.group_size),
+        "sampling.expected-cohort-size": grid.examples_per_round / drawn.get(cell.method, mean),
     }
     if cell.adapter:
         changes["adapter.kind"] = cell.adapter
@@ -126,6 +132,25 @@ def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunC
     if cell.method == FEDERATED:
         changes["local.epochs"] = grid.local_passes
     return from_flat({**to_flat(config), **changes})
+
+
+def mean_examples(config: RunConfig, grid: Grid, group_size: int) -> float:
+    """Examples of a user of whom at most G are used: few users have as many as G.
+
+    Counted of generated users; of others as declared, and G where nothing is declared.
+    """
+    if config.is_generated:
+        return _mean_generated(config.data.evaluation_users, group_size)
+    if group_size in grid.num_examples and config.privacy.num_users is not None:
+        return grid.num_examples[group_size] / config.privacy.num_users
+    return float(group_size)
+
+
+@functools.cache
+def _mean_generated(evaluation_users: int, group_size: int) -> float:
+    data = replace(RunConfig().data, evaluation_users=evaluation_users)
+    users, _ = load_users(replace(RunConfig(), data=data))
+    return float(np.minimum(users.counts, group_size).mean())
 
 
 def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[str, Any]:

@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from common.build import load_users
 from common.config import RunConfig, from_flat
 from common.errors import ConfigError
-from simulations.cells import Cell, Grid, cell_config, run_cell
+from simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell
 from simulations.compare import read_comparison
 from simulations.rows import (
     difference_lines,
@@ -33,15 +35,31 @@ def test_cells_without_a_choice_are_there_once() -> None:
     names = [cell.name for cell in GRID.cells()]
     assert len(names) == len(set(names))
     count = {m: sum(name.startswith(m) for name in names) for m in GRID.methods}
-    assert count == {"none": 2, "example": 4, "els": 8, "uls": 8, "federated": 4}
+    assert count == {"none": 2, "example": 4, "els": 4, "uls": 8, "federated": 4}
 
 
 def test_every_method_processes_the_same_examples_per_round(tmp_path: Path) -> None:
+    users, _ = load_users(from_flat({}))
     for cell in GRID.cells():
         config = cell_config(from_flat({}), GRID, cell, tmp_path)
-        each = 1 if config.sampling.unit == "example" else cell.group_size
+        given = np.minimum(users.counts, cell.group_size).mean()
+        each = 1 if config.sampling.unit == "example" else given
         cohort = config.sampling.expected_cohort_size or 0
         assert cohort * each * config.local.epochs == pytest.approx(400)
+
+
+def test_of_real_users_the_declared_examples_say_how_many_are_drawn(tmp_path: Path) -> None:
+    flat = {"data.path": "x.jsonl", "privacy.num-users": 1000}
+    grid = replace(GRID, num_examples={4: 2500})
+    config = cell_config(from_flat(flat), grid, Cell("uls", 2.0, 4, 1), tmp_path)
+    assert config.sampling.expected_cohort_size == pytest.approx(400 / 2.5)
+    assert mean_examples(from_flat(flat), GRID, 4) == 4.0
+
+
+def test_one_example_of_a_user_is_one_unit_and_not_two() -> None:
+    assert {c.group_size for c in GRID.cells() if c.method == "els"} == {4}
+    alone = replace(GRID, methods=("els",))
+    assert {c.group_size for c in alone.cells()} == {1, 4}
 
 
 def test_units_are_what_the_method_says(tmp_path: Path) -> None:
@@ -188,5 +206,5 @@ def test_presets_read(capsys: pytest.CaptureFixture[str]) -> None:
 
     for name in ("compare.toml", "airline-compare.toml", "adapters.toml"):
         config, grid = read_comparison(Path(str(files("simulations"))) / "presets" / name, {})
-        assert config.run.rounds in (10, 15, 25)
+        assert config.run.rounds in (15, 20)
         assert {1.0, 8.0} <= set(grid.epsilons)
