@@ -1,15 +1,18 @@
 """The grid of a comparison: what each cell changes in the configuration, and how one is run."""
 
 import contextlib
+import functools
 import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common.build import load_model, load_users
+import numpy as np
+
+from common.build import load_model, load_users, pin_threads
 from common.config import RunConfig, from_flat, to_flat
 from common.errors import FeddpError
 from common.planning import plan_from_config
@@ -20,11 +23,13 @@ from server.aggregation import metrics_of
 from server.run import load_run
 from simulations.evaluate import Extent, measure_adapter, train_to_folder
 from simulations.planner import black_box_epsilon
+from simulations.scoring import BaseScores
 from simulations.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
 CELL_EXTENT = Extent(num_users=150, num_secrets=12, num_unknown_digits=2)
+_ONE_SIZE = (NONE, EXAMPLE, FEDERATED)  # of the largest group size alone
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class Grid:
     """What is compared: lists of values, and the compute that all cells share.
 
     Attributes:
-      examples_per_round: B, expected; a user gives at most G of them.
+      examples_per_round: B, expected, counting what users with fewer than G really have.
       adapters: kinds of adapters; ("",) is the configuration's alone.
       learning_rates: the server's, by kind of adapter; the configuration's for others.
       num_examples: declared examples of all users together with at most G of each, by G.
@@ -77,12 +82,15 @@ class Grid:
     seconds_per_cell: float = 60.0
 
     def cells(self) -> list[Cell]:
-        """Every cell once: without privacy there is no epsilon, and example-level has no G."""
+        """Every cell once: without privacy there is no epsilon, and G is varied where units differ.
+
+        With one example of a user both units are the same, so ELS is left out there beside ULS.
+        """
         found = [
             Cell(
                 method,
                 0.0 if method == NONE else target,
-                max(self.group_sizes) if method in (NONE, EXAMPLE) else size,
+                max(self.group_sizes) if method in _ONE_SIZE else size,
                 seed,
                 adapter,
             )
@@ -91,21 +99,22 @@ class Grid:
             for target in self.epsilons
             for method in self.methods
             for size in self.group_sizes
+            if not (method == ELS and size == 1 and ULS in self.methods)
         ]
         return list(dict.fromkeys(found))
 
 
 def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunConfig:
     """The configuration of one cell: the same examples per round, whatever is drawn."""
-    drawn = {EXAMPLE: 1, ELS: 1, FEDERATED: cell.group_size * grid.local_passes}
+    mean = mean_examples(config, grid, cell.group_size)
+    drawn = {EXAMPLE: 1.0, ELS: 1.0, FEDERATED: mean * grid.local_passes}
     changes: dict[str, object] = {
         "run.seed": cell.seed,
         "run.name": cell.name,
         "run.output-dir": str(folder),
         "nodes.threads": 1,
         "data.max-examples-per-user": cell.group_size,
-        "sampling.expected-cohort-size": grid.examples_per_round
-        / drawn.get(cell.method, cell.group_size),
+        "sampling.expected-cohort-size": grid.examples_per_round / drawn.get(cell.method, mean),
     }
     if cell.adapter:
         changes["adapter.kind"] = cell.adapter
@@ -125,17 +134,37 @@ def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunC
     return from_flat({**to_flat(config), **changes})
 
 
+def mean_examples(config: RunConfig, grid: Grid, group_size: int) -> float:
+    """Examples of a user of whom at most G are used: few users have as many as G.
+
+    Counted of generated users; of others as declared, and G where nothing is declared.
+    """
+    if config.is_generated:
+        return _mean_generated(config.data.evaluation_users, group_size)
+    if group_size in grid.num_examples and config.privacy.num_users is not None:
+        return grid.num_examples[group_size] / config.privacy.num_users
+    return float(group_size)
+
+
+@functools.cache
+def _mean_generated(evaluation_users: int, group_size: int) -> float:
+    data = replace(RunConfig().data, evaluation_users=evaluation_users)
+    users, _ = load_users(replace(RunConfig(), data=data))
+    return float(np.minimum(users.counts, group_size).mean())
+
+
 def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[str, Any]:
     """Runs one cell unless its file is there, and returns what is in the file.
 
-    A cell that cannot be run says why in its file and in its row, and is tried again next time.
+    Its seconds are of the processor, so that they mean the same beside other work. A cell that
+    cannot be run says why in its file and in its row, and is tried again next time.
     """
     path = folder / f"{cell.name}.json"
     if path.is_file():
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["status"] == "done":
             return content
-    started = time.monotonic()
+    started = time.process_time()
     try:
         result = _train(cell_config(config, grid, cell, folder / "runs"), cell, folder)
     except FeddpError as error:
@@ -143,7 +172,7 @@ def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[st
     if result["status"] == "done":
         # Expected, if every example filled a row: a figure of the plan, of no data.
         result["tokens"] = result["rounds"] * grid.examples_per_round * config.model.max_tokens
-    content = {"cell": asdict(cell), **result, "seconds": round(time.monotonic() - started, 1)}
+    content = {"cell": asdict(cell), **result, "seconds": round(time.process_time() - started, 1)}
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
@@ -151,14 +180,15 @@ def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[st
 
 
 def _train(config: RunConfig, cell: Cell, folder: Path) -> dict[str, Any]:
+    pin_threads(config)
     log_path = folder / f"{cell.name}.log"
     with log_path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         if cell.method == NONE:
-            return _without_privacy(config, folder / f"{cell.name}-adapter")
+            return _without_privacy(config, cell, folder / f"{cell.name}-adapter")
         return _with_privacy(config, cell, folder / "runs" / cell.name)
 
 
-def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
+def _without_privacy(config: RunConfig, cell: Cell, folder: Path) -> dict[str, Any]:
     training, evaluation = load_users(config)
     plan = _plan(config)
     evaluated = train_to_folder(
@@ -174,7 +204,7 @@ def _without_privacy(config: RunConfig, folder: Path) -> dict[str, Any]:
         "rounds": plan.num_rounds,
         "promise": None,
         "metrics": metrics_of(evaluated, task=config.model.task),
-        "leakage": _leakage(config, folder),
+        "leakage": _leakage(config, cell, folder),
     }
 
 
@@ -190,7 +220,7 @@ def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
         "rounds": plan.num_rounds,
         "promise": promise_of(plan, cell),
         "metrics": metrics,
-        "leakage": _leakage(config, path / "adapter"),
+        "leakage": _leakage(config, cell, path / "adapter"),
     }
 
 
@@ -231,6 +261,19 @@ def _plan(config: RunConfig) -> PrivacyPlan:
     return plan_from_config(config, trust="simulation", base=base, layout=layout)
 
 
-def _leakage(config: RunConfig, adapter_path: Path) -> dict[str, Any]:
-    found = measure_adapter(config, adapter_path, CELL_EXTENT, has_control=False)
+def _leakage(config: RunConfig, cell: Cell, adapter_path: Path) -> dict[str, Any]:
+    """Each seed attacks users of its own choice, so that intervals over seeds cover that choice."""
+    found = measure_adapter(
+        config,
+        adapter_path,
+        replace(CELL_EXTENT, seed=cell.seed),
+        has_control=False,
+        base_scores=_base_scores(config.model.base, config.model.max_tokens),
+    )
     return asdict(found["private"])
+
+
+@functools.cache
+def _base_scores(base: str, max_tokens: int) -> BaseScores:
+    """Of this process: cells share a base, which is scored once and not once a cell."""
+    return {}

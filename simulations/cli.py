@@ -64,12 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.set_defaults(command=_simulate)
 
-    plan = commands.add_parser("plan", help="what a run would promise; reads no data")
+    plan = commands.add_parser("plan", help="what a run would promise; reads no private data")
     _add_config(plan)
     plan.add_argument(
         "--group-size",
         action="store_true",
-        help="also compare users and examples as units of drawing, by group size; no data",
+        help="also choose what to draw, how many examples of a user, and where to clip",
+    )
+    plan.add_argument(
+        "--proxy",
+        metavar="FILE",
+        help="with --group-size: users declared PUBLIC, in the columns of data; default: generated",
     )
     plan.set_defaults(command=_plan)
 
@@ -145,7 +150,9 @@ def _plan(options: argparse.Namespace) -> int:
     config = _config(options)
     from simulations.inspect import show_plan
 
-    return show_plan(config, is_grouping=options.group_size)
+    if options.proxy is not None and not options.group_size:
+        raise ConfigError(["--proxy: only --group-size reads it. Add --group-size."])
+    return show_plan(config, is_grouping=options.group_size, proxy_path=options.proxy)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -12,7 +12,14 @@ from typing import Any
 from common.config import RunConfig, from_flat, read_flat, to_toml
 from common.errors import ConfigError
 from simulations.cells import ELS, METHODS, Cell, Grid, run_cell
-from simulations.rows import COMPARISON_NAME, summarise, table_lines, write_comparison
+from simulations.rows import (
+    COMPARISON_NAME,
+    difference_lines,
+    paired_differences,
+    summarise,
+    table_lines,
+    write_comparison,
+)
 
 CONFIG_NAME = "config.toml"
 _GRID_KEYS = (
@@ -76,8 +83,10 @@ def compare(
             results.append(future.result())
             print(f"  {cell.name:<44} {_outcome(results[-1])}", flush=True)
     rows = summarise(results)
-    write_comparison(output_path, rows, command)
-    print("\n".join(["", *table_lines(rows), "", f"  {output_path / COMPARISON_NAME}"]))
+    differences = paired_differences(results)
+    write_comparison(output_path, rows, differences, command)
+    lines = ["", *table_lines(rows), "", *difference_lines(differences)]
+    print("\n".join([*lines, f"  {output_path / COMPARISON_NAME}"]))
     print(f"  a page with pictures: feddp report {output_path}")
     return 0
 
@@ -193,7 +202,7 @@ def _outcome(result: Mapping[str, Any]) -> str:
         return f"not available: {result['reason']}"
     loss = (result["metrics"] or {}).get("loss", float("nan"))
     auc = result["leakage"]["user_inference"]["auc"]["value"]
-    return f"loss {loss:.3f}, user inference AUC {auc:.3f}, {result['seconds']:.0f} s"
+    return f"loss {loss:.3f}, user inference AUC {auc:.3f}, {result['seconds']:.0f} CPU s"
 
 
 def default_processes() -> int:

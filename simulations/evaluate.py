@@ -24,7 +24,7 @@ from server.aggregation import Evaluation
 from server.run import Run, load_run, optimizer_from_config
 from simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
 from simulations.non_private import train_without_privacy
-from simulations.scoring import Scorer
+from simulations.scoring import BaseScores, Scorer
 
 LEAKAGE_NAME = "leakage.json"
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
@@ -91,6 +91,7 @@ def measure_adapter(
     users: Users | None = None,
     *,
     has_control: bool = True,
+    base_scores: BaseScores | None = None,
 ) -> dict[str, Leakage]:
     """Leakage of an adapter ("private") and, first, of its base ("base", the negative control).
 
@@ -100,9 +101,10 @@ def measure_adapter(
       extent: how much is measured.
       users: who was trained on; None is everybody.
       has_control: also measure the base.
+      base_scores: see `Scorer`.
     """
     base, _ = load_model(config)
-    scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens)
+    scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens, base_scores=base_scores)
     training, evaluation = load_users(config)
     subjects = choose_subjects(config, users or training, evaluation, scorer, extent)
     return {

@@ -6,6 +6,7 @@ from common.errors import ConfigError, ProblemsError
 from common.model import BaseModel
 from common.planning import plan_from_config
 from common.privacy.edgeworth import cross_check_lines
+from common.privacy.plan import PrivacyPlan
 from common.tracking import tracker_problems
 from common.users import Users
 from server.run import epsilon_curve_of
@@ -14,8 +15,16 @@ from simulations.planner import Setting, planner_lines, predict
 from simulations.problems import data_problems
 
 
-def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
-    """Prints the derived plan and the curve of epsilon; loads the base model but no data."""
+def show_plan(
+    config: RunConfig, *, is_grouping: bool = False, proxy_path: str | None = None
+) -> int:
+    """Prints the derived plan and the curve of epsilon; loads the base model but no private data.
+
+    Args:
+      config: the run.
+      is_grouping: also choose the unit, the group size and the clipping norm; see `grouping`.
+      proxy_path: users who are declared public and stand in for the private ones there.
+    """
     if is_grouping:
         _check_grouping(config)
     base, layout = load_model(config)
@@ -27,16 +36,28 @@ def show_plan(config: RunConfig, *, is_grouping: bool = False) -> int:
         lines = cross_check_lines(plan.charges, delta=plan.accounting_delta, relation=plan.relation)
         print("\n".join(["", *lines]))
     if is_grouping:
-        setting = Setting(
-            num_users=plan.num_users,
-            num_rounds=plan.num_charges,
-            examples_per_round=plan.expected_cohort_size
-            * (config.data.max_examples_per_user if plan.sampling_unit == "user" else 1),
-            target_epsilon=plan.target_epsilon,
-            target_delta=plan.accounting_delta,
-        )
-        print("\n".join(["", *planner_lines(setting, predict(setting))]))
+        print("\n".join(["", *_grouping(config, plan, proxy_path)]))
     return 0
+
+
+def _grouping(config: RunConfig, plan: PrivacyPlan, proxy_path: str | None) -> list[str]:
+    """What to draw and how much of a user: chosen on public users, tabled where there are none."""
+    draws_users = plan.sampling_unit == "user"
+    most = config.data.max_examples_per_user if draws_users else 1
+    setting = Setting(
+        num_users=plan.num_users,
+        num_rounds=plan.num_charges,
+        examples_per_round=plan.expected_cohort_size * most,
+        target_epsilon=plan.target_epsilon,
+        target_delta=plan.accounting_delta,
+    )
+    if proxy_path is None and config.model.task == "classification":
+        advice = "  Name public users in the columns of data to have it chosen: --proxy FILE."
+        return [*planner_lines(setting, predict(setting)), advice]
+    # Heavy, and needed here alone.
+    from simulations.choosing import choose_grouping
+
+    return choose_grouping(config, setting, most=most, proxy_path=proxy_path)
 
 
 def _check_grouping(config: RunConfig) -> None:

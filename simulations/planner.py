@@ -8,7 +8,7 @@ gradients of one user's examples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,13 +69,24 @@ class Prediction:
 
 
 def predict(
-    setting: Setting, group_sizes: Sequence[int] = GROUP_SIZES, *, is_with_examples: bool = True
+    setting: Setting,
+    group_sizes: Sequence[int] = GROUP_SIZES,
+    *,
+    is_with_examples: bool = True,
+    mean_examples: Callable[[int], float] = float,
 ) -> list[Prediction]:
     """Noise of ULS and, unless that is left out, ELS for each group size.
 
+    Args:
+      setting: what is promised, and the compute.
+      group_sizes: each G.
+      is_with_examples: also ELS.
+      mean_examples: examples of a user on average where at most G are used; G itself where every
+        user has enough.
+
     Reference: Charles et al. 2024 (arXiv 2407.07737), section 4.
     """
-    return [_predict(setting, size, is_with_examples) for size in group_sizes]
+    return [_predict(setting, size, mean_examples(size), is_with_examples) for size in group_sizes]
 
 
 def typical_norm(group_size: int, correlation: float) -> float:
@@ -229,7 +240,7 @@ def _crossover_lines(predictions: Sequence[Prediction]) -> list[str]:
     return lines
 
 
-def _predict(setting: Setting, size: int, is_with_examples: bool) -> Prediction:
+def _predict(setting: Setting, size: int, mean: float, is_with_examples: bool) -> Prediction:
     def multiplier(probability: float, num_coins: int) -> float | None:
         if probability > 1:
             return None
@@ -243,13 +254,13 @@ def _predict(setting: Setting, size: int, is_with_examples: bool) -> Prediction:
         return found if math.isfinite(found) else None
 
     examples = setting.examples_per_round
-    probability = examples / (size * setting.num_users)
+    probability = examples / (mean * setting.num_users)  # of a user's coin, and of an example's
     uls = multiplier(probability, 1)
     els = multiplier(probability, size) if is_with_examples else None
     return Prediction(
         group_size=size,
         uls_multiplier=uls,
-        uls_noise=None if uls is None else uls * size / examples,
+        uls_noise=None if uls is None else uls * mean / examples,
         els_multiplier=els,
         els_noise=None if els is None else els / examples,
     )

@@ -23,6 +23,8 @@ _COLOURS = {
     "uls": "#3b7dd8",
     "federated": "#a45bc0",
 }
+# Value without memory, and what is shown at least.
+_AT_CHANCE = {"user_inference": (0.5, 0.4, 0.6), "exposure": (1.443, 0.0, 4.0)}
 BLUE, RED = "#3b7dd8", "#d1495b"
 _STYLE = {
     "svg.fonttype": "none",
@@ -161,9 +163,11 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> A
         _tick(axis.xaxis, sorted({row.epsilon for row in rows if row.epsilon}))
         axis.set_xlabel("epsilon of a user (upper bound, log scale)")
         axis.set_ylabel(label)
-        if figure_name == "user_inference":  # differences around chance look like what they are
+        if figure_name in _AT_CHANCE:  # differences around chance look like what they are
+            chance, least, most = _AT_CHANCE[figure_name]
             low, high = axis.get_ylim()
-            axis.set_ylim(min(low, 0.4), max(high, 0.6))
+            axis.set_ylim(min(low, least), max(high, most))
+            axis.axhline(chance, color=_INK, linewidth=0.8, linestyle="--", label="chance")
         axis.legend(fontsize=9, ncols=3, loc="lower right", bbox_to_anchor=(1, 1.0))
     if num_drawn:
         return figure
@@ -172,37 +176,91 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> A
 
 
 def draw_noise(rows: Sequence[Row]) -> Any | None:
-    """Noise per round against the group size: where users and where examples are drawn."""
+    """Noise per round where users and where examples are drawn: against G, or against epsilon.
+
+    Against epsilon, a line per unit, where one group size was compared; None where one point was.
+    """
     found = [row for row in rows if row.promise and row.method in ("els", "uls")]
-    if len({row.group_size for row in found}) < 2:
+    sizes, epsilons = {row.group_size for row in found}, {row.epsilon for row in found}
+    if len(sizes) < 2 and len(epsilons) < 2:
         return None
+    is_by_size = len(sizes) > 1
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
         for method in ("uls", "els"):
-            for epsilon in sorted({row.epsilon for row in found}):
-                line = sorted(
-                    (row.group_size, float((row.promise or {})["noise_to_signal"]))
-                    for row in found
-                    if row.method == method and row.epsilon == epsilon
+            for name, line in _noise_lines(found, method, is_by_size=is_by_size).items():
+                axis.plot(*zip(*line, strict=True), marker="o", color=_COLOURS[method])
+                axis.annotate(
+                    name,
+                    line[-1],
+                    xytext=(7, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
                 )
-                if line:
-                    axis.plot(*zip(*line, strict=True), marker="o", color=_COLOURS[method])
-                    axis.annotate(
-                        f"{method}, epsilon {epsilon:g}",
-                        line[-1],
-                        xytext=(7, 0),
-                        textcoords="offset points",
-                        va="center",
-                        fontsize=8,
-                    )
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
-        _tick(axis.xaxis, sorted({row.group_size for row in found}))
+        _tick(axis.xaxis, sorted(sizes if is_by_size else epsilons))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")
-        axis.set_xlabel("group size G")
+        axis.set_xlabel("group size G" if is_by_size else "epsilon of a user")
         axis.set_ylabel("noise norm / clipping norm")
         axis.margins(x=0.25)
+    return figure
+
+
+def _noise_lines(
+    rows: Sequence[Row], method: str, *, is_by_size: bool
+) -> dict[str, list[tuple[float, float]]]:
+    """Noise of one method in the order of its x: G, a line per epsilon, or the other way round."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row.method != method:
+            continue
+        size, epsilon = f"G = {row.group_size}", f"epsilon {row.epsilon:g}"
+        name = f"{method}, {epsilon if is_by_size else size}"
+        noise = float((row.promise or {})["noise_to_signal"])
+        lines.setdefault(name, []).append((row.group_size if is_by_size else row.epsilon, noise))
+    return {name: sorted(line) for name, line in lines.items()}
+
+
+def draw_nu(
+    points: Sequence[tuple[int, float, float]],
+    *,
+    crossings: Sequence[float],
+    chosen: tuple[int, float],
+    title: str,
+) -> Any:
+    """Predicted noise of users and of examples against G, where they cross, and what is chosen.
+
+    Args:
+      points: (G, nu of users, nu of examples), in the order of G.
+      crossings: group sizes at which both are equal.
+      chosen: (G, nu).
+      title: what is promised.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
+        sizes = [size for size, _, _ in points]
+        for column, method, title_of in (
+            (1, "uls", "users drawn (ULS)"),
+            (2, "els", "examples drawn (ELS)"),
+        ):
+            values = [point[column] for point in points]
+            axis.plot(sizes, values, marker="o", color=_COLOURS[method], label=title_of)
+        for number, size in enumerate(crossings):
+            label = "crossover" if number == 0 else None
+            axis.axvline(size, color=_INK, linestyle=":", linewidth=1.2, label=label)
+        axis.plot(*chosen, "o", markersize=13, markerfacecolor="none", color=RED, label="chosen")
+        axis.set_title(title)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        _tick(axis.xaxis, sizes)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.set_xlabel("group size G: examples of a user")
+        axis.set_ylabel("predicted noise nu(G)")
+        axis.legend(fontsize=9, ncols=2)
     return figure
 
 

@@ -174,7 +174,7 @@ def _interval(interval: Mapping[str, float] | None) -> str:
 
 
 def _comparison_page(folder: Path) -> str:
-    command, rows = read_rows(folder)
+    command, rows, differences = read_rows(folder)
     pictures = folder / PICTURES_NAME
     parts = [
         promise(
@@ -188,7 +188,7 @@ def _comparison_page(folder: Path) -> str:
         heading("Side by side"),
         _full_table(
             ["method", "G", "user ε", "example ε", "black box ε", "noise / C", "loss", "accuracy",
-             "user inference", "exposure", "poison gap", "tokens ≤", "seconds"],
+             "user inference", "exposure", "poison gap", "tokens ≤", "CPU s"],
             [_cells(row) for row in rows],
         ),
         paragraph(
@@ -197,6 +197,23 @@ def _comparison_page(folder: Path) -> str:
             "note",
         ),
     ]  # fmt: skip
+    if differences:
+        parts += [
+            paragraph("Differences between rows, seed by seed, with their 95 % intervals:", "note"),
+            table(
+                ["", "G", "user ε", "figure", "difference"],
+                [
+                    [
+                        f"{d.method} − {d.other} {d.adapter}".strip(),
+                        str(d.group_size),
+                        f"{d.epsilon:g}",
+                        d.figure.replace("_", " "),
+                        shown(d.interval, is_signed=True),
+                    ]
+                    for d in differences
+                ],
+            ),
+        ]
     for name, label in _FIGURES.items():
         if not any(name in row.metrics or name in row.leakage for row in rows):
             continue
@@ -206,8 +223,9 @@ def _comparison_page(folder: Path) -> str:
             parts += [picture(save(figure, pictures, name.replace("_", "-")), caption)]
     if (figure := draw_noise(rows)) is not None:
         caption = (
-            "Noise in a released update over the clipping norm. Users drawn (uls) pay for fewer "
-            "draws as G grows and gain from averaging; examples drawn (els) hardly move."
+            "Noise in a released update over the clipping norm. Users drawn (uls) have more of it, "
+            "and gain from averaging what one user sends: they win where the norm of a mean of G "
+            "updates, over that of one, is below the ratio of the two lines."
         )
         parts += [
             heading("Where the units cross"),

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from common.errors import ConfigError
 from simulations.attacks import Interval, mean_interval
-from simulations.cells import FEDERATED, ULS, Cell
+from simulations.cells import ELS, FEDERATED, ULS, Cell
 
+PAIRS = ((ULS, ELS), (FEDERATED, ULS))
+COMPARED = ("loss", "accuracy", "user_inference")
 COMPARISON_NAME, ROWS_NAME = "comparison.json", "comparison.csv"
 
 
@@ -54,11 +56,66 @@ def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     return [_row(*key, found) for key, found in groups.items()]
 
 
-def write_comparison(folder: Path, rows: Sequence[Row], command: str) -> None:
+@dataclass(frozen=True)
+class Difference:
+    """One row minus another, seed by seed: what seeds have in common cancels.
+
+    Attributes:
+      method, other: of the rows.
+      figure: what is subtracted.
+      interval: of the mean over the seeds that both have.
+    """
+
+    method: str
+    other: str
+    adapter: str
+    epsilon: float
+    group_size: int
+    figure: str
+    interval: Interval
+
+
+def paired_differences(results: Iterable[Mapping[str, Any]]) -> list[Difference]:
+    """Users against examples, and local passes against one step, at one promise and group size."""
+    done = {Cell(**r["cell"]): _all_figures(r) for r in results if r["status"] == "done"}
+    found: dict[tuple[str, str, str, float, int, str], list[float]] = {}
+    for cell, figures in done.items():
+        for method, other in PAIRS:
+            reference = done.get(replace(cell, method=other))
+            if cell.method != method or reference is None:
+                continue
+            for figure in set(COMPARED) & set(figures) & set(reference):
+                key = (method, other, cell.adapter, cell.epsilon, cell.group_size, figure)
+                found.setdefault(key, []).append(figures[figure] - reference[figure])
+    return [
+        Difference(*key, interval=mean_interval(np.array(values)))
+        for key, values in sorted(found.items(), key=lambda pair: pair[0])
+    ]
+
+
+def difference_lines(differences: Sequence[Difference]) -> list[str]:
+    """The paired differences as text; none where nothing was paired."""
+    if not differences:
+        return []
+    return [
+        "  Differences, seed by seed",
+        *(
+            f"  {f'{d.method} - {d.other} {d.adapter}'.strip():<24}{d.group_size:>4}"
+            f"{d.epsilon:>10g}   {d.figure:<16}{shown(d.interval, is_signed=True):>26}"
+            for d in differences
+        ),
+        "",
+    ]
+
+
+def write_comparison(
+    folder: Path, rows: Sequence[Row], differences: Sequence[Difference], command: str
+) -> None:
     """comparison.json, which `feddp report` reads, and comparison.csv."""
     content = {
         "command": command,
         "rows": [asdict(row) for row in rows],
+        "differences": [asdict(difference) for difference in differences],
     }
     text = json.dumps(content, indent=2) + "\n"
     (folder / COMPARISON_NAME).write_text(text, encoding="utf-8")
@@ -81,8 +138,8 @@ def write_comparison(folder: Path, rows: Sequence[Row], command: str) -> None:
                 )
 
 
-def read_rows(folder: Path) -> tuple[str, list[Row]]:
-    """(command, rows) of a comparison's folder.
+def read_rows(folder: Path) -> tuple[str, list[Row], list[Difference]]:
+    """(command, rows, differences) of a comparison's folder.
 
     Raises:
       ConfigError: there is none.
@@ -101,14 +158,18 @@ def read_rows(folder: Path) -> tuple[str, list[Row]]:
         )
         for row in content["rows"]
     ]
-    return str(content["command"]), rows
+    differences = [
+        Difference(**{**found, "interval": Interval(**found["interval"])})
+        for found in content["differences"]
+    ]
+    return str(content["command"]), rows, differences
 
 
 def table_lines(rows: Sequence[Row]) -> list[str]:
     """The comparison as text."""
     lines = [
         f"  {'method':<18}{'G':>4}{'user eps':>10}{'example eps':>13}{'black box':>11}"
-        f"{'noise/C':>9}{'loss':>24}{'user inference':>24}{'tokens <=':>10}{'seconds':>9}"
+        f"{'noise/C':>9}{'loss':>24}{'user inference':>24}{'tokens <=':>10}{'CPU s':>9}"
     ]
     for row in rows:
         if row.reason:
@@ -140,13 +201,14 @@ def example_epsilon(row: Row) -> str:
     return f"<= {number}" if row.method in (ULS, FEDERATED) and number != "-" else number
 
 
-def shown(interval: Interval | None) -> str:
+def shown(interval: Interval | None, *, is_signed: bool = False) -> str:
     """A mean with its interval; without one where there is a single seed."""
     if interval is None:
         return "-"
+    form = "+.3f" if is_signed else ".3f"
     if not np.isfinite(interval.low):
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        return f"{interval.value:{form}}"
+    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
 def is_comparison(folder: Path) -> bool:
@@ -191,6 +253,10 @@ def _figures(leakage: Mapping[str, Any]) -> dict[str, float]:
     if leakage["sensitive_tokens"]:
         found["sensitive_gain"] = leakage["sensitive_tokens"]["controlled_gain"]["value"]
     return found
+
+
+def _all_figures(result: Mapping[str, Any]) -> dict[str, float]:
+    return {**result["metrics"], **_figures(result["leakage"])}
 
 
 def _means(results: Sequence[Mapping[str, float]]) -> dict[str, Interval]:

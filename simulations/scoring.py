@@ -44,6 +44,10 @@ class ExampleScore:
         return float(self.losses.mean())
 
 
+BaseScores = dict[str, ExampleScore | None]
+"""Scores of the base by the repr of the example, which chat turns, as dicts, have no hash for."""
+
+
 class Scorer:
     """A base model with an adapter in PEFT's format; scores examples under either.
 
@@ -51,9 +55,18 @@ class Scorer:
       base: freshly loaded; PEFT changes it in place.
       adapter_path: what `PeftModel.from_pretrained` loads.
       max_tokens: longest row.
+      base_scores: of earlier scorers of this base, by example; what is scored here is added.
     """
 
-    def __init__(self, base: BaseModel, adapter_path: Path, *, max_tokens: int):
+    def __init__(
+        self,
+        base: BaseModel,
+        adapter_path: Path,
+        *,
+        max_tokens: int,
+        base_scores: BaseScores | None = None,
+    ):
+        self.base_scores: BaseScores = {} if base_scores is None else base_scores
         self._model: Any = PeftModel.from_pretrained(base.model, str(adapter_path)).eval()
         self._base, self._max_tokens = base, max_tokens
         self._pad = int(base.tokenizer.pad_token_id or 0)
@@ -70,6 +83,16 @@ class Scorer:
 
     def score(self, examples: Sequence[Example], *, is_base: bool) -> list[ExampleScore | None]:
         """Scores in the order of the examples; None where nothing is predicted."""
+        if not is_base:
+            return self._score(examples)
+        missing = {repr(example): example for example in examples}
+        missing = {key: e for key, e in missing.items() if key not in self.base_scores}
+        with self._model.disable_adapter():
+            found = self._score(list(missing.values()))
+        self.base_scores.update(zip(missing, found, strict=True))
+        return [self.base_scores[repr(example)] for example in examples]
+
+    def _score(self, examples: Sequence[Example]) -> list[ExampleScore | None]:
         rows = [
             (index, row)
             for index, example in enumerate(examples)
@@ -84,10 +107,9 @@ class Scorer:
         parts: dict[int, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].input_ids))
         scored: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}
-        with self._adapter(is_base):
-            for batch in _batches(order, [len(row.input_ids) for _, row in rows]):
-                found = self._score_rows([rows[i][1] for i in batch])
-                scored.update(zip(batch, found, strict=True))
+        for batch in _batches(order, [len(row.input_ids) for _, row in rows]):
+            found = self._score_rows([rows[i][1] for i in batch])
+            scored.update(zip(batch, found, strict=True))
         for i, (index, _) in enumerate(rows):
             parts.setdefault(index, []).append(scored[i])
         return [_join(parts[i]) if i in parts else None for i in range(len(examples))]

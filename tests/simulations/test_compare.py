@@ -4,13 +4,23 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from common.build import load_users
 from common.config import RunConfig, from_flat
 from common.errors import ConfigError
-from simulations.cells import Cell, Grid, cell_config, run_cell
+from simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell
 from simulations.compare import read_comparison
-from simulations.rows import example_epsilon, read_rows, summarise, table_lines, write_comparison
+from simulations.rows import (
+    difference_lines,
+    example_epsilon,
+    paired_differences,
+    read_rows,
+    summarise,
+    table_lines,
+    write_comparison,
+)
 
 GRID = Grid(
     methods=("none", "example", "els", "uls", "federated"),
@@ -25,15 +35,31 @@ def test_cells_without_a_choice_are_there_once() -> None:
     names = [cell.name for cell in GRID.cells()]
     assert len(names) == len(set(names))
     count = {m: sum(name.startswith(m) for name in names) for m in GRID.methods}
-    assert count == {"none": 2, "example": 4, "els": 8, "uls": 8, "federated": 8}
+    assert count == {"none": 2, "example": 4, "els": 4, "uls": 8, "federated": 4}
 
 
 def test_every_method_processes_the_same_examples_per_round(tmp_path: Path) -> None:
+    users, _ = load_users(from_flat({}))
     for cell in GRID.cells():
         config = cell_config(from_flat({}), GRID, cell, tmp_path)
-        each = 1 if config.sampling.unit == "example" else cell.group_size
+        given = np.minimum(users.counts, cell.group_size).mean()
+        each = 1 if config.sampling.unit == "example" else given
         cohort = config.sampling.expected_cohort_size or 0
         assert cohort * each * config.local.epochs == pytest.approx(400)
+
+
+def test_of_real_users_the_declared_examples_say_how_many_are_drawn(tmp_path: Path) -> None:
+    flat = {"data.path": "x.jsonl", "privacy.num-users": 1000}
+    grid = replace(GRID, num_examples={4: 2500})
+    config = cell_config(from_flat(flat), grid, Cell("uls", 2.0, 4, 1), tmp_path)
+    assert config.sampling.expected_cohort_size == pytest.approx(400 / 2.5)
+    assert mean_examples(from_flat(flat), GRID, 4) == 4.0
+
+
+def test_one_example_of_a_user_is_one_unit_and_not_two() -> None:
+    assert {c.group_size for c in GRID.cells() if c.method == "els"} == {4}
+    alone = replace(GRID, methods=("els",))
+    assert {c.group_size for c in alone.cells()} == {1, 4}
 
 
 def test_units_are_what_the_method_says(tmp_path: Path) -> None:
@@ -72,16 +98,31 @@ def test_rows_average_over_seeds_and_survive_the_disk(tmp_path: Path) -> None:
     assert [row.num_seeds for row in rows] == [2, 0]
     assert rows[0].metrics["loss"].value == 3.5
     assert rows[0].metrics["loss"].low < 3.0
-    write_comparison(tmp_path, rows, "feddp compare x.toml")
-    command, found = read_rows(tmp_path)
+    results = [fake("uls", 1, 3.0, 0.5), fake("uls", 2, 4.0, 0.6), fake("els", 2, 3.5, 0.5), absent]
+    differences = paired_differences(results)
+    write_comparison(tmp_path, rows, differences, "feddp compare x.toml")
+    command, found, found_differences = read_rows(tmp_path)
     assert command == "feddp compare x.toml"
     assert found == rows
+    assert found_differences == differences
     text = "\n".join(table_lines(found))
     assert "not available: no" in text
     assert "1.99" in text
     written = (tmp_path / "comparison.csv").read_text()
     assert "user_inference,0.55" in written
     assert "uls,,2.0,4,user_epsilon,1.99,," in written
+
+
+def test_differences_pair_the_seeds_that_both_rows_have() -> None:
+    losses = {"uls": {1: 3.0, 2: 4.0, 3: 9.0}, "els": {1: 2.5, 2: 3.7}}
+    found = paired_differences(
+        [fake(m, seed, loss, 0.5) for m, seeds in losses.items() for seed, loss in seeds.items()]
+    )
+    (loss,) = [one for one in found if one.figure == "loss"]
+    assert (loss.method, loss.other) == ("uls", "els")
+    assert loss.interval.value == pytest.approx(0.4)  # of seeds 1 and 2, which both have
+    assert "+0.400" in "\n".join(difference_lines(found))
+    assert difference_lines([]) == []
 
 
 def test_a_finished_cell_is_not_run_again(tmp_path: Path) -> None:
@@ -165,5 +206,5 @@ def test_presets_read(capsys: pytest.CaptureFixture[str]) -> None:
 
     for name in ("compare.toml", "airline-compare.toml", "adapters.toml"):
         config, grid = read_comparison(Path(str(files("simulations"))) / "presets" / name, {})
-        assert config.run.rounds in (15, 25)
+        assert config.run.rounds in (15, 20)
         assert {1.0, 8.0} <= set(grid.epsilons)

@@ -9,7 +9,7 @@ from common.errors import ConfigError
 from simulations.attacks import Interval
 from simulations.page import paragraph, table
 from simulations.report import report
-from simulations.rows import Row, write_comparison
+from simulations.rows import Difference, Row, write_comparison
 
 
 class Finder(HTMLParser):
@@ -45,7 +45,8 @@ def rows() -> list[Row]:
 
 
 def test_a_comparison_becomes_one_page_without_network_or_scripts(tmp_path: Path) -> None:
-    write_comparison(tmp_path, rows(), "feddp compare x.toml")
+    difference = Difference("uls", "els", "", 1.0, 4, "loss", Interval(-0.25, -0.5, 0.0))
+    write_comparison(tmp_path, rows(), [difference], "feddp compare x.toml")
     (tmp_path / "config.toml").write_text("[run]\nrounds = 3\n")
     assert report(tmp_path) == 0
     text = (tmp_path / "report.html").read_text()
@@ -56,6 +57,7 @@ def test_a_comparison_becomes_one_page_without_network_or_scripts(tmp_path: Path
     assert all(link.startswith("#") for link in finder.links)
     assert len(finder.ids) == len(set(finder.ids))
     assert {link[1:] for link in finder.links} <= set(finder.ids)
+    assert "-0.250 [-0.500, +0.000]" in text
     assert "&lt;not&gt; yet" in text
     assert "currentColor" in text
     names = {path.name for path in (tmp_path / "pictures").iterdir()}

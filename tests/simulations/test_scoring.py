@@ -44,12 +44,22 @@ def base_losses(text: str) -> np.ndarray:
 def test_losses_without_the_adapter_are_the_base_models_own(scorer: Scorer) -> None:
     before = scorer.score(EXAMPLES[:1], is_base=True)[0]
     scorer.score(EXAMPLES[:1], is_base=False)
+    scorer.base_scores.clear()  # else the base would not be asked again
     after = scorer.score(EXAMPLES[:1], is_base=True)[0]
     assert before is not None
     assert after is not None
     np.testing.assert_allclose(before.losses, base_losses(TEXTS[0]), rtol=1e-4, atol=1e-5)
     assert np.array_equal(before.losses, after.losses)
     assert before.loss == pytest.approx(before.losses.mean())
+
+
+def test_the_base_is_asked_once_for_each_example(scorer: Scorer) -> None:
+    scorer.base_scores.clear()
+    first = scorer.score([EXAMPLES[2], EXAMPLES[0], EXAMPLES[2]], is_base=True)
+    assert len(scorer.base_scores) == 2
+    again = scorer.score([EXAMPLES[0], EXAMPLES[1]], is_base=True)
+    assert again[0] is first[1]
+    assert again[1] is None or again[1].losses.size
 
 
 def test_an_adapter_that_moved_changes_the_losses(scorer: Scorer) -> None:
