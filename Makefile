@@ -24,10 +24,10 @@ N ?= 20000
 fuzz: $(VENV)/installed-dev
 	PYTHONPATH=tests $(VENV)/bin/python -m fuzz --inputs $(N)
 
-# Hours: long statistics and properties, 10,000 sequences of ledger calls, kills at every step under
+# Hours: all golden tables, long statistics and properties, 10,000 sequences of ledger calls, kills at every step under
 # 100 seeds, every byte of a ledger flipped.
 soak: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m slow tests/properties tests/common/privacy tests/server
+	$(VENV)/bin/python -m pytest -m slow tests/golden tests/properties tests/common/privacy tests/server
 
 # Real faults against real processes: about half an hour for a hundred, of every kind, on two cores.
 # Fewer than there are kinds are a handful of the fast ones: make faults FAULTS=6
