@@ -71,6 +71,7 @@ def test_populations_are_remembered_apart(tmp_path: Path) -> None:
 def test_a_pinned_key_is_the_only_one_that_is_believed(tmp_path: Path) -> None:
     ledger, other = (HeadedLedger(tmp_path / f"{name}.sqlite") for name in ("one", "two"))
     heads = Heads(tmp_path, ledger.public_key)
+    assert refusal(heads, other.claim()) == "rolled-back"  # also where nothing is remembered yet
     heads.accept(ledger.claim())
     assert refusal(heads, other.claim()) == "rolled-back"
 
