@@ -29,6 +29,8 @@ from common.privacy.statement import (
 from common.tracking import read_metrics
 from server.run import Outcome, Run
 
+RESULT_NAME = "result.json"
+
 
 def finish_run(
     run: Run, outcome: Outcome, *, layout: AdapterLayout, not_covered: Sequence[str]
@@ -57,7 +59,7 @@ def finish_run(
         shared=shared,
     )
     text = json.dumps(outcome.results, indent=2) + "\n"
-    (run.path / "result.json").write_text(text, encoding="utf-8")
+    (run.path / RESULT_NAME).write_text(text, encoding="utf-8")
     plot_curves(run.path, run.plan)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from common.config import RunConfig
 from common.errors import ConfigError, FeddpError
+from server.export import RESULT_NAME
 from server.run import CONFIG_NAME, load_run
 from simulations.fleet import Fleet
 from simulations.fleet_shares import (
@@ -145,7 +146,7 @@ def finished_run(config: RunConfig) -> Path:
     path = _run_path(config)
     if not (path / CONFIG_NAME).exists():
         raise StoppedError("The run did not start; its log is above.")
-    if not (path / "adapter").exists():
+    if not (path / RESULT_NAME).exists():  # the last file of a run; its adapter is checked before
         raise StoppedError(
             f"Stopped before its last round. Continue with `feddp deploy resume {path}`; nothing "
             "that was charged is refunded."

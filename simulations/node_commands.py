@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,18 @@ def _serve(options: argparse.Namespace) -> int:
     check_address(options.address)
     if options.token is None and not options.address.startswith(UNIX):
         raise ConfigError(["--token: say where the token goes; only a socket has a place for it."])
-    with ExitStack() as stack:
-        answer = _answerer(options, stack)
+    # The node lives in one thread: SQLite gives a ledger to the thread that opened it alone, and
+    # torch pins threads for the one that asks.
+    with ThreadPoolExecutor(1) as own, ExitStack() as stack:
+        opened = ExitStack()
+        stack.callback(lambda: own.submit(opened.close).result())
+        answer = own.submit(_answerer, options, opened).result()
         token = make_token(options.token or token_path(options.address))
-        service = NodeService(answer, address=options.address, token=token)
+        service = NodeService(
+            lambda kind, content: own.submit(answer, kind, content).result(),
+            address=options.address,
+            token=token,
+        )
         serve_until_stopped(service, lambda: print(f"{options.address}: ready", flush=True))
     return 0
 

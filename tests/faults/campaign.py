@@ -196,7 +196,7 @@ def run_once(campaign: Campaign, config: RunConfig) -> None:
         is_under_way = (path / METRICS_NAME).exists()  # waiting for nodes is not what is tested
         if campaign.planned and is_under_way and time.monotonic() > next_fault:
             campaign.inject()
-            next_fault = time.monotonic() + campaign.rng.uniform(1.0, 6.0)
+            next_fault = time.monotonic() + campaign.rng.uniform(0.5, 3.0)
         time.sleep(TICK_SECONDS)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60.0)

@@ -1,7 +1,14 @@
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from flwr.app import RecordDict
 
+from client.resident import ask_resident, read_token, token_path
+from client.service import NodeService
+from common.records import pack
 from common.registry import read_registry
 from simulations.cli import main
 
@@ -62,3 +69,38 @@ def test_a_deployment_without_nodes_is_refused(capsys: pytest.CaptureFixture[str
     assert feddp("deploy", "local", "--nodes", 0) == 2
     assert "--nodes 0" in capsys.readouterr().err
     assert feddp("deploy", "resume", "/nowhere") == 2
+
+
+def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    threads: list[int] = []
+
+    def note() -> None:
+        threads.append(threading.get_ident())
+
+    def answerer(options: object, stack: ExitStack) -> Callable[[str, RecordDict], RecordDict]:
+        note()
+        stack.callback(note)
+
+        def answer(kind: str, content: RecordDict) -> RecordDict:
+            note()
+            return content
+
+        return answer
+
+    address = f"unix:{tmp_path}/n"
+
+    def serve(service: NodeService, ready: Callable[[], None]) -> None:
+        service.start()
+        for _ in range(2):
+            token = read_token(token_path(address))
+            ask_resident(address, token, "hello", pack(RecordDict()), seconds=10)
+        service.stop()
+
+    monkeypatch.setattr("simulations.node_commands._answerer", answerer)
+    monkeypatch.setattr("client.service.serve_until_stopped", serve)
+    assert main(["node", "serve", "--address", address]) == 0
+    assert len(threads) == 4
+    assert len(set(threads)) == 1
