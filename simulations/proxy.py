@@ -1,6 +1,7 @@
 """What public users tell about private ones: norms of updates, and how alike one user's are."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -92,7 +93,7 @@ def public_users(config: RunConfig, path: str | None) -> Users:
                 ["Generated users have no classes. Name public users in data's columns: --proxy."]
             )
         return demo_users(NUM_DEMO_USERS, DEMO_SEED)
-    if path == config.data.path:
+    if os.path.realpath(path) == os.path.realpath(config.data.path):
         raise ConfigError(
             [f"--proxy {path}: is data.path, whose users are protected. Name public users."]
         )
