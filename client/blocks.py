@@ -43,6 +43,12 @@ def find_blocks(model: nn.Module, layout: AdapterLayout) -> Blocks | None:
     return None
 
 
+def compile_blocks(blocks: Blocks) -> None:
+    """Compiles every block, once for all sizes of a pass; blocks of one kind share what is made."""
+    for block in (*blocks.below, *blocks.above):
+        block.forward = torch.compile(block.forward, dynamic=True)
+
+
 def recompute(blocks: Blocks) -> None:
     """Makes each trained block keep its input alone for the backward pass, and compute again."""
     for block in blocks.above:

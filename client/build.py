@@ -199,6 +199,7 @@ def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> E
         pass_tokens=config.nodes.pass_tokens,
         num_threads=config.nodes.threads or os.cpu_count() or 1,
         is_recomputing=config.nodes.checkpointing,
+        is_compiled=config.nodes.compile,
     )
     check_gradients(base, engine.gradients, adapters, rows, expected)
     if config.nodes.cache_bytes:

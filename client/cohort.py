@@ -58,6 +58,7 @@ class CohortEngine:
         pass_tokens: int = 4096,
         num_threads: int = 1,
         is_recomputing: bool = False,
+        is_compiled: bool = False,
     ):
         """Args:
         base: the frozen model.
@@ -67,6 +68,8 @@ class CohortEngine:
         pass_tokens: padded tokens of all passes that run beside each other.
         num_threads: passes that run beside each other; 1 on an accelerator.
         is_recomputing: activations inside a block are computed again in the backward pass.
+        is_compiled: blocks are compiled, for all sizes of a pass; a user's bits may then depend on
+          who shares the pass.
         """
         self._num_threads = num_threads if torch.device(device).type == "cpu" else 1
         self._forward = StackedForward(
@@ -75,6 +78,7 @@ class CohortEngine:
             device=device,
             num_threads=self._num_threads,
             is_recomputing=is_recomputing,
+            is_compiled=is_compiled,
         )
         self._dimension, self._slots, self._pass_tokens = layout.dimension, slots, pass_tokens
 

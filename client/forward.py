@@ -1,5 +1,6 @@
 """Forward and backward of one pass: many users' rows through one frozen base."""
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.blocks import PrefixCache, find_blocks, recompute
+from client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
 from client.lean import make_lean
 from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
 from client.passes import PassRow, padded_length
@@ -19,6 +20,8 @@ from client.stacked import install
 from common.adapter import AdapterLayout
 from common.model import BaseModel, place_model
 from common.tokens import IGNORE, TokenRow
+
+log = logging.getLogger("feddp.node")
 
 
 class StackedForward:
@@ -35,6 +38,7 @@ class StackedForward:
         device: str,
         num_threads: int,
         is_recomputing: bool,
+        is_compiled: bool,
     ):
         self.device = torch.device(device)
         self._model = place_model(base.model, device)
@@ -42,10 +46,15 @@ class StackedForward:
         self._is_causal = base.task == "causal-lm"
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
-        make_lean(self._model)
+        if not is_compiled:  # a compiler sees to norms and rotations itself
+            make_lean(self._model)
         self._modules = install(self._model, layout, keep)
         self._blocks = find_blocks(self._model, layout)
         self._prefix: PrefixCache | None = None
+        if self._blocks is None and (is_recomputing or is_compiled):
+            log.warning("nodes.checkpointing, nodes.compile: adapters lie outside of the blocks")
+        if is_compiled and self._blocks is not None:
+            compile_blocks(self._blocks)
         if is_recomputing and self._blocks is not None:
             recompute(self._blocks)
         self._sizes = [entry.size for entry in layout.entries]

@@ -15,11 +15,11 @@ from safetensors.numpy import load, save
 from client.refusal import RefusedError
 from common.adapter import AdapterLayout
 from common.config import RunConfig
-from common.errors import BudgetSpentError, ConfigError, DiskError, LedgerDamagedError
+from common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
 from common.messages import TrainReply, TrainRequest
 from common.model import BaseModel
 from common.planning import plan_from_config
-from common.privacy.disk import Disk
+from common.privacy.disk import Disk, disk_errors
 from common.privacy.ledger import Ledger
 from common.privacy.mechanism import GaussianMechanism, NoisedSum
 from common.privacy.noise import BitStream, check_entropy, fresh_key, seeded_key
@@ -165,7 +165,7 @@ class OwnNoise:
         if answer is None or answer.charge != (charge.round, charge.attempt):
             self._ledger.burn(charge, "crash")
             return
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             self._disk.fsync(self._path)
             self._disk.fsync_folder(self._path.parent)
         self._ledger.release(charge, answer.sha256)
@@ -180,7 +180,7 @@ class OwnNoise:
         }
         content = save({"sum": noised.total}, metadata={_ABOUT: json.dumps(about)})
         temporary = self._path.with_name(self._path.name + ".tmp")
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             self._disk.write(temporary, content)
             self._disk.rename(temporary, self._path)
             self._disk.fsync_folder(self._path.parent)
@@ -200,7 +200,7 @@ class OwnNoise:
 
     def _read(self) -> _Answer | None:
         """What the answer file holds; None where there is none, or a torn one."""
-        with _disk_errors(self._path):
+        with disk_errors(self._path):
             return _parse(self._path.read_bytes()) if self._path.is_file() else None
 
 
@@ -314,13 +314,3 @@ def _request_sha256(request: TrainRequest) -> str:
     """What tells two requests apart besides the plan: round, layout, adapter and clipping norm."""
     head = f"{request.round}/{request.layout_sha256}/{request.clipping_norm!r}/".encode()
     return hashlib.sha256(head + request.adapter.tobytes()).hexdigest()
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be read or written ({error.strerror}). The charge stays spent."
-        ) from error

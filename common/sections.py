@@ -306,6 +306,9 @@ class NodesSection:
     checkpointing: bool = setting(
         False, "compute activations again in the backward pass: less memory, more time", bool
     )
+    compile: bool = setting(
+        False, "fuse operations by torch.compile; bits may depend on who shares a pass", bool
+    )
     cache_bytes: int = setting(
         0,
         "memory for what the blocks below the first adapter give, by row; 0: none",

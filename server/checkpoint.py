@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.numpy import load, save
 
 from common.errors import DiskError, LedgerDamagedError
 from common.privacy.correlated import NoisedRow
-from common.privacy.disk import Disk
+from common.privacy.disk import Disk, disk_errors
 from common.privacy.ledger import Ledger
 from common.privacy.rows import Charge, Release
 from common.privacy.slots import UPDATE
@@ -70,7 +69,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
     content = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
     path = checkpoint_path(folder, checkpoint.round, checkpoint.attempt)
     temporary = path.with_suffix(".tmp")
-    with _disk_errors(path):
+    with disk_errors(path):
         disk.point("before checkpoint")
         disk.write(temporary, content)
         disk.point("checkpoint written")
@@ -151,7 +150,7 @@ def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
         checkpoint = parse_checkpoint(content)
         is_update = charge.purpose == UPDATE
         if is_update and checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
-            with _disk_errors(path):
+            with disk_errors(path):
                 disk.fsync(path)
                 disk.fsync_folder(folder)
             ledger.release(
@@ -161,7 +160,7 @@ def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
             )
         else:
             ledger.burn(charge, "crash")
-    with _disk_errors(folder):
+    with disk_errors(folder):
         for leftover in list(folder.glob("*.tmp")):
             disk.remove(leftover)
 
@@ -172,7 +171,7 @@ def check_free_space(folder: Path, num_bytes: int, disk: Disk) -> None:
     Raises:
       DiskError: too little space.
     """
-    with _disk_errors(folder):
+    with disk_errors(folder):
         free = disk.free_bytes(folder)
     if free < num_bytes:
         raise DiskError(
@@ -187,7 +186,7 @@ def prune(folder: Path, disk: Disk, *, last_round: int, keep: int = 3) -> None:
     Raises:
       DiskError: one cannot be deleted.
     """
-    with _disk_errors(folder):
+    with disk_errors(folder):
         for path in list(folder.iterdir()):
             match = _NAME.fullmatch(path.name)
             if match and int(match[1]) <= last_round - keep:
@@ -196,19 +195,8 @@ def prune(folder: Path, disk: Disk, *, last_round: int, keep: int = 3) -> None:
 
 def _read(path: Path) -> bytes:
     """The bytes of a file; none when it is absent."""
-    with _disk_errors(path):
+    with disk_errors(path):
         return path.read_bytes() if path.is_file() else b""
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DiskError(
-            f"{path}: cannot be used ({error.strerror or error}). Whatever was charged stays "
-            "spent; mend the disk and resume."
-        ) from error
 
 
 def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:

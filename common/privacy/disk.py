@@ -6,7 +6,11 @@ import platform
 import re
 import shutil
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from common.errors import DiskError
 
 MOUNTS_PATH = Path("/proc/self/mountinfo")
 BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")
@@ -98,3 +102,21 @@ def host_id() -> str:
     """This start of this machine, as 16 hex digits that name neither."""
     boot = BOOT_PATH.read_text() if BOOT_PATH.is_file() else ""
     return hashlib.sha256(f"{platform.node()}/{boot}".encode()).hexdigest()[:16]
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what a disk raises into what a person can act on."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise disk_error(path, reason) from error
+
+
+def disk_error(path: Path, reason: str) -> DiskError:
+    """The error of a disk that fails, for a person."""
+    return DiskError(
+        f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk and "
+        "resume."
+    )

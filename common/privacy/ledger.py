@@ -21,7 +21,7 @@ from common.privacy.anchor import (
     write_anchor,
 )
 from common.privacy.budget import Shortage
-from common.privacy.disk import Disk
+from common.privacy.disk import Disk, disk_errors
 from common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
 from common.privacy.signing import (
     LedgerKey,
@@ -84,7 +84,7 @@ class Ledger:
         History().apply("PLAN", {**plan, "public_key": "00" * 32})  # before anything is written
         if path.exists():
             raise DiskError(f"{path}: exists already; a ledger is never overwritten.")
-        with store.disk_errors(key_path):
+        with disk_errors(key_path):
             store.check_local(path.parent, disk)
             key = load_key(key_path) if key_path.exists() else create_key(key_path, disk)
         history, body = History(), {**plan, "public_key": key.public.hex()}
@@ -331,10 +331,10 @@ class Ledger:
           DiskError: the new key or its row cannot be written.
         """
         key_path = key_path or default_key_path(self._path)
-        with store.disk_errors(key_path):
+        with disk_errors(key_path):
             new = create_key(new_key_path(key_path), self._disk)
         self._append("KEY", {"new_public_key": new.public.hex()})
-        with store.disk_errors(key_path):
+        with disk_errors(key_path):
             replace_key(key_path, self._disk)
         self._key = new
 
@@ -357,7 +357,7 @@ class Ledger:
         row = store.new_row(self._history, kind, body, signature)
         self._is_failed = True  # until the commit is known to be durable
         self._disk.point(f"before {kind}")
-        with store.disk_errors(self._path):
+        with disk_errors(self._path):
             store.append_row(self._connection, row)
         self._signature = signature
         self._disk.point(f"after {kind}")

@@ -4,13 +4,11 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import DiskError, FeddpError, LedgerDamagedError, LedgerLockedError
-from common.privacy.disk import Disk, is_remote
+from common.privacy.disk import Disk, disk_error, disk_errors, is_remote
 from common.privacy.rows import GENESIS, Body, History, canonical
 from common.privacy.signing import is_signed
 
@@ -211,16 +209,6 @@ def set_pragmas(connection: sqlite3.Connection) -> None:
             raise LedgerDamagedError(f"SQLite refuses {name} = {value}; no ledger without it.")
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns what a disk raises into what a person can act on."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise _disk_error(path, reason) from error
-
-
 def new_row(history: History, kind: str, body: Body, signature: bytes) -> Row:
     """The row that was just added to a history, as it is stored."""
     previous = history.heads[-2] if history.num_rows else GENESIS
@@ -244,12 +232,5 @@ def _refusal(path: Path, error: Exception) -> FeddpError:
     if code == sqlite3.SQLITE_BUSY:
         return LedgerLockedError(f"{path}: being written just now; try again.")
     if code in DISK_CODES:  # undoing a half commit writes
-        return _disk_error(path, str(error))
+        return disk_error(path, str(error))
     return LedgerDamagedError(f"{path}: damaged ({type(error).__name__}: {error}).")
-
-
-def _disk_error(path: Path, reason: str) -> DiskError:
-    return DiskError(
-        f"{path}: cannot be used ({reason}). Whatever was charged stays spent; mend the disk and "
-        "resume."
-    )

@@ -1,5 +1,7 @@
 """Recomputed and skipped blocks against passes without either, bit by bit."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,43 @@ def test_recomputed_activations_give_the_same_bits(models_path: Path, name: str,
         engine = CohortEngine(base, layout, slots=3, is_recomputing=is_recomputing)
         found.append(updates(engine, starts(layout)[0], users))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "num_threads"),
+    [
+        ("llama", "causal-lm", 2),
+        pytest.param("llama", "causal-lm", 1, marks=pytest.mark.slow),
+        pytest.param("bert", "classification", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_blocks_give_the_same_updates(
+    models_path: Path, name: str, task: str, num_threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks are traced as always; what a compiler makes of that is left out."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compare_compiled(models_path, name, task, num_threads)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("name", "task"), [("llama", "causal-lm"), ("bert", "classification")])
+def test_kernels_from_the_compiler_give_the_same_updates(
+    models_path: Path, name: str, task: str
+) -> None:
+    compare_compiled(models_path, name, task, num_threads=2)
+
+
+def compare_compiled(path: Path, name: str, task: str, num_threads: int) -> None:
+    torch._dynamo.reset()
+    users, found = make_users(task), []
+    for is_compiled in (False, True):
+        base, layout = load(path, name, task)
+        engine = CohortEngine(base, layout, num_threads=num_threads, is_compiled=is_compiled)
+        for start in starts(layout):
+            found.append(np.frombuffer(updates(engine, start, users), dtype=np.float32))
+    for plain, compiled in zip(found[:2], found[2:], strict=True):
+        assert np.linalg.norm(compiled - plain) <= 1e-4 * np.linalg.norm(plain)
 
 
 def test_a_recomputing_pass_keeps_fewer_bytes_for_its_backward(models_path: Path) -> None:
