@@ -229,6 +229,7 @@ def test_evaluation_users_come_first_among_what_is_not_covered():
     assert len(set(items)) == len(items)
     assert any("group" in item for item in items)
     assert any("several nodes" in item for item in items)
+    assert any("accelerators or with nodes.compile" in item for item in items)
 
 
 def test_generated_users_are_named_as_such():
