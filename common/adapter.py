@@ -200,7 +200,7 @@ def check_export(
         expected = probe_logits(
             methods.with_vector(replace(base, model=plain), layout, vector), base
         )
-        reloaded = methods.load_method(folder, layout, base)
+        reloaded = methods.load_trained(folder, base)
     else:
         merge_adapter(plain, vector, layout)
         expected = probe_logits(plain, base)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import IA3Config, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
@@ -23,6 +24,7 @@ from common.model import BaseModel
 PEFT_KINDS = ("ia3", "prompt", "prefix")
 PLAIN_KINDS = ("head", "full")
 KINDS = PEFT_KINDS + PLAIN_KINDS
+PLAIN_FILE = "trained.safetensors"
 START_SEED = 0
 
 
@@ -98,20 +100,28 @@ def save_method(
 
 
 @torch.no_grad()
-def load_method(folder: Path, layout: AdapterLayout, base: BaseModel) -> nn.Module:
-    """The saved method on a fresh base model, read from disk; changes `base.model` in place."""
-    if layout.kind in PEFT_KINDS:
+def load_trained(folder: Path, base: BaseModel) -> nn.Module:
+    """A fresh base model with what a folder of any kind holds; changes `base.model` in place."""
+    if not (folder / PLAIN_FILE).is_file():
         model: nn.Module = PeftModel.from_pretrained(base.model, str(folder))
         return model.eval()
     parameters = dict(base.model.named_parameters())
-    for name, value in load_file(folder / file_name(layout.kind)).items():
+    for name, value in load_file(folder / PLAIN_FILE).items():
         parameters[name].copy_(torch.from_numpy(value))
-    return base.model
+    return base.model.eval()
+
+
+def replaced_names(folder: Path) -> tuple[str, ...]:
+    """The base's own parameters that a folder replaces; none where it adds to them."""
+    if not (folder / PLAIN_FILE).is_file():
+        return ()
+    with safe_open(folder / PLAIN_FILE, framework="numpy") as file:
+        return tuple(file.keys())
 
 
 def file_name(kind: str) -> str:
     """Where the trained numbers are, in the adapter folder."""
-    return "trained.safetensors" if kind in PLAIN_KINDS else "adapter_model.safetensors"
+    return PLAIN_FILE if kind in PLAIN_KINDS else "adapter_model.safetensors"
 
 
 def task_type(base: BaseModel) -> str | None:

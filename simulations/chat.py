@@ -1,12 +1,13 @@
 """feddp chat: generate with a run's adapter, or classify."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import PeftModel
 
 from common.build import load_model
 from common.errors import ConfigError
+from common.methods import file_name, load_trained
 from common.model import BaseModel
 from server.run import load_run
 
@@ -19,12 +20,12 @@ def chat(run_path: Path, *, prompt: str | None, max_new_tokens: int, temperature
     """
     run = load_run(run_path)
     folder = run_path / "adapter"
-    if not (folder / "adapter_config.json").is_file():
+    if not (folder / file_name(run.config.adapter.kind)).is_file():
         raise ConfigError(
             [f"{folder}: no adapter yet. Finish the run: `feddp simulate --resume {run_path}`."]
         )
     base, _ = load_model(run.config)
-    model = PeftModel.from_pretrained(base.model, str(folder)).eval()
+    model = load_trained(folder, base)
     is_classifier = run.config.model.task == "classification"
 
     def answer(text: str) -> str:
@@ -50,7 +51,7 @@ def _ask() -> str:
 
 @torch.inference_mode()
 def _generate(
-    model: PeftModel, base: BaseModel, text: str, max_new_tokens: int, temperature: float
+    model: Any, base: BaseModel, text: str, max_new_tokens: int, temperature: float
 ) -> str:
     tokenizer = base.tokenizer
     if tokenizer.chat_template:
@@ -72,7 +73,7 @@ def _generate(
 
 
 @torch.inference_mode()
-def _classify(model: PeftModel, base: BaseModel, text: str) -> str:
+def _classify(model: Any, base: BaseModel, text: str) -> str:
     encoded = base.tokenizer(text, return_tensors="pt", truncation=True)
     logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[
         0

@@ -16,6 +16,7 @@ from common.build import load_model, load_users, pin_threads
 from common.config import RunConfig
 from common.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from common.errors import ConfigError
+from common.methods import file_name
 from common.poison import PoisonedUsers, is_in, poison
 from common.privacy.statement import delta_text, epsilon_text
 from common.tokens import tokenize_example
@@ -63,7 +64,7 @@ def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) 
     """
     run = load_run(path)
     target = _target(run, measurements_path)
-    if not (path / "adapter" / "adapter_config.json").is_file():
+    if not (path / "adapter" / file_name(run.config.adapter.kind)).is_file():
         raise ConfigError(
             [f"{path}: no adapter yet. Finish the run: `feddp simulate --resume {path}`."]
         )

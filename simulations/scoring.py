@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
 from common.demo import SecretSpan, secret_spans
+from common.methods import load_trained, replaced_names
 from common.model import BaseModel
 from common.tokens import IGNORE, TokenRow, tokenize_example
 from common.users import Example
@@ -49,11 +50,11 @@ BaseScores = dict[str, ExampleScore | None]
 
 
 class Scorer:
-    """A base model with an adapter in PEFT's format; scores examples under either.
+    """A base model and what was trained on it, of any kind; scores examples under either.
 
     Args:
-      base: freshly loaded; PEFT changes it in place.
-      adapter_path: what `PeftModel.from_pretrained` loads.
+      base: freshly loaded; changed in place.
+      adapter_path: the folder of an adapter.
       max_tokens: longest row.
       base_scores: of earlier scorers of this base, by example; what is scored here is added.
     """
@@ -67,7 +68,10 @@ class Scorer:
         base_scores: BaseScores | None = None,
     ):
         self.base_scores: BaseScores = {} if base_scores is None else base_scores
-        self._model: Any = PeftModel.from_pretrained(base.model, str(adapter_path)).eval()
+        own = dict(base.model.named_parameters())
+        # Where the base's own numbers were trained: those from before, to exchange.
+        self._others = {name: own[name].clone() for name in replaced_names(adapter_path)}
+        self._model: Any = load_trained(adapter_path, base)
         self._base, self._max_tokens = base, max_tokens
         self._pad = int(base.tokenizer.pad_token_id or 0)
 
@@ -87,7 +91,7 @@ class Scorer:
             return self._score(examples)
         missing = {repr(example): example for example in examples}
         missing = {key: e for key, e in missing.items() if key not in self.base_scores}
-        with self._model.disable_adapter():
+        with self._adapter(is_base):
             found = self._score(list(missing.values()))
         self.base_scores.update(zip(missing, found, strict=True))
         return [self.base_scores[repr(example)] for example in examples]
@@ -153,7 +157,24 @@ class Scorer:
         return found
 
     def _adapter(self, is_base: bool) -> Any:
-        return self._model.disable_adapter() if is_base else nullcontext()
+        if not is_base:
+            return nullcontext()
+        if isinstance(self._model, PeftModel):
+            return self._model.disable_adapter()
+        return self._untrained()
+
+    @contextmanager
+    def _untrained(self) -> Iterator[None]:
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        parameters = dict(self._model.named_parameters())
+        for name, other in self._others.items():
+            self._others[name], parameters[name].data = parameters[name].data, other
 
 
 def sensitive_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:

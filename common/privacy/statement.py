@@ -265,7 +265,7 @@ def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:
         "several users who act or are alike: a group of k is protected by a weaker bound",
         "data of a user on several nodes, if more than privacy.max-nodes-per-user: each node draws "
         "and clips them on its own",
-        "roundings by which a user moves others' updates, where nodes train on accelerators or with "
-        "nodes.compile; on processors without it there are none",
+        "roundings by which a user moves others' updates, where nodes train on accelerators or "
+        "with nodes.compile; on processors without it there are none",
     )
     return (*items, "the users themselves: they are generated") if is_generated else items

@@ -6,7 +6,7 @@ import torch
 
 from common.adapter import save_adapter
 from common.build import load_model
-from common.config import RunConfig
+from common.config import RunConfig, from_flat
 from common.users import Example
 from simulations.scoring import Scorer, sensitive_mask
 
@@ -19,10 +19,10 @@ TEXTS = (
 EXAMPLES = [Example(text=text) for text in TEXTS]
 
 
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+@pytest.fixture(scope="module", params=["ffa-lora", "full"])
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     folder = tmp_path_factory.mktemp("adapter")
-    base, layout = load_model(RunConfig())
+    base, layout = load_model(from_flat({"adapter.kind": request.param}))
     rng = np.random.default_rng(0)
     moved = layout.start + rng.normal(0, 0.05, layout.dimension).astype(np.float32)
     save_adapter(folder, moved, layout, base)
