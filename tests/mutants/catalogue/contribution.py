@@ -95,8 +95,8 @@ CONTRIBUTION = (
         "squares rounded in float64",
         CLIPPING,
         {
-            "if (squares := float(np.dot(wide, wide))) < 1 << 52": (
-                "if math.isfinite(squares := float(np.dot(wide, wide)))"
+            "if (squares := float(np.square(wide, out=wide).sum())) < 1 << 52": (
+                "if math.isfinite(squares := float(np.square(wide, out=wide).sum()))"
             )
         },
         (TEST_CLIPPING + "test_is_within_agrees_with_python_integers_at_the_boundary",),
