@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from client.allocator import keep_freed_memory
 from client.forward import StackedForward
 from client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
 from client.slots import Stacks
@@ -71,7 +72,10 @@ class CohortEngine:
         is_compiled: blocks are compiled, for all sizes of a pass; a user's bits may then depend on
           who shares the pass.
         """
-        self._num_threads = num_threads if torch.device(device).type == "cpu" else 1
+        is_on_cpu = torch.device(device).type == "cpu"
+        if is_on_cpu:
+            keep_freed_memory()
+        self._num_threads = num_threads if is_on_cpu else 1
         self._forward = StackedForward(
             base,
             layout,
@@ -81,6 +85,7 @@ class CohortEngine:
             is_compiled=is_compiled,
         )
         self._dimension, self._slots, self._pass_tokens = layout.dimension, slots, pass_tokens
+        self._stacks: Stacks | None = None
 
     def train(
         self,
@@ -105,7 +110,7 @@ class CohortEngine:
         queue = iter(work)
         residents: dict[int, _Resident] = {}
         first = torch.from_numpy(start).to(self._forward.device)
-        stacks = Stacks.like(first, self._slots, has_moments=training.optimizer == "adamw")
+        stacks = self._take_stacks(first, has_moments=training.optimizer == "adamw")
         with pass_threads(self._num_threads) as executor:
             while self._fill(residents, queue, sink, stacks):
                 self._tick(executor, first, stacks, residents)
@@ -161,6 +166,12 @@ class CohortEngine:
         with pass_threads(1):
             self._add(stacks, *self._slopes(part, start, delta))
         return np.asarray(stacks.gradient.cpu().numpy())
+
+    def _take_stacks(self, like: Tensor, *, has_moments: bool) -> Stacks:
+        """The stacks of the last call, so that the system need not clear memory again, or new."""
+        if self._stacks is None or self._stacks.has_moments != has_moments:
+            self._stacks = Stacks.like(like, self._slots, has_moments=has_moments)
+        return self._stacks
 
     def _fill(
         self,

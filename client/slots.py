@@ -30,6 +30,11 @@ class Stacks:
         delta, gradient = start.new_empty(slots, len(start)), start.new_empty(slots, len(start))
         return cls(delta, gradient, start.new_empty(2 * has_moments, slots, len(start)))
 
+    @property
+    def has_moments(self) -> bool:
+        """Whether they serve "adamw"."""
+        return len(self.moments) > 0
+
     def clear(self, slot: int) -> None:
         """A user comes: nothing learnt yet."""
         self.delta[slot] = 0

@@ -97,8 +97,11 @@ def _clip(values: NDArray[np.float64], clipping_norm: float, grid_steps: int) ->
         return zero
     scale = min(1.0, clipping_norm / norm) if norm > 0 else 1.0
     for shrink in (1.0, _SHRINK):
-        point = np.trunc(values * (scale * shrink) / clipping_norm * grid_steps)
-        if np.abs(point).max(initial=0.0) <= grid_steps:
+        point = values * (scale * shrink)
+        point /= clipping_norm
+        point *= grid_steps
+        np.trunc(point, out=point)
+        if max(point.max(initial=0.0), -point.min(initial=0.0)) <= grid_steps:
             integers = point.astype(np.int64)
             if is_within(integers, grid_steps):
                 return integers

@@ -68,7 +68,7 @@ CONTRIBUTION = (
     Mutant(
         "rounded to nearest instead of toward zero",
         CLIPPING,
-        {"np.trunc(values *": "np.rint(values *"},
+        {"np.trunc(point, ": "np.rint(point, "},
         (TEST_CLIPPING + "test_entries_are_truncated_and_not_rounded",),
         is_quick=True,
     ),
