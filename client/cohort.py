@@ -1,7 +1,7 @@
 """The cohort engine: local training of many users in shared passes over one frozen base.
 
 `slots` users are resident, each with its own delta from the adapter that all were sent. One tick
-is one local step of every resident user: the rows of their minibatches are grouped by padded length
+is one local step of every resident user: the rows of their minibatches are sorted by padded length
 and cut into passes; every row carries a copy of its user's adapter, and its gradient is added to
 its user alone. A finished user is handed out and replaced at once, so memory is bounded by the
 slots and by the tokens of a pass, never by the cohort.
@@ -213,6 +213,7 @@ class CohortEngine:
             pass_tokens=self._pass_tokens,
             num_threads=self._num_threads,
             row_multiple=self._forward.row_multiple,
+            is_packed=self._forward.is_packed,
         )
 
     def _tick(

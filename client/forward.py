@@ -12,16 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.batch import Batch, make_batch
 from client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
 from client.lean import make_lean
 from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
-from client.passes import PassRow, padded_length
-from client.stacked import install
+from client.packing import Group, Groups, may_pack, set_packed
+from client.passes import PassRow
+from client.stacked import StackedLoRA, install
 from common.adapter import AdapterLayout
 from common.model import BaseModel, place_model
 from common.tokens import IGNORE, TokenRow
 
 log = logging.getLogger("feddp.node")
+
+# Two rows, the first without padding, and others in their place; the ids are in any vocabulary.
+TRIAL_ROWS = tuple(
+    TokenRow(ids, ids)
+    for ids in (np.arange(n, dtype=np.int64) % 7 + shift for shift in (1, 2) for n in (8, 13))
+)
+TRIAL_ERROR = 0.02  # relative, for half precision; wrong positions are far above
 
 
 class StackedForward:
@@ -44,6 +53,11 @@ class StackedForward:
         self._model = place_model(base.model, device)
         self._layout = layout
         self._is_causal = base.task == "causal-lm"
+        # Such attention sees no padding on the right. It gets no mask, since the library makes none
+        # for a pass without padding, and its kernel would depend on who shares the pass.
+        self._looks_back = any(
+            getattr(m, "is_causal", False) is True for m in self._model.modules()
+        )
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
         if not is_compiled:  # a compiler sees to norms and rotations itself
@@ -57,11 +71,21 @@ class StackedForward:
             compile_blocks(self._blocks)
         if is_recomputing and self._blocks is not None:
             recompute(self._blocks)
+        self._is_compiled = is_compiled
         self._sizes = [entry.size for entry in layout.entries]
         self.num_ids = len(self._model.get_input_embeddings().weight)
-        self.longest: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        self._num_positions: int | None = getattr(
+            self._model.config, "max_position_embeddings", None
+        )
         # A classifier's head sees one position per row, so its rows have to come in full multiples.
         self.row_multiple = 1 if self._is_causal else ROW_MULTIPLE
+        self.is_packed = False
+        self._pack()
+
+    @property
+    def longest(self) -> int | None:
+        """Most tokens to which a row may be padded; None is no limit."""
+        return None if self.is_packed else self._num_positions
 
     def cache_prefix(self, max_bytes: int) -> bool:
         """Keeps what enters the first adapted block, row by row; 0 stops it.
@@ -73,7 +97,10 @@ class StackedForward:
             self._prefix.is_on = False
         self._prefix = None
         if max_bytes == 0 or self._blocks is None or not self._blocks.below:
+            self._pack()
             return False
+        if self.is_packed:  # the cache keeps rows of one length beside each other
+            self._set_packed(False)
         self._prefix = PrefixCache(
             self._blocks,
             max_bytes=max_bytes,
@@ -89,35 +116,35 @@ class StackedForward:
           adapters: (rows, P), of each row.
         """
         live = [tensor.detach().requires_grad_() for tensor in self.split(adapters)]
-        self._bind(live)
+        batch = self._batch([item.row for item in part])
+        self._bind(live, batch.groups)
         weights = adapters.new_tensor([item.weight for item in part])
         with torch.enable_grad():
-            loss = self._loss([item.row for item in part], weights)
-            return torch.autograd.grad(loss, live)
+            return torch.autograd.grad(self._loss(batch, weights), live)
 
     @torch.no_grad()
     def score(self, rows: Sequence[TokenRow], adapter: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and correctness of every predicted position (causal-lm) or row; adapter (P,)."""
-        self._bind(self.split(adapter[None]))
-        inputs, mask, targets = self._batch(rows)
+        batch = self._batch(rows)
+        self._bind_one(adapter, batch)
         if not self._is_causal:
-            logits = widen(self._classify(rows, inputs, mask))
-            losses = nn.functional.cross_entropy(logits, targets[:, 0], reduction="none")
-            return losses, logits.argmax(1) == targets[:, 0]
-        keep = targets != IGNORE
+            logits = widen(self._classify(batch))
+            losses = nn.functional.cross_entropy(logits, batch.targets[:, 0], reduction="none")
+            return losses, logits.argmax(1) == batch.targets[:, 0]
+        keep = batch.targets != IGNORE
         weight, bias, softcap = self._output()
         return score_positions(
-            self._hidden(rows, inputs)[keep], weight, bias, targets[keep], softcap
+            self._hidden(batch)[keep], weight, bias, batch.targets[keep], softcap
         )
 
     @torch.no_grad()
     def logits(self, row: TokenRow, adapter: Tensor) -> NDArray[np.float32]:
         """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier; adapter (P,)."""
-        self._bind(self.split(adapter[None]))
-        inputs, mask, _ = self._batch([row])
+        batch = self._batch([row])
+        self._bind_one(adapter, batch)
         if not self._is_causal:
-            return np.asarray(self._classify([row], inputs, mask)[0].float().cpu().numpy())
-        hidden = self._hidden([row], inputs)[0, : len(row.input_ids)]
+            return np.asarray(self._classify(batch)[0].float().cpu().numpy())
+        hidden = self._hidden(batch)[0, : len(row.input_ids)]
         weight, bias, softcap = self._output()
         logits = nn.functional.linear(hidden, weight, bias).float()
         if softcap is not None:
@@ -132,54 +159,62 @@ class StackedForward:
             for part, entry in zip(parts, self._layout.entries, strict=True)
         ]
 
-    def _bind(self, live: Sequence[Tensor]) -> None:
+    def _bind(self, live: Sequence[Tensor], groups: Groups | None) -> None:
         """Hands each module its stacked tensors."""
         parts: dict[str, dict[str, Tensor]] = {}
         for entry, stacked in zip(self._layout.entries, live, strict=True):
             parts.setdefault(entry.module, {})[entry.role] = stacked
         for path, tensors in parts.items():
-            self._modules[path].bind(tensors)
+            self._modules[path].bind(tensors, groups)
 
-    def _loss(self, rows: Sequence[TokenRow], weights: Tensor) -> Tensor:
+    def _bind_one(self, adapter: Tensor, batch: Batch) -> None:
+        """Hands each module one adapter (P,) for all rows."""
+        groups = None if batch.groups is None else (Group(1, batch.inputs.numel()),)
+        self._bind(self.split(adapter[None]), groups)
+
+    def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
         """Sum over rows of weight times loss: no term holds two users."""
-        inputs, mask, targets = self._batch(rows)
         if not self._is_causal:
             losses = nn.functional.cross_entropy(
-                widen(self._classify(rows, inputs, mask)), targets[:, 0], reduction="none"
+                widen(self._classify(batch)), batch.targets[:, 0], reduction="none"
             )
             return (losses * weights).sum()
         weight, bias, softcap = self._output()
         hidden, kept, shares = select_positions(
-            self._hidden(rows, inputs), targets, weights, ignore=IGNORE
+            self._hidden(batch), batch.targets, batch.spread(weights), ignore=IGNORE
         )
         loss: Tensor = LinearCrossEntropy.apply(hidden, weight, bias, kept, shares, softcap)  # type: ignore[no-untyped-call]
         return loss
 
-    def _hidden(self, rows: Sequence[TokenRow], inputs: Tensor) -> Tensor:
-        """Last hidden states (rows, tokens, hidden). Right padding needs no mask: attention is
-        causal, so no real position ever looks at padding."""
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Last hidden states, like `batch.inputs`, (rows, tokens, hidden). Right padding needs no
+        mask: attention is causal, so no real position ever looks at padding."""
+        packed: dict[str, Any] = {}
+        if batch.groups is not None:
+            packed = {"position_ids": batch.positions, "packed_groups": batch.groups}
 
         def run(part: list[int] | slice) -> Any:
-            return self._model.base_model(input_ids=inputs[part], use_cache=False)
+            return self._model.base_model(input_ids=batch.inputs[part], use_cache=False, **packed)
 
-        with self._entered(rows, inputs, run):
+        with self._entered(batch, run):
             hidden: Tensor = run(slice(None)).last_hidden_state
         return hidden
 
-    def _classify(self, rows: Sequence[TokenRow], inputs: Tensor, mask: Tensor) -> Tensor:
+    def _classify(self, batch: Batch) -> Tensor:
         def run(part: list[int] | slice) -> Any:
-            return self._model(input_ids=inputs[part], attention_mask=mask[part])
+            mask = None if self._looks_back else batch.mask[part]
+            return self._model(input_ids=batch.inputs[part], attention_mask=mask)
 
-        with self._entered(rows, inputs, run):
+        with self._entered(batch, run):
             logits: Tensor = run(slice(None)).logits
         return logits
 
     def _entered(
-        self, rows: Sequence[TokenRow], inputs: Tensor, run: Callable[[list[int]], object]
+        self, batch: Batch, run: Callable[[list[int]], object]
     ) -> AbstractContextManager[None]:
         if self._prefix is None:
             return nullcontext()
-        return self._prefix.entered(rows, inputs.shape[1], run)
+        return self._prefix.entered(batch.rows, batch.inputs.shape[1], run)
 
     def _output(self) -> tuple[Tensor, Tensor | None, float | None]:
         """Weight, bias and soft cap of the output layer."""
@@ -187,15 +222,50 @@ class StackedForward:
         softcap = getattr(self._model.config, "final_logit_softcapping", None)
         return layer.weight, getattr(layer, "bias", None), softcap
 
-    def _batch(self, rows: Sequence[TokenRow]) -> tuple[Tensor, Tensor, Tensor]:
-        """Right-padded input ids, attention mask and targets, all (rows, padded tokens) int64."""
-        length = max(padded_length(row, self.longest) for row in rows)
-        inputs = np.full((len(rows), length), self._pad, dtype=np.int64)
-        mask = np.zeros((len(rows), length), dtype=np.int64)
-        width = length if self._is_causal else 1
-        targets = np.full((len(rows), width), IGNORE, dtype=np.int64)
-        for index, row in enumerate(rows):
-            inputs[index, : len(row.input_ids)] = row.input_ids
-            mask[index, : len(row.input_ids)] = 1
-            targets[index, : len(row.labels)] = row.labels
-        return tuple(torch.from_numpy(a).to(self.device) for a in (inputs, mask, targets))  # type: ignore[return-value]
+    def _batch(self, rows: Sequence[TokenRow]) -> Batch:
+        return make_batch(
+            rows,
+            longest=self._num_positions,
+            pad=self._pad,
+            is_causal=self._is_causal,
+            is_packed=self.is_packed,
+            device=self.device,
+        )
+
+    def _set_packed(self, is_packed: bool) -> None:
+        set_packed(self._model, is_packed)
+        self.is_packed = is_packed
+
+    def _pack(self) -> None:
+        """Packs passes from here on, if public rows stay what they are alone."""
+        are_adapters = all(isinstance(module, StackedLoRA) for module in self._modules.values())
+        if self._is_compiled or not (self._is_causal and are_adapters and may_pack(self._model)):
+            return
+        try:
+            is_sound = self._keeps_apart(*TRIAL_ROWS)
+        except Exception:  # its layers do not hand on what attention has to know
+            is_sound = False
+        self._set_packed(is_sound)
+
+    def _keeps_apart(
+        self, first: TokenRow, second: TokenRow, other_first: TokenRow, other_second: TokenRow
+    ) -> bool:
+        """Whether packed rows come out as they do alone, with the same bits whatever the other is.
+
+        Bits, since what a layer mixes into the next row may be little, and must be nothing.
+        """
+        alone = torch.cat([self._trial(first), self._trial(second)])
+        self._set_packed(True)
+        together, cut = self._trial(first, second), len(first.input_ids)
+        return bool(
+            (together - alone).norm() < TRIAL_ERROR * alone.norm()
+            and torch.equal(self._trial(other_first, second)[cut:], together[cut:])
+            and torch.equal(self._trial(first, other_second)[:cut], together[:cut])
+        )
+
+    @torch.no_grad()
+    def _trial(self, *rows: TokenRow) -> Tensor:
+        """Hidden states of the real tokens, (tokens, hidden), with an adapter of zeros."""
+        batch = self._batch(rows)
+        self._bind_one(torch.zeros(sum(self._sizes), device=self.device), batch)
+        return self._hidden(batch)[batch.mask == 1].float()

@@ -60,7 +60,7 @@ def select_positions(
     Args:
       hidden: (rows, tokens, hidden).
       targets: (rows, tokens) int64, `ignore` where no loss is taken.
-      weights: (rows,) float32, weight of each position of a row.
+      weights: (rows, tokens) float32, weight of each position.
       ignore: the mark.
 
     Returns:
@@ -68,7 +68,7 @@ def select_positions(
     """
     keep = targets != ignore
     hidden_kept, targets_kept = hidden[keep], targets[keep]
-    weights_kept = weights[:, None].expand_as(targets)[keep]
+    weights_kept = weights[keep]
     missing = -len(targets_kept) % ROW_MULTIPLE
     return (
         functional.pad(hidden_kept, (0, 0, 0, missing)),

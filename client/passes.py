@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -61,8 +61,9 @@ def cut_passes(
     pass_tokens: int,
     num_threads: int,
     row_multiple: int = 1,
+    is_packed: bool = False,
 ) -> list[list[PassRow]]:
-    """Passes of one padded length each, longest rows first.
+    """Passes, longest rows first: of one padded length each, or packed, of several.
 
     A pass holds at most `pass_tokens` tokens (or `row_multiple` rows), and less where that gives
     every thread work and keeps the tokens of all threads together at `pass_tokens`. All passes of
@@ -74,11 +75,29 @@ def cut_passes(
     total = sum(length * len(group) for length, group in by_length.items())
     share = -(-min(total, pass_tokens) // num_threads)
     limit = min(pass_tokens, max(MIN_PASS_TOKENS, share))
+    if is_packed:
+        # Where all rows run at once, none is left over for one more pass.
+        slack = max(by_length, default=0) if total <= pass_tokens else 0
+        return _fill(by_length, min(pass_tokens, limit + slack))
     passes = []
     for length in sorted(by_length, reverse=True):
         size = max(1, limit // length // row_multiple) * row_multiple
         group = by_length[length]
         passes += [group[start : start + size] for start in range(0, len(group), size)]
+    return passes
+
+
+def _fill(by_length: Mapping[int, Sequence[PassRow]], limit: int) -> list[list[PassRow]]:
+    """Passes of any lengths, filled in turn with up to `limit` tokens, or with one row."""
+    passes: list[list[PassRow]] = []
+    room = 0
+    for length in sorted(by_length, reverse=True):
+        for item in by_length[length]:
+            if length > room:
+                passes.append([])
+                room = limit
+            passes[-1].append(item)
+            room -= length
     return passes
 
 

@@ -20,7 +20,7 @@ from common.model import BaseModel
 from common.tokens import TokenRow
 
 SEED = 0
-ROW_TOKENS = (5, 8)  # one of them is padded
+ROW_TOKENS = (5, 12)  # of two padded lengths
 SPREAD = 0.02  # of the adapters: at B = 0 no gradient would reach A, at a zero head none at all
 # Relative, of a whole gradient; a mixed-up row or a missing adapter is at about 1.
 TOLERANCE = {torch.float32: 1e-2}

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from client.packing import GroupedLoRA, Groups
 from common.adapter import AdapterLayout
 
 Keep = Callable[[], Any]
-# Products of fewer rows go through kernels whose bits depend on where a copy lies in memory.
-MIN_ROWS = 8
+# Products of fewer rows, or with a vector, go through kernels whose bits depend on where a copy
+# lies in memory.
+MIN_ROWS, MIN_RANK = 8, 2
 
 
 class StackedLoRA(nn.Module):
@@ -35,22 +37,32 @@ class StackedLoRA(nn.Module):
         self.register_buffer("frozen_a", frozen_a, persistent=False)
         self._bound: Any = keep()
 
-    def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the stacked tensors of this thread's next pass, by role."""
-        self._bound.tensors = tensors
+    def bind(self, tensors: Mapping[str, Tensor], groups: Groups | None = None) -> None:
+        """Takes the stacked tensors of this thread's next pass, by role, and how it is packed."""
+        self._bound.tensors, self._bound.groups = tensors, groups
 
     def forward(self, x: Tensor) -> Tensor:
-        tensors: Mapping[str, Tensor] = self._bound.tensors
-        b = tensors["lora_B"]
-        rows = _by_copy(x, len(b))
+        a, b = self._factors(x.dtype)
+        groups: Groups | None = self._bound.groups
+        rows = _by_copy(x, len(b)) if groups is None else x.flatten(0, -2)
         y: Tensor = self.base(rows)
-        if self.frozen_a is not None:
-            low = nn.functional.linear(rows, self.frozen_a.to(x.dtype))
-        else:
-            low = torch.bmm(rows, tensors["lora_A"].mT.to(x.dtype))
         # In place: the gradient of a frozen layer does not need what the layer gave.
-        y = y.baddbmm_(low, b.mT.to(x.dtype), alpha=self.scale)
+        if groups is not None:
+            y = GroupedLoRA.apply(y, rows, a, b, self.scale, groups)  # type: ignore[no-untyped-call]
+        else:
+            low = nn.functional.linear(rows, a) if a.dim() == 2 else torch.bmm(rows, a.mT)
+            y = y.baddbmm_(low, b.mT, alpha=self.scale)
         return y.view(*x.shape[:-1], y.shape[-1])
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """A and B of this pass, of rank 2 at least."""
+        tensors: Mapping[str, Tensor] = self._bound.tensors
+        a = tensors["lora_A"] if self.frozen_a is None else self.frozen_a
+        b = tensors["lora_B"]
+        missing = max(0, MIN_RANK - b.shape[-1])
+        if missing:
+            a, b = nn.functional.pad(a, (0, 0, 0, missing)), nn.functional.pad(b, (0, missing))
+        return a.to(dtype), b.to(dtype)
 
 
 class StackedLinear(nn.Module):
@@ -64,8 +76,9 @@ class StackedLinear(nn.Module):
         self.out_features, self.in_features = base.out_features, base.in_features
         self._bound: Any = keep()
 
-    def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes the stacked tensors of this thread's next pass, by role."""
+    def bind(self, tensors: Mapping[str, Tensor], groups: Groups | None = None) -> None:
+        """Takes the stacked tensors of this thread's next pass, by role; never a packed one."""
+        assert groups is None
         self._bound.tensors = tensors
 
     def forward(self, x: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def test_only_labelled_positions_are_kept_and_padding_weighs_nothing() -> None:
     targets = torch.full((2, 5), IGNORE)
     targets[0, 1], targets[1, 4] = 7, 8
     kept, labels, weights = select_positions(
-        hidden, targets, torch.tensor([0.5, 0.25]), ignore=IGNORE
+        hidden, targets, torch.tensor([[0.5], [0.25]]).expand(2, 5), ignore=IGNORE
     )
     assert len(kept) == len(labels) == len(weights) == ROW_MULTIPLE
     torch.testing.assert_close(kept[:2], torch.stack([hidden[0, 1], hidden[1, 4]]))
@@ -68,7 +68,7 @@ def test_only_labelled_positions_are_kept_and_padding_weighs_nothing() -> None:
 
 def test_without_targets_nothing_is_kept() -> None:
     targets = torch.full((2, 5), IGNORE)
-    kept, _, _ = select_positions(torch.randn(2, 5, 3), targets, torch.ones(2), ignore=IGNORE)
+    kept, _, _ = select_positions(torch.randn(2, 5, 3), targets, torch.ones(2, 5), ignore=IGNORE)
     assert len(kept) == 0
 
 

@@ -34,6 +34,20 @@ def test_passes_hold_every_row_once_at_one_length_within_the_budget() -> None:
             assert lengths.pop() * len(part) <= 1024
 
 
+def test_packed_passes_hold_every_row_once_and_lengths_beside_each_other() -> None:
+    rows = [PassRow(slot, r, 1.0) for slot, r in enumerate(lognormal_rows(200))]
+    for num_threads, budget in ((1, 1024), (2, 1024), (2, 1 << 20)):
+        passes = cut_passes(
+            rows, longest=None, pass_tokens=budget, num_threads=num_threads, is_packed=True
+        )
+        assert sorted(item.slot for part in passes for item in part) == list(range(len(rows)))
+        lengths = [[padded_length(item.row, None) for item in part] for part in passes]
+        in_order = [length for part in lengths for length in part]
+        assert in_order == sorted(in_order, reverse=True)
+        assert all(sum(part) <= budget for part in lengths)
+    assert len(passes) == 2  # as many as threads, where all rows run at once
+
+
 def test_one_row_longer_than_the_budget_is_a_pass_of_its_own() -> None:
     rows = [PassRow(0, row(100), 1.0), PassRow(1, row(100), 1.0)]
     passes = cut_passes(rows, longest=None, pass_tokens=64, num_threads=1)

@@ -54,7 +54,7 @@ class Broken(nn.Module):
         return {
             "detaches": output.detach(),
             "not finite": output * float("nan"),
-            "mixes rows": output + output.mean(0, keepdim=True),
+            "mixes rows": output + output.mean((0, 1), keepdim=True),
         }[self.fault]
 
 

@@ -7,6 +7,8 @@ SAMPLING = "common/privacy/sampling.py"
 SUMMATION = "common/privacy/summation.py"
 COHORT = "client/cohort.py"
 NODE = "client/node.py"
+TEST_BITS = "tests/client/test_bits.py::test_a_user_has_the_same_bits_alone_and_in_company"
+TEST_PACKING = "tests/client/test_packing.py::"
 TEST_CLIPPING = "tests/common/privacy/test_clipping.py::"
 TEST_SAMPLING = "tests/common/privacy/test_sampling.py::"
 TEST_COHORT = "tests/client/test_cohort.py::"
@@ -196,8 +198,26 @@ CONTRIBUTION = (
     Mutant(
         "loss averaged over the users of a pass",
         "client/forward.py",
-        {"torch.autograd.grad(loss, live)": "torch.autograd.grad(loss / len(part), live)"},
+        {"self._loss(batch, weights), live": "self._loss(batch, weights) / len(part), live"},
         (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
+    ),
+    Mutant(
+        "products with a vector",
+        "client/stacked.py",
+        {"MIN_ROWS, MIN_RANK = 8, 2": "MIN_ROWS, MIN_RANK = 8, 1"},
+        (TEST_BITS,),
+    ),
+    Mutant(
+        "a mask where another row has padding",
+        "client/forward.py",
+        {"mask = None if self._looks_back else batch.mask[part]": "mask = batch.mask[part]"},
+        (TEST_BITS,),
+    ),
+    Mutant(
+        "packed passes of a model that mixes tokens",
+        "client/forward.py",
+        {"and torch.equal(self._trial(other_first, second)[cut:], together[cut:])": ""},
+        (TEST_PACKING + "test_a_model_that_mixes_the_end_of_a_row_into_the_next_is_not_packed",),
     ),
     Mutant(
         "evaluation users inside training",

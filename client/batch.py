@@ -1,0 +1,84 @@
+"""Rows as the tensors of one pass: beside each other with one padded length, or packed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.packing import Groups, group_lengths
+from client.passes import padded_length
+from common.tokens import IGNORE, TokenRow
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows. "(rows, tokens)" below is (1, tokens) where they are packed.
+
+    Attributes:
+      rows: in order.
+      lengths: padded tokens of each row.
+      groups: of a packed pass.
+      inputs: int64, (rows, tokens).
+      mask: int64, (rows, tokens), 1 where `inputs` is not padding.
+      positions: int64, (rows, tokens), of each token in its row.
+      targets: int64, (rows, tokens), or (rows, 1) for a classifier.
+    """
+
+    rows: Sequence[TokenRow]
+    lengths: Sequence[int]
+    groups: Groups | None
+    inputs: Tensor
+    mask: Tensor
+    positions: Tensor
+    targets: Tensor
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """The weight of each position, like `targets`, from one of each row (rows,)."""
+        lengths = torch.tensor(self.lengths, device=weights.device)
+        return torch.repeat_interleave(weights, lengths).view_as(self.targets)
+
+
+def make_batch(
+    rows: Sequence[TokenRow],
+    *,
+    longest: int | None,
+    pad: int,
+    is_causal: bool,
+    is_packed: bool,
+    device: torch.device,
+) -> Batch:
+    """The tensors of a pass.
+
+    Args:
+      rows: at least one.
+      longest: positions that the base model has; None is no limit. Packed rows are padded beyond it
+        where they have to be, with its last position.
+      pad: id of padding.
+      is_causal: a target for each token, and not one for the row.
+      is_packed: each row has its own padded length, and not the longest of all.
+      device: of the tensors.
+    """
+    lengths = [padded_length(row, None if is_packed else longest) for row in rows]
+    groups = group_lengths(lengths) if is_packed else None
+    if not is_packed:
+        lengths = [max(lengths)] * len(rows)
+    inputs = np.full(sum(lengths), pad, dtype=np.int64)
+    mask = np.zeros_like(inputs)
+    targets = np.full(sum(lengths) if is_causal else len(rows), IGNORE, dtype=np.int64)
+    starts = np.cumsum([0, *lengths])
+    target_starts = starts if is_causal else np.arange(len(rows))
+    for row, start, target_start in zip(rows, starts, target_starts, strict=False):
+        inputs[start : start + len(row.input_ids)] = row.input_ids
+        mask[start : start + len(row.input_ids)] = 1
+        targets[target_start : target_start + len(row.labels)] = row.labels
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    if longest is not None:
+        np.minimum(positions, longest - 1, out=positions)
+    shape = (1 if is_packed else len(rows), -1)
+    tensors = [
+        torch.from_numpy(array.reshape(shape)).to(device)
+        for array in (inputs, mask, positions, targets)
+    ]
+    return Batch(rows, lengths, groups, *tensors)

@@ -1,0 +1,170 @@
+"""Packed passes: rows of several padded lengths as one sequence, apart wherever tokens meet.
+
+All of a decoder but attention and adapters works on single tokens. So a pass need not hold rows of
+one length: its rows lie one after the other in a sequence of (1, tokens), and attention and
+adapters take it apart into groups of adjacent rows of one padded length. There they do what they
+would do in a pass of that length alone, so a row keeps its bits.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+
+ATTENTION = "feddp_packed"
+KINDS_OF_LAYERS = frozenset({"full_attention", "sliding_attention"})
+
+
+class Group(NamedTuple):
+    """Adjacent rows of one padded length."""
+
+    rows: int
+    length: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Of all its rows, padding included."""
+        return self.rows * self.length
+
+
+Groups = tuple[Group, ...]
+
+
+def group_lengths(lengths: Iterable[int]) -> Groups:
+    """The groups of adjacent rows with these padded lengths.
+
+    >>> group_lengths([16, 16, 8])
+    (Group(rows=2, length=16), Group(rows=1, length=8))
+    """
+    return tuple(Group(len(list(same)), length) for length, same in groupby(lengths))
+
+
+def attend(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packed_groups: Groups,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """The library's attention within each row; registered with it under `ATTENTION`.
+
+    Rows are padded on the right and attention is causal, so padding needs no mask.
+
+    Args:
+      module: the attention module.
+      query, key, value: (1, heads, tokens, width).
+      attention_mask: none is made under this name.
+      packed_groups: of the pass.
+      sliding_window: tokens that a token sees, itself included.
+      options: what the model asks of the library's function.
+
+    Returns:
+      (1, tokens, heads, width), and no attention weights.
+    """
+    outputs = []
+    for group, part in zip(packed_groups, _apart((query, key, value), packed_groups), strict=True):
+        rows = [x.reshape(x.shape[1], *group, x.shape[3]).transpose(0, 1) for x in part]
+        mask = _window(group.length, sliding_window, query.device)
+        output, _ = AttentionInterface()["sdpa"](module, *rows, mask, **options)
+        outputs.append(output.flatten(0, 1))
+    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return whole[None], None
+
+
+def _apart(tensors: Sequence[Tensor], groups: Groups) -> Iterable[tuple[Tensor, ...]]:
+    """The tensors (1, heads, tokens, width) of each group."""
+    if len(groups) == 1:
+        return [tuple(tensors)]
+    sizes = [group.num_tokens for group in groups]
+    return zip(*(torch.split(x, sizes, 2) for x in tensors), strict=True)
+
+
+def _window(length: int, width: int | None, device: torch.device) -> Tensor | None:
+    """Which token sees which, (length, length) bool; None where all before it are in sight."""
+    if width is None or length <= width:
+        return None
+    seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return seen.triu(1 - width)
+
+
+def may_pack(model: PreTrainedModel) -> bool:
+    """Whether `attend` can take the place of a model's attention; that it does needs a trial.
+
+    Other kinds of layers than these two mask more than `attend` is told, or are no attention.
+    """
+    kinds = set(getattr(model.config, "layer_types", None) or KINDS_OF_LAYERS)
+    return bool(
+        model.config._attn_implementation == "sdpa"
+        and model._can_set_attn_implementation()
+        and kinds <= KINDS_OF_LAYERS
+    )
+
+
+def set_packed(model: PreTrainedModel, is_packed: bool) -> None:
+    """Chooses between `attend` and the library's attention."""
+    model.set_attn_implementation(ATTENTION if is_packed else "sdpa")
+
+
+class GroupedLoRA(torch.autograd.Function):
+    """y + scale (x A^T) B^T with one A and B per row, group by group; y is changed in place."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        y: Tensor,  # (tokens, out)
+        x: Tensor,  # (tokens, in)
+        a: Tensor,  # (rows, rank, in), or (rank, in) for all
+        b: Tensor,  # (rows, out, rank)
+        scale: float,
+        groups: Groups,
+    ) -> Tensor:
+        low = x.new_empty(len(x), b.shape[2])
+        for tokens, rows, group in _places(groups):
+            low_part = low[tokens].view(*group, -1)
+            if a.dim() == 2:
+                torch.mm(x[tokens], a.mT, out=low[tokens])
+            else:
+                torch.bmm(x[tokens].view(*group, -1), a[rows].mT, out=low_part)
+            y[tokens].view(*group, -1).baddbmm_(low_part, b[rows].mT, alpha=scale)
+        context.save_for_backward(x, a, b, low)
+        context.scale, context.groups = scale, groups
+        context.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        x, a, b, low = context.saved_tensors
+        slope = slope.contiguous()
+        of_x = torch.empty_like(x) if context.needs_input_grad[1] else None
+        of_a = torch.empty_like(a) if context.needs_input_grad[2] else None
+        of_b = torch.empty_like(b)
+        for tokens, rows, group in _places(context.groups):
+            slope_part = slope[tokens].view(*group, -1)
+            low_part = low[tokens].view(*group, -1)
+            torch.bmm(slope_part.mT, low_part, out=of_b[rows])
+            of_low = torch.bmm(slope_part, b[rows]).mul_(context.scale)
+            if of_a is not None:
+                torch.bmm(of_low.mT, x[tokens].view(*group, -1), out=of_a[rows])
+            if of_x is not None and a.dim() == 2:
+                torch.mm(of_low.flatten(0, 1), a, out=of_x[tokens])
+            elif of_x is not None:
+                torch.bmm(of_low, a[rows], out=of_x[tokens].view(*group, -1))
+        return slope, of_x, of_a, of_b.mul_(context.scale), None, None
+
+
+def _places(groups: Groups) -> Iterable[tuple[slice, slice, Group]]:
+    """The tokens and rows of each group."""
+    token, row = 0, 0
+    for group in groups:
+        yield slice(token, token + group.num_tokens), slice(row, row + group.rows), group
+        token, row = token + group.num_tokens, row + group.rows
+
+
+AttentionInterface.register(ATTENTION, attend)
