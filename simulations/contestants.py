@@ -28,7 +28,7 @@ from simulations.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20
 LEARNING_RATE = 0.1
-PASS_TOKENS = 4096
+PASS_TOKENS = 2048  # for each thread: with more, activations leave its caches
 
 
 class Plain:

@@ -163,7 +163,7 @@ def compare(*, population: list[Any], shape: dict[str, Any], repeats: int) -> di
             layout,
             users,
             clipping_norm=CLIPPING_NORM,
-            pass_tokens=contestants.PASS_TOKENS,
+            pass_tokens=contestants.PASS_TOKENS * num_threads,
             num_threads=num_threads,
         )
         for num_threads in (1, NUM_CPUS)
