@@ -14,7 +14,7 @@ from common.tokens import IGNORE, TokenRow
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. "(rows, tokens)" below is (1, tokens) where they are packed.
+    """Right-padded rows. "(rows, tokens)" below is (1, tokens) where groups are packed.
 
     Attributes:
       rows: in order.
@@ -22,7 +22,7 @@ class Batch:
       groups: of a packed pass.
       inputs: int64, (rows, tokens).
       mask: int64, (rows, tokens), 1 where `inputs` is not padding.
-      positions: int64, (rows, tokens), of each token in its row.
+      positions: int64, (1, tokens), of each token in its row; one row's for all but packed groups.
       targets: int64, (rows, tokens), or (rows, 1) for a classifier.
     """
 
@@ -73,12 +73,11 @@ def make_batch(
         inputs[start : start + len(row.input_ids)] = row.input_ids
         mask[start : start + len(row.input_ids)] = 1
         targets[target_start : target_start + len(row.labels)] = row.labels
-    positions = np.concatenate([np.arange(length) for length in lengths])
+    is_flat = groups is not None and len(groups) > 1
+    positions = np.concatenate([np.arange(n) for n in (lengths if is_flat else lengths[:1])])
     if longest is not None:
         np.minimum(positions, longest - 1, out=positions)
-    shape = (1 if is_packed else len(rows), -1)
-    tensors = [
-        torch.from_numpy(array.reshape(shape)).to(device)
-        for array in (inputs, mask, positions, targets)
-    ]
+    shape = (1 if is_flat else len(rows), -1)
+    arrays = (inputs.reshape(shape), mask.reshape(shape), positions[None], targets.reshape(shape))
+    tensors = [torch.from_numpy(array).to(device) for array in arrays]
     return Batch(rows, lengths, groups, *tensors)

@@ -3,10 +3,10 @@
 All of a decoder but attention and adapters works on single tokens. So a pass need not hold rows of
 one length: its rows lie one after the other in a sequence of (1, tokens), and attention and
 adapters take it apart into groups of adjacent rows of one padded length. There they do what they
-would do in a pass of that length alone, so a row keeps its bits.
+do in a pass of one group, whose rows lie beside each other, so a row keeps its bits.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -59,31 +59,30 @@ def attend(
 
     Args:
       module: the attention module.
-      query, key, value: (1, heads, tokens, width).
+      query, key, value: (1, heads, tokens, width); (rows, heads, tokens, width) for one group.
       attention_mask: none is made under this name.
       packed_groups: of the pass.
       sliding_window: tokens that a token sees, itself included.
       options: what the model asks of the library's function.
 
     Returns:
-      (1, tokens, heads, width), and no attention weights.
+      (1, tokens, heads, width), or (rows, tokens, heads, width), and no attention weights.
     """
-    outputs = []
-    for group, part in zip(packed_groups, _apart((query, key, value), packed_groups), strict=True):
-        rows = [x.reshape(x.shape[1], *group, x.shape[3]).transpose(0, 1) for x in part]
+
+    def within(group: Group, *rows: Tensor) -> Tensor:
         mask = _window(group.length, sliding_window, query.device)
-        output, _ = AttentionInterface()["sdpa"](module, *rows, mask, **options)
-        outputs.append(output.flatten(0, 1))
-    whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return whole[None], None
+        output: Tensor = AttentionInterface()["sdpa"](module, *rows, mask, **options)[0]
+        return output
 
-
-def _apart(tensors: Sequence[Tensor], groups: Groups) -> Iterable[tuple[Tensor, ...]]:
-    """The tensors (1, heads, tokens, width) of each group."""
-    if len(groups) == 1:
-        return [tuple(tensors)]
-    sizes = [group.num_tokens for group in groups]
-    return zip(*(torch.split(x, sizes, 2) for x in tensors), strict=True)
+    if len(packed_groups) == 1:
+        return within(packed_groups[0], query, key, value), None
+    sizes = [group.num_tokens for group in packed_groups]
+    parts = zip(*(torch.split(x, sizes, 2) for x in (query, key, value)), strict=True)
+    outputs = []
+    for group, part in zip(packed_groups, parts, strict=True):
+        rows = [x.reshape(x.shape[1], *group, x.shape[3]).transpose(0, 1) for x in part]
+        outputs.append(within(group, *rows).flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 def _window(length: int, width: int | None, device: torch.device) -> Tensor | None:

@@ -136,9 +136,21 @@ def test_padding_beyond_the_positions_of_a_model_has_its_last_one() -> None:
         [row, row], longest=13, pad=0, is_causal=True, is_packed=True, device=torch.device("cpu")
     )
     assert batch.groups == (Group(2, 16),)
-    assert batch.positions.view(2, 16)[1].tolist() == [*range(13), 12, 12, 12]
-    assert batch.inputs.view(2, 16)[1].tolist() == [*range(3, 16), 0, 0, 0]
-    assert batch.targets.view(2, 16)[1].tolist() == [*range(4, 17), *[IGNORE] * 3]
+    assert batch.positions.tolist() == [[*range(13), 12, 12, 12]]
+    assert batch.inputs.tolist() == [[*range(3, 16), 0, 0, 0]] * 2
+    assert batch.targets.tolist() == [[*range(4, 17), *[IGNORE] * 3]] * 2
+
+
+def test_groups_are_packed_one_after_the_other_each_row_from_position_zero() -> None:
+    rows = [TokenRow(np.arange(3, 3 + n), np.arange(4, 4 + n)) for n in (13, 8)]
+    batch = make_batch(
+        rows, longest=13, pad=0, is_causal=True, is_packed=True, device=torch.device("cpu")
+    )
+    assert batch.groups == (Group(1, 16), Group(1, 8))
+    assert batch.positions.tolist() == [[*range(13), 12, 12, 12, *range(8)]]
+    assert batch.inputs.tolist() == [[*range(3, 16), 0, 0, 0, *range(3, 11)]]
+    assert batch.mask.tolist() == [[*[1] * 13, 0, 0, 0, *[1] * 8]]
+    assert batch.spread(torch.tensor([2.0, 3.0])).tolist() == [[*[2.0] * 16, *[3.0] * 8]]
 
 
 def test_a_kept_prefix_takes_rows_of_one_length(tmp_path: Path) -> None:
