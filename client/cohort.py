@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.allocator import keep_freed_memory
 from client.forward import StackedForward
 from client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
 from client.slots import Stacks
@@ -30,6 +29,7 @@ from client.work import LocalWork as LocalWork
 from client.work import Minibatches
 from client.work import Sink as Sink
 from common.adapter import AdapterLayout
+from common.allocator import keep_freed_memory
 from common.model import BaseModel
 from common.tokens import TokenRow
 

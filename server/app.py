@@ -7,6 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.adapter import AdapterLayout
+from common.allocator import keep_freed_memory
 from common.build import describe_evaluation, load_model
 from common.config import RunConfig, from_flat
 from common.errors import ConfigError
@@ -30,6 +31,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Plans or resumes the run, waits for the nodes, runs the rounds and exports the adapter."""
+    keep_freed_memory()
     config = from_flat(context.run_config)
     resumed = load_run(Path(config.run.resume)) if config.run.resume else None
     if resumed:  # nothing of a run changes but which machines hold its users, and their registry
