@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from client.packing import Groups, group_lengths
@@ -74,10 +75,15 @@ def make_batch(
         mask[start : start + len(row.input_ids)] = 1
         targets[target_start : target_start + len(row.labels)] = row.labels
     is_flat = groups is not None and len(groups) > 1
-    positions = np.concatenate([np.arange(n) for n in (lengths if is_flat else lengths[:1])])
-    if longest is not None:
-        np.minimum(positions, longest - 1, out=positions)
+    sizes = [len(row.input_ids) for row in rows]
+    places = zip(sizes, lengths, strict=True) if is_flat else [(max(sizes), lengths[0])]
+    positions = np.concatenate([_positions(size, length, longest) for size, length in places])
     shape = (1 if is_flat else len(rows), -1)
     arrays = (inputs.reshape(shape), mask.reshape(shape), positions[None], targets.reshape(shape))
     tensors = [torch.from_numpy(array).to(device) for array in arrays]
     return Batch(rows, lengths, groups, *tensors)
+
+
+def _positions(size: int, length: int, longest: int | None) -> NDArray[np.int64]:
+    """Of a row with `size` tokens and its padding, which stays within what the model has."""
+    return np.minimum(np.arange(length), max(size, longest or length) - 1)

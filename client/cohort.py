@@ -121,6 +121,7 @@ class CohortEngine:
                     user = residents.pop(slot)
                     update = stacks.delta[slot].cpu().numpy().copy()
                     sink(user.key, np.zeros_like(update) if user.is_failed else update)
+        self._stacks = stacks
 
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Loss and correct predictions of one adapter over rows, in passes of similar length."""
@@ -169,9 +170,10 @@ class CohortEngine:
 
     def _take_stacks(self, like: Tensor, *, has_moments: bool) -> Stacks:
         """The stacks of the last call, so that the system need not clear memory again, or new."""
-        if self._stacks is None or self._stacks.has_moments != has_moments:
-            self._stacks = Stacks.like(like, self._slots, has_moments=has_moments)
-        return self._stacks
+        stacks, self._stacks = self._stacks, None  # never those of a call under way
+        if stacks is None or stacks.has_moments != has_moments:
+            return Stacks.like(like, self._slots, has_moments=has_moments)
+        return stacks
 
     def _fill(
         self,

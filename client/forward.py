@@ -16,7 +16,7 @@ from client.batch import Batch, make_batch
 from client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
 from client.lean import make_lean
 from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
-from client.packing import Group, Groups, may_pack, set_packed
+from client.packing import Group, Groups, may_pack, needs_no_mask, set_packed
 from client.passes import PassRow
 from client.stacked import StackedLoRA, install
 from common.adapter import AdapterLayout
@@ -53,11 +53,9 @@ class StackedForward:
         self._model = place_model(base.model, device)
         self._layout = layout
         self._is_causal = base.task == "causal-lm"
-        # Such attention sees no padding on the right. It gets no mask, since the library makes none
-        # for a pass without padding, and its kernel would depend on who shares the pass.
-        self._looks_back = any(
-            getattr(m, "is_causal", False) is True for m in self._model.modules()
-        )
+        # Such a model gets no mask: the library makes none for a pass without padding, and which
+        # kernel then runs would depend on who shares the pass.
+        self._needs_no_mask = needs_no_mask(self._model)
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
         if not is_compiled:  # a compiler sees to norms and rotations itself
@@ -202,7 +200,7 @@ class StackedForward:
 
     def _classify(self, batch: Batch) -> Tensor:
         def run(part: list[int] | slice) -> Any:
-            mask = None if self._looks_back else batch.mask[part]
+            mask = None if self._needs_no_mask else batch.mask[part]
             return self._model(input_ids=batch.inputs[part], attention_mask=mask)
 
         with self._entered(batch, run):

@@ -15,7 +15,17 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "feddp_packed"
+# Decoders that tests compare with the plain loop, bit by bit. Others may mask in ways that `attend`
+# is not told, or mix tokens elsewhere.
+DECODERS = frozenset(
+    {
+        *("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral"),
+        *("opt", "phi", "phi3", "qwen2", "qwen3"),
+    }
+)
 KINDS_OF_LAYERS = frozenset({"full_attention", "sliding_attention"})
+# The others look at the largest position of a pass, which is somebody else's.
+ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 class Group(NamedTuple):
@@ -69,6 +79,9 @@ def attend(
       (1, tokens, heads, width), or (rows, tokens, heads, width), and no attention weights.
     """
 
+    if attention_mask is not None:
+        raise ValueError("a mask of the model's own, which packed rows cannot have")
+
     def within(group: Group, *rows: Tensor) -> Tensor:
         mask = _window(group.length, sliding_window, query.device)
         output: Tensor = AttentionInterface()["sdpa"](module, *rows, mask, **options)[0]
@@ -94,16 +107,28 @@ def _window(length: int, width: int | None, device: torch.device) -> Tensor | No
 
 
 def may_pack(model: PreTrainedModel) -> bool:
-    """Whether `attend` can take the place of a model's attention; that it does needs a trial.
-
-    Other kinds of layers than these two mask more than `attend` is told, or are no attention.
-    """
-    kinds = set(getattr(model.config, "layer_types", None) or KINDS_OF_LAYERS)
+    """Whether `attend` can take the place of a model's attention; that it does is on trial then."""
+    layers = set(getattr(model.config, "layer_types", None) or KINDS_OF_LAYERS)
     return bool(
-        model.config._attn_implementation == "sdpa"
-        and model._can_set_attn_implementation()
-        and kinds <= KINDS_OF_LAYERS
+        model.config.model_type in DECODERS
+        and model.config._attn_implementation == "sdpa"
+        and layers <= KINDS_OF_LAYERS
+        and _rope_types(model) <= ROPE_TYPES
     )
+
+
+def _rope_types(model: PreTrainedModel) -> set[str]:
+    """How rotary positions are scaled, over the modules and kinds of layers that have them."""
+    found = [getattr(module, "rope_type", {}) for module in model.modules()]
+    return {
+        kind for each in found for kind in (each.values() if isinstance(each, dict) else [each])
+    }
+
+
+def needs_no_mask(model: PreTrainedModel) -> bool:
+    """Whether a classifier looks back alone, and takes its answer from the last real token."""
+    is_own_head = type(model).__name__.endswith("ForSequenceClassification")
+    return is_own_head and model.config.model_type in DECODERS
 
 
 def set_packed(model: PreTrainedModel, is_packed: bool) -> None:
@@ -124,6 +149,8 @@ class GroupedLoRA(torch.autograd.Function):
         scale: float,
         groups: Groups,
     ) -> Tensor:
+        if sum(g.num_tokens for g in groups) != len(x) or sum(g.rows for g in groups) != len(b):
+            raise ValueError("not the tokens or the adapters of these groups")
         low = x.new_empty(len(x), b.shape[2])
         for tokens, rows, group in _places(groups):
             low_part = low[tokens].view(*group, -1)

@@ -11,7 +11,7 @@ from torch import nn
 from client.batch import make_batch
 from client.cohort import CohortEngine
 from client.forward import StackedForward
-from client.packing import Group, GroupedLoRA, attend, group_lengths
+from client.packing import Group, GroupedLoRA, attend, group_lengths, may_pack, needs_no_mask
 from common.adapter import lay_out
 from common.model import BaseModel
 from common.tokens import IGNORE, TokenRow
@@ -123,6 +123,53 @@ def test_a_model_that_mixes_the_end_of_a_row_into_the_next_is_not_packed(tmp_pat
     assert not forward_of(base).is_packed
 
 
+def test_a_decoder_that_is_not_under_test_is_not_packed(tmp_path: Path) -> None:
+    tiny.save("llama", tmp_path, task="causal-lm")
+    base = tiny.load(tmp_path / "llama-causal-lm")
+    base.model.config.model_type = "another"
+    assert not forward_of(base).is_packed
+
+
+@pytest.mark.parametrize("rope_type", ["longrope", "dynamic", {"full_attention": "dynamic"}])
+def test_rotary_positions_that_depend_on_the_longest_row_are_not_packed(
+    tmp_path: Path, rope_type: object
+) -> None:
+    tiny.save("llama", tmp_path, task="causal-lm")
+    base = tiny.load(tmp_path / "llama-causal-lm")
+    base.model.model.rotary_emb.rope_type = rope_type  # type: ignore[union-attr,assignment]
+    assert not may_pack(base.model)
+    base.model.model.rotary_emb.rope_type = "llama3"  # type: ignore[union-attr,assignment]
+    assert may_pack(base.model)
+
+
+def test_a_mask_of_the_models_own_is_refused() -> None:
+    x = numbers(1, HEADS, TOKENS, WIDTH)
+    with pytest.raises(ValueError, match="mask of the model's own"):
+        attend(nn.Module(), x, x, x, torch.ones(1, 1, TOKENS, TOKENS), packed_groups=GROUPS)
+
+
+def test_groups_that_leave_tokens_or_adapters_over_are_refused() -> None:
+    x, y, a = numbers(TOKENS + 1, 5), numbers(TOKENS + 1, 7).detach(), numbers(5, 2, 5)
+    with pytest.raises(ValueError, match="not the tokens"):
+        GroupedLoRA.apply(y, x, a, numbers(5, 7, 2), 0.3, GROUPS)
+    with pytest.raises(ValueError, match="not the tokens"):
+        GroupedLoRA.apply(y[1:], x[1:], a, numbers(4, 7, 2), 0.3, GROUPS)
+
+
+def test_only_decoders_that_answer_from_their_last_token_classify_without_a_mask(
+    tmp_path: Path,
+) -> None:
+    for name, pooling, expected in (
+        ("llama", "auto", True),
+        ("llama", "mean", False),
+        ("bert", "auto", False),
+    ):
+        tiny.save(name, tmp_path / pooling, task="classification")
+        place = tmp_path / pooling / f"{name}-classification"
+        base = tiny.load(place, task="classification", pooling=pooling)
+        assert needs_no_mask(base.model) == expected
+
+
 def test_a_kind_of_layer_that_masks_more_than_packing_knows_is_not_packed(tmp_path: Path) -> None:
     tiny.save("llama", tmp_path, task="causal-lm")
     base = tiny.load(tmp_path / "llama-causal-lm")
@@ -139,6 +186,14 @@ def test_padding_beyond_the_positions_of_a_model_has_its_last_one() -> None:
     assert batch.positions.tolist() == [[*range(13), 12, 12, 12]]
     assert batch.inputs.tolist() == [[*range(3, 16), 0, 0, 0]] * 2
     assert batch.targets.tolist() == [[*range(4, 17), *[IGNORE] * 3]] * 2
+
+
+def test_tokens_beyond_the_positions_of_a_model_have_their_own() -> None:
+    rows = [TokenRow(np.arange(3, 3 + n), np.arange(4, 4 + n)) for n in (15, 8, 7)]
+    batch = make_batch(
+        rows, longest=13, pad=0, is_causal=True, is_packed=True, device=torch.device("cpu")
+    )
+    assert batch.positions.tolist() == [[*range(15), 14, *range(8), *range(8)]]
 
 
 def test_groups_are_packed_one_after_the_other_each_row_from_position_zero() -> None:

@@ -210,7 +210,7 @@ CONTRIBUTION = (
     Mutant(
         "a mask where another row has padding",
         "client/forward.py",
-        {"mask = None if self._looks_back else batch.mask[part]": "mask = batch.mask[part]"},
+        {"mask = None if self._needs_no_mask else batch.mask[part]": "mask = batch.mask[part]"},
         (TEST_BITS,),
     ),
     Mutant(
