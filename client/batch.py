@@ -68,12 +68,13 @@ def make_batch(
     inputs = np.full(sum(lengths), pad, dtype=np.int64)
     mask = np.zeros_like(inputs)
     targets = np.full(sum(lengths) if is_causal else len(rows), IGNORE, dtype=np.int64)
-    starts = np.cumsum([0, *lengths])
-    target_starts = starts if is_causal else np.arange(len(rows))
-    for row, start, target_start in zip(rows, starts, target_starts, strict=False):
-        inputs[start : start + len(row.input_ids)] = row.input_ids
-        mask[start : start + len(row.input_ids)] = 1
-        targets[target_start : target_start + len(row.labels)] = row.labels
+    ends = np.cumsum(lengths)[:-1]
+    parts = (np.split(inputs, ends), np.split(mask, ends))
+    own_targets = np.split(targets, ends if is_causal else np.arange(1, len(rows)))
+    for row, ids, seen, goals in zip(rows, *parts, own_targets, strict=True):
+        ids[: len(row.input_ids)] = row.input_ids
+        seen[: len(row.input_ids)] = 1
+        goals[: len(row.labels)] = row.labels  # more of them than fit are an error
     is_flat = groups is not None and len(groups) > 1
     sizes = [len(row.input_ids) for row in rows]
     places = zip(sizes, lengths, strict=True) if is_flat else [(max(sizes), lengths[0])]

@@ -241,7 +241,7 @@ class StackedForward:
             return
         try:
             is_sound = self._keeps_apart(*TRIAL_ROWS)
-        except Exception:  # its layers do not hand on what attention has to know
+        except (TypeError, ValueError, RuntimeError):  # attention is not told all, or told more
             is_sound = False
         self._set_packed(is_sound)
 

@@ -77,8 +77,10 @@ def attend(
 
     Returns:
       (1, tokens, heads, width), or (rows, tokens, heads, width), and no attention weights.
-    """
 
+    Raises:
+      ValueError: the model made a mask of its own.
+    """
     if attention_mask is not None:
         raise ValueError("a mask of the model's own, which packed rows cannot have")
 

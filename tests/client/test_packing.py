@@ -196,6 +196,20 @@ def test_tokens_beyond_the_positions_of_a_model_have_their_own() -> None:
     assert batch.positions.tolist() == [[*range(15), 14, *range(8), *range(8)]]
 
 
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_labels_that_do_not_fit_a_row_never_reach_the_next(is_causal: bool) -> None:
+    rows = [TokenRow(np.arange(3, 11), np.arange(4, 22)), TokenRow(np.arange(3, 16), np.array([1]))]
+    with pytest.raises(ValueError, match="could not broadcast"):
+        make_batch(
+            rows,
+            longest=None,
+            pad=0,
+            is_causal=is_causal,
+            is_packed=is_causal,
+            device=torch.device("cpu"),
+        )
+
+
 def test_groups_are_packed_one_after_the_other_each_row_from_position_zero() -> None:
     rows = [TokenRow(np.arange(3, 3 + n), np.arange(4, 4 + n)) for n in (13, 8)]
     batch = make_batch(
