@@ -11,20 +11,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from flwr.app import ConfigRecord, RecordDict
 
-from client.heads import Heads
-from client.node import Node
-from client.sharding import ShardedNode
-from common.messages import (
+from feddp.client.heads import Heads
+from feddp.client.node import Node
+from feddp.client.sharding import ShardedNode
+from feddp.common.messages import (
     NUM_DIGEST_BYTES,
     decode_evaluate_request,
     decode_train_request,
     encode_evaluate_reply,
     encode_train_reply,
 )
-from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
-from common.privacy.disk import Disk
-from common.records import opaque, pack, read_opaque, unpack
-from common.sealing import Ask, SealError, seal_reply, verify_request
+from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from feddp.common.privacy.disk import Disk
+from feddp.common.records import opaque, pack, read_opaque, unpack
+from feddp.common.sealing import Ask, SealError, seal_reply, verify_request
 
 # Of a request, besides its adapter.
 HEADER_BYTES = (1 << 17) + NUM_DIGEST_BYTES * MAX_PROOF_ROWS

@@ -14,9 +14,9 @@ from pathlib import Path
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.refusal import RefusedError
-from client.resident import ResidentError, ask_resident, read_token, token_path
-from common.records import pack, unpack
+from feddp.client.refusal import RefusedError
+from feddp.client.resident import ResidentError, ask_resident, read_token, token_path
+from feddp.common.records import pack, unpack
 
 NODE_FAILED = 1000
 # Of a message's life, what Flower needs to fetch it, start this process and send the reply.
@@ -105,12 +105,12 @@ def _build(
     part: tuple[int, int],
     files: tuple[str, str, str, str],
 ) -> Answer:
-    from client.answer import answer
-    from client.build import build_part, holds_too_many
-    from client.heads import Heads
-    from client.own_noise import own_noise_of
-    from common.build import Part, load_model, pin_threads
-    from common.config import from_flat
+    from feddp.client.answer import answer
+    from feddp.client.build import build_part, holds_too_many
+    from feddp.client.heads import Heads
+    from feddp.client.own_noise import own_noise_of
+    from feddp.common.build import Part, load_model, pin_threads
+    from feddp.common.config import from_flat
 
     ledger, ledger_key, state, public_key = files
     heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None

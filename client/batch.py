@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.packing import Groups, group_lengths
-from client.passes import padded_length
-from common.tokens import IGNORE, TokenRow
+from feddp.client.packing import Groups, group_lengths
+from feddp.client.passes import padded_length
+from feddp.common.tokens import IGNORE, TokenRow
 
 
 @dataclass(frozen=True)

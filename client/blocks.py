@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from common.adapter import AdapterLayout
-from common.tokens import TokenRow
+from feddp.common.adapter import AdapterLayout
+from feddp.common.tokens import TokenRow
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from client.cohort import CohortEngine
-from client.fallback import UnitLoop
-from client.node import LocalData, Node
-from client.own_noise import OwnNoise
-from client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
-from client.ranking import RankedUsers, perplexity_of
-from client.sharding import ShardedNode, part_of
-from client.work import Engine, LocalTraining
-from common import methods
-from common.adapter import AdapterLayout
-from common.build import Part, load_model, load_users
-from common.config import RunConfig
-from common.errors import ModelError
-from common.model import BaseModel, place_model
-from common.tokens import TokenRow
-from common.units import ExampleUnits
-from common.users import Units, Users
+from feddp.client.cohort import CohortEngine
+from feddp.client.fallback import UnitLoop
+from feddp.client.node import LocalData, Node
+from feddp.client.own_noise import OwnNoise
+from feddp.client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
+from feddp.client.ranking import RankedUsers, perplexity_of
+from feddp.client.sharding import ShardedNode, part_of
+from feddp.client.work import Engine, LocalTraining
+from feddp.common import methods
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import Part, load_model, load_users
+from feddp.common.config import RunConfig
+from feddp.common.errors import ModelError
+from feddp.common.model import BaseModel, place_model
+from feddp.common.tokens import TokenRow
+from feddp.common.units import ExampleUnits
+from feddp.common.users import Units, Users
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512

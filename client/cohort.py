@@ -20,18 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.forward import StackedForward
-from client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
-from client.slots import Stacks
-from client.work import Evaluation as Evaluation
-from client.work import LocalTraining as LocalTraining
-from client.work import LocalWork as LocalWork
-from client.work import Minibatches
-from client.work import Sink as Sink
-from common.adapter import AdapterLayout
-from common.allocator import keep_freed_memory
-from common.model import BaseModel
-from common.tokens import TokenRow
+from feddp.client.forward import StackedForward
+from feddp.client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
+from feddp.client.slots import Stacks
+from feddp.client.work import Evaluation as Evaluation
+from feddp.client.work import LocalTraining as LocalTraining
+from feddp.client.work import LocalWork as LocalWork
+from feddp.client.work import Minibatches
+from feddp.client.work import Sink as Sink
+from feddp.common.adapter import AdapterLayout
+from feddp.common.allocator import keep_freed_memory
+from feddp.common.model import BaseModel
+from feddp.common.tokens import TokenRow
 
 _Slopes = tuple[Tensor, Sequence[Tensor]]
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from client.loss import widen
-from client.slots import Stacks
-from client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
-from common.layout import AdapterLayout
-from common.methods import trained_parameters
-from common.model import BaseModel, place_model
-from common.tokens import IGNORE, TokenRow
+from feddp.client.loss import widen
+from feddp.client.slots import Stacks
+from feddp.client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
+from feddp.common.layout import AdapterLayout
+from feddp.common.methods import trained_parameters
+from feddp.common.model import BaseModel, place_model
+from feddp.common.tokens import IGNORE, TokenRow
 
 
 class UnitLoop:

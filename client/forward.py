@@ -12,16 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from client.batch import Batch, make_batch
-from client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
-from client.lean import make_lean
-from client.loss import ROW_MULTIPLE, LinearCrossEntropy, score_positions, select_positions, widen
-from client.packing import Group, Groups, may_pack, needs_no_mask, set_packed
-from client.passes import PassRow
-from client.stacked import StackedLoRA, install
-from common.adapter import AdapterLayout
-from common.model import BaseModel, place_model
-from common.tokens import IGNORE, TokenRow
+from feddp.client.batch import Batch, make_batch
+from feddp.client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
+from feddp.client.lean import make_lean
+from feddp.client.loss import (
+    ROW_MULTIPLE,
+    LinearCrossEntropy,
+    score_positions,
+    select_positions,
+    widen,
+)
+from feddp.client.packing import Group, Groups, may_pack, needs_no_mask, set_packed
+from feddp.client.passes import PassRow
+from feddp.client.stacked import StackedLoRA, install
+from feddp.common.adapter import AdapterLayout
+from feddp.common.model import BaseModel, place_model
+from feddp.common.tokens import IGNORE, TokenRow
 
 log = logging.getLogger("feddp.node")
 

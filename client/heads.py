@@ -4,9 +4,9 @@ import hashlib
 import logging
 from pathlib import Path
 
-from client.refusal import RefusedError
-from common.errors import RolledBackError
-from common.privacy.anchor import HeadClaim, HeadMemory
+from feddp.client.refusal import RefusedError
+from feddp.common.errors import RolledBackError
+from feddp.common.privacy.anchor import HeadClaim, HeadMemory
 
 log = logging.getLogger("feddp.node")
 

@@ -7,15 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from client.own_noise import OwnNoise, answer_round
-from client.work import Engine, LocalTraining, LocalWork, Sink
-from common.adapter import AdapterLayout
-from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.privacy.clipping import clip_to_grid, clip_with_bit
-from common.privacy.sampling import fresh_coins, seeded_coins, training_rng
-from common.privacy.summation import UpdateSum
-from common.tokens import TokenRow, chunk_rows, tokenize_example
-from common.users import Example, Units, Users, bound_contributions
+from feddp.client.own_noise import OwnNoise, answer_round
+from feddp.client.work import Engine, LocalTraining, LocalWork, Sink
+from feddp.common.adapter import AdapterLayout
+from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.privacy.clipping import clip_to_grid, clip_with_bit
+from feddp.common.privacy.sampling import fresh_coins, seeded_coins, training_rng
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.tokens import TokenRow, chunk_rows, tokenize_example
+from feddp.common.users import Example, Units, Users, bound_contributions
 
 CACHED_USERS = 20_000
 

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from client.refusal import RefusedError
-from common.adapter import AdapterLayout
-from common.config import RunConfig
-from common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
-from common.messages import TrainReply, TrainRequest
-from common.model import BaseModel
-from common.planning import plan_from_config
-from common.privacy.disk import Disk, disk_errors
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import GaussianMechanism, NoisedSum
-from common.privacy.noise import BitStream, check_entropy, fresh_key, seeded_key
-from common.privacy.opening import start_of
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import Charge
-from common.privacy.summation import UpdateSum
+from feddp.client.refusal import RefusedError
+from feddp.common.adapter import AdapterLayout
+from feddp.common.config import RunConfig
+from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
+from feddp.common.messages import TrainReply, TrainRequest
+from feddp.common.model import BaseModel
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.disk import Disk, disk_errors
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import GaussianMechanism, NoisedSum
+from feddp.common.privacy.noise import BitStream, check_entropy, fresh_key, seeded_key
+from feddp.common.privacy.opening import start_of
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.rows import Charge
+from feddp.common.privacy.summation import UpdateSum
 
 _ABOUT = "feddp-answer"
 

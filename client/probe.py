@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.adapter import AdapterLayout
-from common.errors import ModelError
-from common.model import BaseModel
-from common.tokens import TokenRow
+from feddp.common.adapter import AdapterLayout
+from feddp.common.errors import ModelError
+from feddp.common.model import BaseModel
+from feddp.common.tokens import TokenRow
 
 SEED = 0
 ROW_TOKENS = (5, 12)  # of two padded lengths

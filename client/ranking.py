@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from client.work import Engine
-from common.tokens import tokenize_example
-from common.users import Example, Users, UsersView
+from feddp.client.work import Engine
+from feddp.common.tokens import tokenize_example
+from feddp.common.users import Example, Users, UsersView
 
 Perplexity = Callable[[Example], float]
 

@@ -14,12 +14,12 @@ import grpc
 from flwr.app import RecordDict
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from client.refusal import RefusedError
-from client.resident import METHODS, SERVICE, UNIX, UNLIMITED
-from common.errors import ConfigError
-from common.messages import MessageError
-from common.records import pack, unpack
-from common.sealing import SealError
+from feddp.client.refusal import RefusedError
+from feddp.client.resident import METHODS, SERVICE, UNIX, UNLIMITED
+from feddp.common.errors import ConfigError
+from feddp.common.messages import MessageError
+from feddp.common.records import pack, unpack
+from feddp.common.sealing import SealError
 
 MAX_SOCKET_PATH = 107
 GRACE_SECONDS = 5.0

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import multiprocessing
 
-from client.node import Node
-from client.own_noise import OwnNoise, answer_round
-from common.build import Part
-from common.config import RunConfig, from_flat, to_flat
-from common.errors import FeddpError
-from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
+from feddp.client.node import Node
+from feddp.client.own_noise import OwnNoise, answer_round
+from feddp.common.build import Part
+from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.errors import FeddpError
+from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]
 READY = b"ready"

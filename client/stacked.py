@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from client.packing import GroupedLoRA, Groups
-from common.adapter import AdapterLayout
+from feddp.client.packing import GroupedLoRA, Groups
+from feddp.common.adapter import AdapterLayout
 
 Keep = Callable[[], Any]
 # Products of fewer rows, or with a vector, go through kernels whose bits depend on where a copy

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from common.adapter import AdapterLayout, lay_out
-from common.config import RunConfig
-from common.demo import demo_users, num_demo_users
-from common.errors import DataError
-from common.model import BaseModel, load_base
-from common.poison import PoisonedUsers
-from common.user_index import open_users
-from common.users import Columns, Users, partition
+from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.config import RunConfig
+from feddp.common.demo import demo_users, num_demo_users
+from feddp.common.errors import DataError
+from feddp.common.model import BaseModel, load_base
+from feddp.common.poison import PoisonedUsers
+from feddp.common.user_index import open_users
+from feddp.common.users import Columns, Users, partition
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
-from common.sections import (
+from feddp.common.errors import ConfigError
+from feddp.common.sections import (
     AdapterSection,
     DataSection,
     EvaluationSection,
@@ -24,7 +24,7 @@ from common.sections import (
     ServerSection,
     TrackingSection,
 )
-from common.settings import AUTO, Scalar, Setting, read_value
+from feddp.common.settings import AUTO, Scalar, Setting, read_value
 
 # What a run may spend is fixed in its plan; a filter is for runs that depend on each other.
 _FILTER = (

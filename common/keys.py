@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from common.errors import ConfigError
+from feddp.common.errors import ConfigError
 
 
 def make_key(path: Path) -> Path:

@@ -8,12 +8,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
-from common.privacy.mechanism import NoisedSum
-from common.privacy.noise import MAX_SCALE
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from common.records import MessageError as MessageError  # also from here, for its readers
+from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.privacy.noise import MAX_SCALE
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.records import MessageError as MessageError  # also from here, for its readers
 
 VERSION = 2
 MAX_GRID_STEPS = 1 << 24

@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from common.errors import ModelError
-from common.layout import PEFT_PREFIX, AdapterLayout, Entry
-from common.model import BaseModel
+from feddp.common.errors import ModelError
+from feddp.common.layout import PEFT_PREFIX, AdapterLayout, Entry
+from feddp.common.model import BaseModel
 
 PEFT_KINDS = ("ia3", "prompt", "prefix")
 PLAIN_KINDS = ("head", "full")

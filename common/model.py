@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from common.errors import ModelError
+from feddp.common.errors import ModelError
 
 HEAD_SEED = 0
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -138,7 +138,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def demo_model_path() -> Path:
     """The demo's base model among the installed resources, also when this code runs elsewhere."""
-    return Path(str(importlib.resources.files("simulations.demo"))) / "model"
+    return Path(str(importlib.resources.files("feddp.simulations.demo"))) / "model"
 
 
 def _load_classifier(

@@ -3,12 +3,12 @@
 import hashlib
 from collections.abc import Callable
 
-from common.adapter import AdapterLayout
-from common.build import declared_sizes
-from common.config import LEDGER_KEYS, RunConfig, to_flat
-from common.model import BaseModel
-from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.quantile import QuantileClipping
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import declared_sizes
+from feddp.common.config import LEDGER_KEYS, RunConfig, to_flat
+from feddp.common.model import BaseModel
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.quantile import QuantileClipping
 
 MOST_CLIPPING_CHANGE = 64.0
 PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from common.settings import setting
+from feddp.common.settings import setting
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from common.users import Example
+from feddp.common.users import Example
 
 IGNORE = -100
 

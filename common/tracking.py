@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.errors import ConfigError
+from feddp.common.errors import ConfigError
 
 TRACKERS = {
     "tensorboard": "tensorboard",

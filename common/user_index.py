@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from common.errors import DataError
-from common.sources import locate, read_batches
-from common.users import (
+from feddp.common.errors import DataError
+from feddp.common.sources import locate, read_batches
+from feddp.common.users import (
     BATCH_ENDS_NAME,
     DIGEST_BYTES,
     DIGESTS_NAME,

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from common.errors import FeddpError
-from deploy.commands import run_commands
-from deploy.files import write_private, write_public
+from feddp.common.errors import FeddpError
+from feddp.deploy.commands import run_commands
+from feddp.deploy.files import write_private, write_public
 
 Options = argparse.Namespace
 Command = Callable[[Options], int]
@@ -331,4 +331,4 @@ def _list(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_commands("python -m deploy.certificates", __doc__, add_commands))
+    sys.exit(run_commands("python -m feddp.deploy.certificates", __doc__, add_commands))

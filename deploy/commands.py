@@ -1,10 +1,10 @@
-"""Running a tool of this folder by itself, as `python -m deploy.NAME`."""
+"""Running a tool of this folder by itself, as `python -m feddp.deploy.NAME`."""
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from common.errors import FeddpError
+from feddp.common.errors import FeddpError
 
 
 def run_commands(

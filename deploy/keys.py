@@ -12,9 +12,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from common.errors import FeddpError
-from deploy.commands import run_commands
-from deploy.files import write_private, write_public
+from feddp.common.errors import FeddpError
+from feddp.deploy.commands import run_commands
+from feddp.deploy.files import write_private, write_public
 
 SECRET_BYTES = 48
 
@@ -92,4 +92,4 @@ def _check_new(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_commands("python -m deploy.keys", __doc__, add_commands))
+    sys.exit(run_commands("python -m feddp.deploy.keys", __doc__, add_commands))

@@ -6,24 +6,24 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.adapter import AdapterLayout
-from common.allocator import keep_freed_memory
-from common.build import describe_evaluation, load_model
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError
-from common.keys import read_private_key
-from common.model import BaseModel
-from common.planning import plan_from_config
-from common.privacy.ledger import Ledger
-from common.privacy.statement import guarantee_line, not_covered
-from common.registry import read_registry
-from server.draw import POPULATION_NAME, ServerDraw
-from server.export import finish_run
-from server.nodes import FlowerNodes
-from server.rounds import RoundReport
-from server.run import Run, check_run_model, create_run, load_run, train
-from server.sealed_nodes import SealedNodes
-from server.sealer import Sealer
+from feddp.common.adapter import AdapterLayout
+from feddp.common.allocator import keep_freed_memory
+from feddp.common.build import describe_evaluation, load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError
+from feddp.common.keys import read_private_key
+from feddp.common.model import BaseModel
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.statement import guarantee_line, not_covered
+from feddp.common.registry import read_registry
+from feddp.server.draw import POPULATION_NAME, ServerDraw
+from feddp.server.export import finish_run
+from feddp.server.nodes import FlowerNodes
+from feddp.server.rounds import RoundReport
+from feddp.server.run import Run, check_run_model, create_run, load_run, train
+from feddp.server.sealed_nodes import SealedNodes
+from feddp.server.sealer import Sealer
 
 app = ServerApp()
 

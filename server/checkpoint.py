@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from common.errors import DiskError, LedgerDamagedError
-from common.privacy.correlated import NoisedRow
-from common.privacy.disk import Disk, disk_errors
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Charge, Release
-from common.privacy.slots import UPDATE
+from feddp.common.errors import DiskError, LedgerDamagedError
+from feddp.common.privacy.correlated import NoisedRow
+from feddp.common.privacy.disk import Disk, disk_errors
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Charge, Release
+from feddp.common.privacy.slots import UPDATE
 
 _ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")

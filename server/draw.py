@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import DiskError, LedgerDamagedError
-from common.messages import TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.participation import SeparationRegistry
-from common.privacy.sampling import Draw, fresh_coins, seeded_coins
+from feddp.common.errors import DiskError, LedgerDamagedError
+from feddp.common.messages import TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.participation import SeparationRegistry
+from feddp.common.privacy.sampling import Draw, fresh_coins, seeded_coins
 
 POPULATION_NAME = "population.json"
 

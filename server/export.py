@@ -11,14 +11,14 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from common.adapter import AdapterLayout, check_export, save_adapter
-from common.build import load_model
-from common.config import RunConfig
-from common.methods import PLAIN_KINDS, file_name
-from common.privacy.ledger import Ledger
-from common.privacy.plan import PrivacyPlan
-from common.privacy.population import shared_promise
-from common.privacy.statement import (
+from feddp.common.adapter import AdapterLayout, check_export, save_adapter
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig
+from feddp.common.methods import PLAIN_KINDS, file_name
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.population import shared_promise
+from feddp.common.privacy.statement import (
     delta_text,
     epsilon_text,
     guarantee_line,
@@ -26,8 +26,8 @@ from common.privacy.statement import (
     record_to_json,
     statement,
 )
-from common.tracking import read_metrics
-from server.run import Outcome, Run
+from feddp.common.tracking import read_metrics
+from feddp.server.run import Outcome, Run
 
 RESULT_NAME = "result.json"
 

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from common.messages import (
+from feddp.common.messages import (
     EvaluateReply,
     EvaluateRequest,
     MessageError,
@@ -20,9 +20,9 @@ from common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from server.draw import ServerDraw
-from server.exchange import POLL_SECONDS, ask
-from server.metrics import Metrics
+from feddp.server.draw import ServerDraw
+from feddp.server.exchange import POLL_SECONDS, ask
+from feddp.server.metrics import Metrics
 
 MALFORMED = "malformed"
 Reply = TypeVar("Reply")

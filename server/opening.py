@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from common.config import RunConfig
-from common.errors import ConfigError
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan
 
 LEDGER_NAME = "ledger.sqlite"
 

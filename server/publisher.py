@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from common.config import RunConfig, to_flat
-from common.privacy.ledger import Ledger
-from common.privacy.plan import PrivacyPlan, planned_curve
-from common.tracking import open_trackers
-from server.aggregation import metrics_of
-from server.metrics import Metrics
-from server.rounds import RoundReport
+from feddp.common.config import RunConfig, to_flat
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.plan import PrivacyPlan, planned_curve
+from feddp.common.tracking import open_trackers
+from feddp.server.aggregation import metrics_of
+from feddp.server.metrics import Metrics
+from feddp.server.rounds import RoundReport
 
 METRICS_NAME = "metrics.jsonl"
 

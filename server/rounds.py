@@ -8,32 +8,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.messages import EvaluateRequest, TrainRequest
-from common.privacy.correlated import CorrelatedGaussian, NoisedRow
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import NoisedSum, ReleasedUpdate
-from common.privacy.noise import BitStream, fresh_key, seeded_key
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import Charge
-from common.privacy.summation import UpdateSum
-from server.aggregation import (
+from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.privacy.correlated import CorrelatedGaussian, NoisedRow
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import NoisedSum, ReleasedUpdate
+from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.rows import Charge
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.aggregation import (
     MAX_SUM,
     Evaluation,
     add_evaluations,
     add_noised_replies,
     add_replies,
 )
-from server.checkpoint import (
+from feddp.server.checkpoint import (
     Checkpoint,
     check_free_space,
     prune,
     read_released,
     write_checkpoint,
 )
-from server.nodes import Nodes
-from server.optimizer import Moments, ServerOptimizer
-from server.segment import Segment
+from feddp.server.nodes import Nodes
+from feddp.server.optimizer import Moments, ServerOptimizer
+from feddp.server.segment import Segment
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.adapter import AdapterLayout
-from common.config import RunConfig, load_config, to_toml
-from common.errors import ConfigError, DiskError, PlanDiffersError
-from common.model import BaseModel
-from common.planning import config_sha256
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.noise import check_entropy
-from common.privacy.opening import start_of
-from common.privacy.plan import PrivacyPlan, plan_from_json, planned_curve
-from common.privacy.schedule import EXAMPLE
-from common.tracking import read_metrics
-from server.checkpoint import recover, released_rows
-from server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
-from server.nodes import Nodes
-from server.opening import create_or_check_ledger, ledger_path, open_ledger
-from server.optimizer import ServerOptimizer
-from server.publisher import METRICS_NAME, Publisher
-from server.rounds import (
+from feddp.common.adapter import AdapterLayout
+from feddp.common.config import RunConfig, load_config, to_toml
+from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
+from feddp.common.model import BaseModel
+from feddp.common.planning import config_sha256
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.noise import check_entropy
+from feddp.common.privacy.opening import start_of
+from feddp.common.privacy.plan import PrivacyPlan, plan_from_json, planned_curve
+from feddp.common.privacy.schedule import EXAMPLE
+from feddp.common.tracking import read_metrics
+from feddp.server.checkpoint import recover, released_rows
+from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
+from feddp.server.nodes import Nodes
+from feddp.server.opening import create_or_check_ledger, ledger_path, open_ledger
+from feddp.server.optimizer import ServerOptimizer
+from feddp.server.publisher import METRICS_NAME, Publisher
+from feddp.server.rounds import (
     RoundReport,
     RoundState,
     Training,
@@ -39,7 +39,7 @@ from server.rounds import (
     resume_state,
     run_rounds,
 )
-from server.segment import Segment, open_segment
+from feddp.server.segment import Segment, open_segment
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"

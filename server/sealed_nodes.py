@@ -9,7 +9,7 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from common.messages import (
+from feddp.common.messages import (
     EvaluateReply,
     EvaluateRequest,
     MessageError,
@@ -19,15 +19,15 @@ from common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from common.privacy.clipping import is_within
-from common.privacy.mechanism import NoisedSum
-from common.registry import Entry
-from common.sealing import SealError
-from server.draw import ServerDraw
-from server.exchange import POLL_SECONDS, ask
-from server.metrics import Metrics
-from server.nodes import MALFORMED, read_train_reply, tell_operator
-from server.sealer import Question, Sealer
+from feddp.common.privacy.clipping import is_within
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.registry import Entry
+from feddp.common.sealing import SealError
+from feddp.server.draw import ServerDraw
+from feddp.server.exchange import POLL_SECONDS, ask
+from feddp.server.metrics import Metrics
+from feddp.server.nodes import MALFORMED, read_train_reply, tell_operator
+from feddp.server.sealer import Question, Sealer
 
 HELLO_SECONDS = 60.0
 NORM, DUPLICATE = "norm", "duplicate"

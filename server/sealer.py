@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 
-from common.privacy.anchor import HeadClaim
-from common.records import opaque, pack, read_opaque, unpack
-from common.registry import Entry, read_registry
-from common.sealing import Ask, open_reply, sealed_bytes, sign_request
+from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.records import opaque, pack, read_opaque, unpack
+from feddp.common.registry import Entry, read_registry
+from feddp.common.sealing import Ask, open_reply, sealed_bytes, sign_request
 
 PADDING = 4096  # of a reply, beside its numbers: its own header, and what evaluations say
 

@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.errors import ConfigError, FeddpError
-from common.privacy.correlated import CorrelatedGaussian, History, NoisedRow
-from common.privacy.disk import Disk
-from common.privacy.keys import MasterKey, create_master_key, load_master_key
-from common.privacy.mechanism import ReleasedUpdate
-from common.privacy.noise import KEY_BYTES
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import Charge
-from common.privacy.summation import UpdateSum
+from feddp.common.errors import ConfigError, FeddpError
+from feddp.common.privacy.correlated import CorrelatedGaussian, History, NoisedRow
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.keys import MasterKey, create_master_key, load_master_key
+from feddp.common.privacy.mechanism import ReleasedUpdate
+from feddp.common.privacy.noise import KEY_BYTES
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.rows import Charge
+from feddp.common.privacy.summation import UpdateSum
 
 SECRETS_NAME = "secrets"
 _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")

@@ -14,25 +14,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.build import build_node
-from client.node import Node
-from common.adapter import AdapterLayout
-from common.build import load_model, load_users, pin_threads
-from common.config import RunConfig, from_flat, to_flat
-from common.errors import ConfigError
-from common.messages import TrainReply, TrainRequest
-from common.planning import plan_from_config
-from common.privacy.clipping import clip_to_grid
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, fresh_key, seeded_key
-from common.privacy.plan import PrivacyPlan
-from common.privacy.sampling import fresh_coins, seeded_coins
-from common.privacy.statement import delta_text, epsilon_text
-from common.privacy.summation import UpdateSum
-from server.aggregation import add_replies
-from server.optimizer import ServerOptimizer
-from simulations.attacks import Scores
-from simulations.audit import AuditResult, audit_scores
+from feddp.client.build import build_node
+from feddp.client.node import Node
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.errors import ConfigError
+from feddp.common.messages import TrainReply, TrainRequest
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.sampling import fresh_coins, seeded_coins
+from feddp.common.privacy.statement import delta_text, epsilon_text
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.aggregation import add_replies
+from feddp.server.optimizer import ServerOptimizer
+from feddp.simulations.attacks import Scores
+from feddp.simulations.audit import AuditResult, audit_scores
 
 ALPHA = 0.05
 CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from common.build import load_model, load_users, pin_threads
-from common.config import RunConfig, from_flat, to_flat
-from common.errors import FeddpError
-from common.planning import plan_from_config
-from common.privacy.accounting import epsilon
-from common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
-from common.privacy.plan import PrivacyPlan
-from server.aggregation import metrics_of
-from server.run import load_run
-from simulations.evaluate import Extent, measure_adapter, train_to_folder
-from simulations.planner import black_box_epsilon
-from simulations.scoring import BaseScores
-from simulations.simulate import resume, simulate
+from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.errors import FeddpError
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.server.aggregation import metrics_of
+from feddp.server.run import load_run
+from feddp.simulations.evaluate import Extent, measure_adapter, train_to_folder
+from feddp.simulations.planner import black_box_epsilon
+from feddp.simulations.scoring import BaseScores
+from feddp.simulations.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from common.build import load_model
-from common.errors import ConfigError
-from common.methods import file_name, load_trained
-from common.model import BaseModel
-from server.run import load_run
+from feddp.common.build import load_model
+from feddp.common.errors import ConfigError
+from feddp.common.methods import file_name, load_trained
+from feddp.common.model import BaseModel
+from feddp.server.run import load_run
 
 
 def chat(run_path: Path, *, prompt: str | None, max_new_tokens: int, temperature: float) -> int:

@@ -3,12 +3,18 @@
 from dataclasses import replace
 from pathlib import Path
 
-from common.build import pin_threads
-from common.config import RunConfig
-from simulations.grouping import choose, crossings, grouping_lines, nu_of_examples, nu_of_users
-from simulations.planner import Setting, predict
-from simulations.plots import draw_nu, save
-from simulations.proxy import clipping_norm_of, measure_proxy, public_users, warm_adapter
+from feddp.common.build import pin_threads
+from feddp.common.config import RunConfig
+from feddp.simulations.grouping import (
+    choose,
+    crossings,
+    grouping_lines,
+    nu_of_examples,
+    nu_of_users,
+)
+from feddp.simulations.planner import Setting, predict
+from feddp.simulations.plots import draw_nu, save
+from feddp.simulations.proxy import clipping_norm_of, measure_proxy, public_users, warm_adapter
 
 PICTURE_FOLDER, PICTURE_NAME = "plan", "group-size"
 

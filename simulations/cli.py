@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.config import RunConfig, load_config, parse_override, settings, to_flat
-from common.errors import ConfigError, DiskError, FeddpError
-from simulations.deploy_commands import add_deploy_commands
-from simulations.ledger_commands import add_ledger_commands
-from simulations.measure_commands import add_measure_commands
-from simulations.node_commands import add_node_commands, with_action
+from feddp.common.config import RunConfig, load_config, parse_override, settings, to_flat
+from feddp.common.errors import ConfigError, DiskError, FeddpError
+from feddp.simulations.deploy_commands import add_deploy_commands
+from feddp.simulations.ledger_commands import add_ledger_commands
+from feddp.simulations.measure_commands import add_measure_commands
+from feddp.simulations.node_commands import add_node_commands, with_action
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,11 +132,11 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.new_noise_segment and not is_resumed:
         raise ConfigError(["--new-noise-segment: only a run that is resumed has lost its key."])
     if is_resumed:
-        from simulations.simulate import resume
+        from feddp.simulations.simulate import resume
 
         path = options.resume or Path(config.run.resume)
         return resume(path, is_new_segment=options.new_noise_segment, command=options.line)
-    from simulations.simulate import simulate
+    from feddp.simulations.simulate import simulate
 
     return simulate(
         config,
@@ -148,7 +148,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     config = _config(options)
-    from simulations.inspect import show_plan
+    from feddp.simulations.inspect import show_plan
 
     if options.proxy is not None and not options.group_size:
         raise ConfigError(["--proxy: only --group-size reads it. Add --group-size."])
@@ -162,13 +162,13 @@ def _check(options: argparse.Namespace) -> int:
             print(f"{key} = {defaults[key]!r}\n    {about.doc}; {about.allowed()}")
         return 0
     config = _config(options)
-    from simulations.inspect import check
+    from feddp.simulations.inspect import check
 
     return check(config, is_counting=options.count_users)
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from simulations.chat import chat
+    from feddp.simulations.chat import chat
 
     return chat(
         options.run,

@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig, from_flat, read_flat, to_toml
-from common.errors import ConfigError
-from simulations.cells import ELS, METHODS, Cell, Grid, run_cell
-from simulations.rows import (
+from feddp.common.config import RunConfig, from_flat, read_flat, to_toml
+from feddp.common.errors import ConfigError
+from feddp.simulations.cells import ELS, METHODS, Cell, Grid, run_cell
+from feddp.simulations.rows import (
     COMPARISON_NAME,
     difference_lines,
     paired_differences,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from tqdm import tqdm
 
-from common.privacy.allocation import update_noise_multiplier
-from common.privacy.plan import PrivacyPlan
-from common.privacy.statement import delta_text, epsilon_text, guarantee_line
-from server.rounds import RoundReport
+from feddp.common.privacy.allocation import update_noise_multiplier
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.statement import delta_text, epsilon_text, guarantee_line
+from feddp.server.rounds import RoundReport
 
 
 def plan_lines(plan: PrivacyPlan) -> list[str]:

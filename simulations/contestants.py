@@ -12,19 +12,19 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from client.cohort import CohortEngine, LocalWork
-from client.loss import LinearCrossEntropy
-from client.stacked import install
-from client.work import LocalTraining
-from common.adapter import PEFT_PREFIX, AdapterLayout
-from common.model import BaseModel
-from common.privacy.clipping import clip_to_grid
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, seeded_key
-from common.privacy.sampling import PoissonSampler
-from common.privacy.summation import UpdateSum
-from common.tokens import IGNORE, TokenRow
-from simulations.workload import User, copy_base, nonzero_start
+from feddp.client.cohort import CohortEngine, LocalWork
+from feddp.client.loss import LinearCrossEntropy
+from feddp.client.stacked import install
+from feddp.client.work import LocalTraining
+from feddp.common.adapter import PEFT_PREFIX, AdapterLayout
+from feddp.common.model import BaseModel
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, seeded_key
+from feddp.common.privacy.sampling import PoissonSampler
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.tokens import IGNORE, TokenRow
+from feddp.simulations.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20
 LEARNING_RATE = 0.1

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.config import RunConfig
-from common.errors import ConfigError, FeddpError
-from server.export import RESULT_NAME
-from server.run import CONFIG_NAME, load_run
-from simulations.fleet import Fleet
-from simulations.fleet_shares import (
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError, FeddpError
+from feddp.server.export import RESULT_NAME
+from feddp.server.run import CONFIG_NAME, load_run
+from feddp.simulations.fleet import Fleet
+from feddp.simulations.fleet_shares import (
     Share,
     check_ledgers,
     ledgers_path,

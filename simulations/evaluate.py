@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.build import build_node
-from common.adapter import save_adapter
-from common.build import load_model, load_users, pin_threads
-from common.config import RunConfig
-from common.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
-from common.errors import ConfigError
-from common.methods import file_name
-from common.poison import PoisonedUsers, is_in, poison
-from common.privacy.statement import delta_text, epsilon_text
-from common.tokens import tokenize_example
-from common.users import Example, Users, keys_of, user_digest
-from server.aggregation import Evaluation
-from server.run import Run, load_run, optimizer_from_config
-from simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
-from simulations.non_private import train_without_privacy
-from simulations.scoring import BaseScores, Scorer
+from feddp.client.build import build_node
+from feddp.common.adapter import save_adapter
+from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.config import RunConfig
+from feddp.common.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
+from feddp.common.errors import ConfigError
+from feddp.common.methods import file_name
+from feddp.common.poison import PoisonedUsers, is_in, poison
+from feddp.common.privacy.statement import delta_text, epsilon_text
+from feddp.common.tokens import tokenize_example
+from feddp.common.users import Example, Users, keys_of, user_digest
+from feddp.server.aggregation import Evaluation
+from feddp.server.run import Run, load_run, optimizer_from_config
+from feddp.simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
+from feddp.simulations.non_private import train_without_privacy
+from feddp.simulations.scoring import BaseScores, Scorer
 
 LEAKAGE_NAME = "leakage.json"
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import common
-from common.config import RunConfig, to_toml
-from common.errors import FeddpError
-from common.keys import make_key, read_public_key
-from common.registry import Registry, write_registry
-from deploy.certificates import issue, make_ca
-from deploy.keys import make_secret, make_supernode_key
-from simulations.fleet_app import APP_NAME, write_app
-from simulations.fleet_shares import Share
-from simulations.supervisor import Child, Supervisor
+import feddp
+from feddp.common.config import RunConfig, to_toml
+from feddp.common.errors import FeddpError
+from feddp.common.keys import make_key, read_public_key
+from feddp.common.registry import Registry, write_registry
+from feddp.deploy.certificates import issue, make_ca
+from feddp.deploy.keys import make_secret, make_supernode_key
+from feddp.simulations.fleet_app import APP_NAME, write_app
+from feddp.simulations.fleet_shares import Share
+from feddp.simulations.supervisor import Child, Supervisor
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 120.0
@@ -61,7 +61,7 @@ class Fleet:
     config: RunConfig
     shares: Sequence[Share]
     is_sealed: bool = True
-    serve: Sequence[str] = (sys.executable, "-m", "simulations.cli", "node", "serve")
+    serve: Sequence[str] = (sys.executable, "-m", "feddp.simulations.cli", "node", "serve")
     supervisor: Supervisor = field(default_factory=Supervisor)
     port: int = 0
 
@@ -237,7 +237,7 @@ class Fleet:
         """The environment of one role: a home of its own, and this very feddp to import."""
         own = {
             "FLWR_HOME": str(self.folder / "home" / home),
-            "PYTHONPATH": prepended(Path(common.__file__).parents[1], "PYTHONPATH"),
+            "PYTHONPATH": prepended(Path(feddp.__file__).parents[1], "PYTHONPATH"),
             # An executor finds the programs of Flower by name, also where no environment is active.
             "PATH": prepended(Path(sys.executable).parent, "PATH"),
         }

@@ -3,20 +3,20 @@
 import shutil
 from pathlib import Path
 
-import client
-import common
-import server
-from common.config import RunConfig, to_toml
+import feddp
+from feddp import client, common, server
+from feddp.common.config import RunConfig, to_toml
 
 APP_NAME = "feddp"
 
 
 def write_app(folder: Path) -> None:
     """The Flower app as a folder of its own: three packages, and the defaults of all settings."""
-    folder.mkdir()
+    (folder / feddp.__name__).mkdir(parents=True)
+    shutil.copy(feddp.__file__, folder / feddp.__name__)
     for package in (client, common, server):
-        name, source = package.__name__, Path(package.__file__ or "").parent
-        shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        source = Path(package.__file__ or "").parent
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__"))
     defaults = to_toml(RunConfig()).replace("\n[", "\n[tool.flwr.app.config.")
     head = f"""[project]
 name = "{APP_NAME}"
@@ -27,11 +27,11 @@ dependencies = []
 
 [tool.flwr.app]
 publisher = "feddp"
-fab-include = ["server/**/*.py", "client/**/*.py", "common/**/*.py"]
+fab-include = ["feddp/__init__.py", "server/**/*.py", "client/**/*.py", "common/**/*.py"]
 
 [tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
+serverapp = "feddp.server.app:app"
+clientapp = "feddp.client.app:app"
 """
     content = head + "\n[tool.flwr.app.config." + defaults.removeprefix("[")
     (folder / "pyproject.toml").write_text(content, encoding="utf-8")

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.build import Part, load_model, load_users
-from common.config import RunConfig
-from common.errors import ConfigError
-from common.planning import plan_from_config
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row
+from feddp.common.build import Part, load_model, load_users
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from flwr.simulation import run_simulation
 
-from common.adapter import AdapterLayout
-from simulations import contestants
-from simulations.race import Contestant
-from simulations.workload import Population, Shape, User, make_base, make_users, nonzero_start
+from feddp.common.adapter import AdapterLayout
+from feddp.simulations import contestants
+from feddp.simulations.race import Contestant
+from feddp.simulations.workload import Population, Shape, User, make_base, make_users, nonzero_start
 
 CLIPPING_NORM = 0.1
 NOISE_MULTIPLIER = 1.0

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.errors import FeddpError
-from simulations import contestants
-from simulations.race import Spread, paired, race
-from simulations.workload import Population, Shape, make_base, make_users, num_tokens
+from feddp.common.errors import FeddpError
+from feddp.simulations import contestants
+from feddp.simulations.race import Spread, paired, race
+from feddp.simulations.workload import Population, Shape, make_base, make_users, num_tokens
 
 SHAPE = Shape(
     hidden=2048,

@@ -1,18 +1,18 @@
 """feddp plan and check: look before anything is spent."""
 
-from common.build import load_model, load_users
-from common.config import RunConfig
-from common.errors import ConfigError, ProblemsError
-from common.model import BaseModel
-from common.planning import plan_from_config
-from common.privacy.edgeworth import cross_check_lines
-from common.privacy.plan import PrivacyPlan
-from common.tracking import tracker_problems
-from common.users import Users
-from server.run import epsilon_curve_of
-from simulations.console import curve_lines, plan_lines
-from simulations.planner import Setting, planner_lines, predict
-from simulations.problems import data_problems
+from feddp.common.build import load_model, load_users
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError, ProblemsError
+from feddp.common.model import BaseModel
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.edgeworth import cross_check_lines
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.tracking import tracker_problems
+from feddp.common.users import Users
+from feddp.server.run import epsilon_curve_of
+from feddp.simulations.console import curve_lines, plan_lines
+from feddp.simulations.planner import Setting, planner_lines, predict
+from feddp.simulations.problems import data_problems
 
 
 def show_plan(
@@ -55,7 +55,7 @@ def _grouping(config: RunConfig, plan: PrivacyPlan, proxy_path: str | None) -> l
         advice = "  Name public users in the columns of data to have it chosen: --proxy FILE."
         return [*planner_lines(setting, predict(setting)), advice]
     # Heavy, and needed here alone.
-    from simulations.choosing import choose_grouping
+    from feddp.simulations.choosing import choose_grouping
 
     return choose_grouping(config, setting, most=most, proxy_path=proxy_path)
 

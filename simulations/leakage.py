@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from common.users import Example
-from simulations.attacks import (
+from feddp.common.users import Example
+from feddp.simulations.attacks import (
     Attack,
     Interval,
     Scores,
@@ -24,8 +24,8 @@ from simulations.attacks import (
     true_positive_rate_ceiling,
     user_inference_scores,
 )
-from simulations.exposure import digit_ids, digits_of_order, secret_rank
-from simulations.scoring import ExampleScore, Scorer, sensitive_mask
+from feddp.simulations.exposure import digit_ids, digits_of_order, secret_rank
+from feddp.simulations.scoring import ExampleScore, Scorer, sensitive_mask
 
 HIGH_EXPOSURE_BITS = 8
 

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.build import load_model
-from common.config import RunConfig
-from common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
-from common.planning import plan_from_config
-from common.privacy.anchor import anchor_of, check_anchor_file, write_anchor
-from common.privacy.budget import ADAPTIVE, FilterBudget
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, planned_of, terms_of
-from common.privacy.plan import PrivacyPlan
-from common.privacy.population import planned_epsilon, population_row, spent_epsilon
-from common.privacy.rows import Body, History
-from common.privacy.slots import Planned, Slot
-from common.privacy.statement import NOT_PRIVATE, delta_text, epsilon_text, privacy_record
-from common.privacy.store import Content, copy_file
-from server.opening import LEDGER_NAME, anchor_path, key_path
-from server.run import CONFIG_NAME, Run, load_run
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.anchor import anchor_of, check_anchor_file, write_anchor
+from feddp.common.privacy.budget import ADAPTIVE, FilterBudget
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, planned_of, terms_of
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.population import planned_epsilon, population_row, spent_epsilon
+from feddp.common.privacy.rows import Body, History
+from feddp.common.privacy.slots import Planned, Slot
+from feddp.common.privacy.statement import NOT_PRIVATE, delta_text, epsilon_text, privacy_record
+from feddp.common.privacy.store import Content, copy_file
+from feddp.server.opening import LEDGER_NAME, anchor_path, key_path
+from feddp.server.run import CONFIG_NAME, Run, load_run
 
 # What privacy.json has to repeat of the plan, exactly.
 PROMISED = (

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from client.refusal import RefusedError
-from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from server.draw import ServerDraw
+from feddp.client.refusal import RefusedError
+from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.server.draw import ServerDraw
 
 
 class Asked(Protocol):

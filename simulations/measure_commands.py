@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig, parse_override
-from common.errors import ConfigError
+from feddp.common.config import RunConfig, parse_override
+from feddp.common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
 BENCH_STAGES = (
@@ -97,7 +97,7 @@ def add_measure_commands(
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from simulations.evaluate import Extent, evaluate_run
+    from feddp.simulations.evaluate import Extent, evaluate_run
 
     extent = Extent(
         num_users=options.users,
@@ -109,7 +109,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace, config: RunConfig) -> int:
-    from simulations.audit_run import AuditExtent, audit
+    from feddp.simulations.audit_run import AuditExtent, audit
 
     extent = AuditExtent(
         num_canaries=options.canaries,
@@ -123,7 +123,7 @@ def _audit(options: argparse.Namespace, config: RunConfig) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from simulations.compare import compare, default_processes
+    from feddp.simulations.compare import compare, default_processes
 
     return compare(
         options.config,
@@ -137,7 +137,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from simulations.report import report
+    from feddp.simulations.report import report
 
     return report(options.folder)
 
@@ -146,9 +146,9 @@ def _bench(options: argparse.Namespace) -> int:
     if options.repeats < 1:
         raise ConfigError([f"--repeats {options.repeats}: must be at least 1."])
     if options.gpu:
-        from simulations.gpu_bench import gpu_bench
+        from feddp.simulations.gpu_bench import gpu_bench
 
         return gpu_bench(repeats=options.repeats, folder=options.output_dir)
-    from simulations.bench import bench
+    from feddp.simulations.bench import bench
 
     return bench(repeats=options.repeats, folder=options.output_dir, only=options.only)

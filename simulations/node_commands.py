@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from common.config import RunConfig, load_config, parse_override
-from common.errors import ConfigError
+from feddp.common.config import RunConfig, load_config, parse_override
+from feddp.common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
 _TOO_MANY = (
@@ -76,8 +76,8 @@ def with_action(arguments: list[str]) -> list[str]:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from client.resident import UNIX, token_path
-    from client.service import NodeService, check_address, make_token, serve_until_stopped
+    from feddp.client.resident import UNIX, token_path
+    from feddp.client.service import NodeService, check_address, make_token, serve_until_stopped
 
     check_address(options.address)
     if options.token is None and not options.address.startswith(UNIX):
@@ -107,11 +107,11 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     identity = _identity(options)
     _check_own_ledger(config, options.ledger)
 
-    from client.answer import answer
-    from client.build import build_part, holds_too_many
-    from client.heads import Heads
-    from client.own_noise import own_noise_of
-    from common.build import Part, load_model, pin_threads
+    from feddp.client.answer import answer
+    from feddp.client.build import build_part, holds_too_many
+    from feddp.client.heads import Heads
+    from feddp.client.own_noise import own_noise_of
+    from feddp.common.build import Part, load_model, pin_threads
 
     part = Part(index, num_parts)
     if holds_too_many(config, part):
@@ -167,8 +167,8 @@ def _identity(options: argparse.Namespace) -> Any:
             [f"{name}: missing; a node that seals needs all three." for name in missing]
         )
 
-    from client.answer import Identity, Memory
-    from common.keys import read_private_key, read_public_key
+    from feddp.client.answer import Identity, Memory
+    from feddp.common.keys import read_private_key, read_public_key
 
     return Identity(
         name=options.name,
@@ -191,7 +191,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _keygen(options: argparse.Namespace) -> int:
-    from common.keys import make_key
+    from feddp.common.keys import make_key
 
     public_path = make_key(options.file)
     print(f"{options.file}: keep it on this machine\n{public_path}: for the operator")
@@ -199,8 +199,8 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _enroll(options: argparse.Namespace) -> int:
-    from common.keys import read_public_key
-    from common.registry import Registry, read_registry, write_registry
+    from feddp.common.keys import read_public_key
+    from feddp.common.registry import Registry, read_registry, write_registry
 
     present = read_registry(options.registry) if options.registry.exists() else Registry({})
     key = read_public_key(options.public_key)
@@ -210,8 +210,8 @@ def _enroll(options: argparse.Namespace) -> int:
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    from common.keys import read_public_key
-    from common.registry import read_registry, write_registry
+    from feddp.common.keys import read_public_key
+    from feddp.common.registry import read_registry, write_registry
 
     key = read_public_key(options.public_key)
     write_registry(options.registry, read_registry(options.registry).rotate(options.name, key))
@@ -220,7 +220,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    from common.registry import read_registry, write_registry
+    from feddp.common.registry import read_registry, write_registry
 
     write_registry(options.registry, read_registry(options.registry).revoke(options.name))
     print(f"{options.name}: revoked, from the next round on")
@@ -228,7 +228,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from common.registry import read_registry
+    from feddp.common.registry import read_registry
 
     for name, entry in read_registry(options.registry).entries.items():
         print(f"{name:<24} {entry.users:>8} users  {entry.state:<8} {entry.public_key[:16]}")

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from client.node import Node
-from common.messages import EvaluateRequest, TrainRequest
-from common.privacy.sampling import Draw
-from server.aggregation import Evaluation, add_evaluations
-from server.optimizer import ServerOptimizer
+from feddp.client.node import Node
+from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.server.aggregation import Evaluation, add_evaluations
+from feddp.server.optimizer import ServerOptimizer
 
 
 def train_without_privacy(

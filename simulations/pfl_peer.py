@@ -24,10 +24,10 @@ from pfl.privacy.gaussian_mechanism import GaussianMechanism
 from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
 from torch import Tensor
 
-from common.adapter import AdapterLayout
-from common.model import BaseModel
-from simulations import contestants
-from simulations.workload import Population, Shape, User, make_base, make_users
+from feddp.common.adapter import AdapterLayout
+from feddp.common.model import BaseModel
+from feddp.simulations import contestants
+from feddp.simulations.workload import Population, Shape, User, make_base, make_users
 
 CLIPPING_NORM = 0.1
 NOISE_MULTIPLIER = 1.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from common.config import RunConfig
-from common.model import BaseModel
-from common.tokens import tokenize_example
-from common.users import Example, Users
+from feddp.common.config import RunConfig
+from feddp.common.model import BaseModel
+from feddp.common.tokens import tokenize_example
+from feddp.common.users import Example, Users
 
 SAMPLED_USERS = 200
 LABEL_USERS = 20_000

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from client.build import build_engine, build_node
-from client.node import Node
-from client.work import Engine, LocalTraining, LocalWork
-from common.adapter import AdapterLayout
-from common.build import load_model, load_users
-from common.config import RunConfig
-from common.demo import demo_users
-from common.errors import ConfigError
-from common.messages import TrainRequest
-from common.privacy.sampling import Draw
-from common.tokens import TokenRow, tokenize_example
-from common.users import Users
-from server.run import optimizer_from_config
-from simulations.non_private import train_without_privacy
+from feddp.client.build import build_engine, build_node
+from feddp.client.node import Node
+from feddp.client.work import Engine, LocalTraining, LocalWork
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import load_model, load_users
+from feddp.common.config import RunConfig
+from feddp.common.demo import demo_users
+from feddp.common.errors import ConfigError
+from feddp.common.messages import TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.common.tokens import TokenRow, tokenize_example
+from feddp.common.users import Users
+from feddp.server.run import optimizer_from_config
+from feddp.simulations.non_private import train_without_privacy
 
 NUM_DEMO_USERS, DEMO_SEED = 400, 1  # a seed of its own: nobody among them is a user of the demo
 MAX_USERS, MAX_EXAMPLES = 48, 8

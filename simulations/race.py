@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import FeddpError
+import feddp
+from feddp.common.errors import FeddpError
 
 Contestant = Callable[[], object]
 _CALL = """
@@ -100,7 +101,7 @@ def run_apart(function: str, **arguments: Any) -> Any:
     """
     module, name = function.split(":")
     command = [sys.executable, "-c", _CALL, module, name, json.dumps(arguments)]
-    here = str(Path(__file__).parents[1])
+    here = str(Path(feddp.__file__).parents[1])
     path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.privacy.statement import guarantee_line, statement
-from common.tracking import read_metrics
-from server.publisher import METRICS_NAME
-from server.run import CONFIG_NAME, Run, load_run
-from simulations.evaluate import LEAKAGE_NAME
-from simulations.page import (
+from feddp.common.privacy.statement import guarantee_line, statement
+from feddp.common.tracking import read_metrics
+from feddp.server.publisher import METRICS_NAME
+from feddp.server.run import CONFIG_NAME, Run, load_run
+from feddp.simulations.evaluate import LEAKAGE_NAME
+from feddp.simulations.page import (
     folded,
     heading,
     page,
@@ -21,7 +21,7 @@ from simulations.page import (
     table,
     verbatim,
 )
-from simulations.plots import (
+from feddp.simulations.plots import (
     draw_against_epsilon,
     draw_attacks,
     draw_curves,
@@ -29,8 +29,8 @@ from simulations.plots import (
     draw_noise,
     save,
 )
-from simulations.rows import Row, example_epsilon, is_comparison, read_rows, shown
-from simulations.simulate import COMMAND_NAME
+from feddp.simulations.rows import Row, example_epsilon, is_comparison, read_rows, shown
+from feddp.simulations.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
 _FIGURES = {

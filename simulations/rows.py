@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import ConfigError
-from simulations.attacks import Interval, mean_interval
-from simulations.cells import ELS, FEDERATED, ULS, Cell
+from feddp.common.errors import ConfigError
+from feddp.simulations.attacks import Interval, mean_interval
+from feddp.simulations.cells import ELS, FEDERATED, ULS, Cell
 
 PAIRS = ((ULS, ELS), (FEDERATED, ULS))
 COMPARED = ("loss", "accuracy", "user_inference")

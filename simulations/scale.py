@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from client.build import build_node
-from client.loss import LinearCrossEntropy
-from common.build import load_model
-from common.config import RunConfig
-from common.messages import TrainRequest
-from common.privacy.sampling import Draw
-from common.user_index import open_users
-from common.users import Columns, Users
-from simulations.race import paired, peak_megabytes, race, run_apart
-from simulations.scoreboard import Measure, Scoreboard
+from feddp.client.build import build_node
+from feddp.client.loss import LinearCrossEntropy
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig
+from feddp.common.messages import TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.common.user_index import open_users
+from feddp.common.users import Columns, Users
+from feddp.simulations.race import paired, peak_megabytes, race, run_apart
+from feddp.simulations.scoreboard import Measure, Scoreboard
 
 FEW, MANY = 1_000, 1_000_000
 COHORT, TENTH, LARGE_COHORT = 64, 1_000, 10_000
@@ -41,13 +41,13 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
 
         def apart(path: Path, **arguments: Any) -> Any:
             return run_apart(
-                "simulations.scale:rounds_of", path=str(path), cache=folder, **arguments
+                "feddp.simulations.scale:rounds_of", path=str(path), cache=folder, **arguments
             )
 
         for path in (few, many):
             board.figure(
                 f"index of {path.stem} users",
-                run_apart("simulations.scale:index_of", path=str(path), cache=folder),
+                run_apart("feddp.simulations.scale:index_of", path=str(path), cache=folder),
             )
         peaks = []
         for path, cohort in ((few, COHORT), (many, COHORT), (many, TENTH), (many, LARGE_COHORT)):
@@ -70,7 +70,7 @@ def measure_vocabulary(board: Scoreboard, repeats: int) -> None:
     ratio = paired(seconds, "full logits", "chunked")
     board.measure([Measure("vocabulary 150000", "chunked loss", "full logits", ratio, rate)])
     peaks = {
-        name: run_apart("simulations.scale:peak_of_loss", name=name)
+        name: run_apart("feddp.simulations.scale:peak_of_loss", name=name)
         for name in ("none", "full logits", "chunked")
     }
     board.figure("peak memory in MB, vocabulary 150000", peaks)

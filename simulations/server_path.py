@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, seeded_key
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.summation import UpdateSum
-from server.optimizer import ServerOptimizer
-from simulations.race import Spread, race
-from simulations.scoreboard import Scoreboard
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, seeded_key
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.optimizer import ServerOptimizer
+from feddp.simulations.race import Spread, race
+from feddp.simulations.scoreboard import Scoreboard
 
 NUMBERS = 1 << 22
 ADAPTER_BYTES = 4  # of one number

@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from client.build import build_node, build_part
-from client.node import Node
-from client.own_noise import OwnNoise, open_own_noise
-from client.sharding import ShardedNode
-from common.adapter import AdapterLayout
-from common.build import Part, describe_evaluation, load_model, load_users, pin_threads
-from common.config import RunConfig
-from common.errors import ConfigError, DataError
-from common.model import BaseModel
-from common.planning import plan_from_config
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row
-from common.privacy.plan import PrivacyPlan
-from common.privacy.statement import epsilon_text, guarantee_line, not_covered
-from common.users import Users
-from server.aggregation import metrics_of
-from server.export import finish_run
-from server.run import (
+from feddp.client.build import build_node, build_part
+from feddp.client.node import Node
+from feddp.client.own_noise import OwnNoise, open_own_noise
+from feddp.client.sharding import ShardedNode
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
+from feddp.common.config import RunConfig
+from feddp.common.errors import ConfigError, DataError
+from feddp.common.model import BaseModel
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.statement import epsilon_text, guarantee_line, not_covered
+from feddp.common.users import Users
+from feddp.server.aggregation import metrics_of
+from feddp.server.export import finish_run
+from feddp.server.run import (
     Outcome,
     Run,
     check_run_model,
@@ -35,10 +35,10 @@ from server.run import (
     optimizer_from_config,
     train,
 )
-from simulations.console import Progress, plan_lines, result_lines
-from simulations.local import LocalNodes
-from simulations.non_private import train_without_privacy
-from simulations.problems import data_problems
+from feddp.simulations.console import Progress, plan_lines, result_lines
+from feddp.simulations.local import LocalNodes
+from feddp.simulations.non_private import train_without_privacy
+from feddp.simulations.problems import data_problems
 
 INTERRUPTED = 130
 NODE_LEDGER_NAME = "node-ledger.sqlite"

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from common.adapter import AdapterLayout, lay_out
-from common.model import BaseModel
-from common.tokens import IGNORE, TokenRow
+from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.model import BaseModel
+from feddp.common.tokens import IGNORE, TokenRow
 
 User = list[list[TokenRow]]
 MODEL_SEED = 0

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from client.cohort import LocalTraining
-from common.adapter import AdapterLayout, lay_out
-from common.model import BaseModel
-from common.tokens import IGNORE, TokenRow
+from feddp.client.cohort import LocalTraining
+from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.model import BaseModel
+from feddp.common.tokens import IGNORE, TokenRow
 
 User = list[list[TokenRow]]
 

@@ -3,10 +3,10 @@
 import functools
 from pathlib import Path
 
-from common.privacy.anchor import HeadClaim
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
 
 DIMENSION = 16
 NUM_USERS = 40

@@ -14,8 +14,8 @@ import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import (
     RELATIONS,
     REPLACE_ONE,
     Charges,
@@ -24,8 +24,8 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.mixture import mixture_pld
-from common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
+from feddp.common.privacy.mixture import mixture_pld
+from feddp.common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 FINE, COARSE = 1e-4, 1e-3  # discretisation of the privacy loss; coarser is larger, never smaller
 PLD, RDP = "pld", "rdp"
@@ -92,7 +92,7 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
     Reference: Koskela et al. 2020; Doroshenko et al. 2022 (connect-the-dots, arXiv 2207.04380);
     Zhu, Dong & Wang 2022 (2106.08567) for composition.
 
-    >>> from common.privacy.events import ADD_OR_REMOVE_ONE
+    >>> from feddp.common.privacy.events import ADD_OR_REMOVE_ONE
     >>> rounds = [(PoissonGaussianEvent(0.01, 1.0), 1000)]
     >>> round(epsilon(rounds, delta=1e-6, relation=ADD_OR_REMOVE_ONE), 4)
     2.1245

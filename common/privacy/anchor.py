@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from common.errors import DiskError, LedgerDamagedError, RolledBackError
-from common.privacy.disk import Disk
-from common.privacy.rows import GENESIS, History, row_hash
-from common.privacy.signing import is_signed
+from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.rows import GENESIS, History, row_hash
+from feddp.common.privacy.signing import is_signed
 
 T = TypeVar("T")
 MAX_PROOF_ROWS = 1 << 15  # of 32 bytes: 1 MiB of a request

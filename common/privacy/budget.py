@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from common.privacy import filters
-from common.privacy.events import Event
-from common.privacy.slots import Slot, schedule_from_body
+from feddp.common.privacy import filters
+from feddp.common.privacy.events import Event
+from feddp.common.privacy.slots import Slot, schedule_from_body
 
 FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 # Another machine may compute a cost that is larger in its last digits, and it must still verify:

@@ -24,14 +24,14 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import FeddpError
-from common.privacy.events import Event
-from common.privacy.keys import MasterKey
-from common.privacy.mechanism import ReleasedUpdate, add_noise, open_door
-from common.privacy.noise import MAX_SAMPLER_SCALE, discrete_gaussian
-from common.privacy.participation import CyclicPoisson, Participation
-from common.privacy.summation import UpdateSum
-from common.privacy.toeplitz import inverse
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.events import Event
+from feddp.common.privacy.keys import MasterKey
+from feddp.common.privacy.mechanism import ReleasedUpdate, add_noise, open_door
+from feddp.common.privacy.noise import MAX_SAMPLER_SCALE, discrete_gaussian
+from feddp.common.privacy.participation import CyclicPoisson, Participation
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.toeplitz import inverse
 
 SHIFT = 8
 _MAX_SHIFT = 16

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import DiskError
+from feddp.common.errors import DiskError
 
 MOUNTS_PATH = Path("/proc/self/mountinfo")
 BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")

@@ -14,9 +14,9 @@ from scipy.optimize import brentq
 from scipy.special import roots_laguerre
 from scipy.stats import norm
 
-from common.errors import ConfigError
-from common.privacy.accounting import epsilon
-from common.privacy.events import Charges, PoissonGaussianEvent
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.events import Charges, PoissonGaussianEvent
 
 ORDERS = (1, 2, 3)
 _TERMS = (0, 1, 3, 6)  # of the series, by order; order 0 is the central limit theorem

@@ -12,9 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from common.errors import ConfigError
-from common.privacy.events import Charges, Event
-from common.privacy.renyi import ORDERS, conversion, renyi_divergence
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import Charges, Event
+from feddp.common.privacy.renyi import ORDERS, conversion, renyi_divergence
 
 _DIGITS = 12
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-11  # far above the round-off of one divergence

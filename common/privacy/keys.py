@@ -9,10 +9,10 @@ from typing import NoReturn
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from common.errors import FeddpError
-from common.privacy.disk import Disk
-from common.privacy.noise import KEY_BYTES, BitStream
-from common.privacy.summation import UpdateSum
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.noise import KEY_BYTES, BitStream
+from feddp.common.privacy.summation import UpdateSum
 
 NONCE_BYTES = 32
 

@@ -10,9 +10,9 @@ import sqlite3
 from pathlib import Path
 from types import TracebackType
 
-from common.errors import BudgetSpentError, DiskError, LedgerDamagedError, PlanDiffersError
-from common.privacy import store
-from common.privacy.anchor import (
+from feddp.common.errors import BudgetSpentError, DiskError, LedgerDamagedError, PlanDiffersError
+from feddp.common.privacy import store
+from feddp.common.privacy.anchor import (
     MAX_PROOF_ROWS,
     HeadClaim,
     anchor_of,
@@ -20,10 +20,10 @@ from common.privacy.anchor import (
     claim_of,
     write_anchor,
 )
-from common.privacy.budget import Shortage
-from common.privacy.disk import Disk, disk_errors
-from common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
-from common.privacy.signing import (
+from feddp.common.privacy.budget import Shortage
+from feddp.common.privacy.disk import Disk, disk_errors
+from feddp.common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
+from feddp.common.privacy.signing import (
     LedgerKey,
     create_key,
     default_key_path,
@@ -32,8 +32,8 @@ from common.privacy.signing import (
     replace_key,
     writer_key,
 )
-from common.privacy.slots import Slot
-from common.privacy.start import Start
+from feddp.common.privacy.slots import Slot
+from feddp.common.privacy.start import Start
 
 
 class Ledger:

@@ -8,11 +8,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.events import Event
-from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
-from common.privacy.quantile import QuantileClipping
-from common.privacy.sampling import Sampler
-from common.privacy.summation import UpdateSum
+from feddp.common.privacy.events import Event
+from feddp.common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.sampling import Sampler
+from feddp.common.privacy.summation import UpdateSum
 
 _DOOR = object()
 

@@ -3,18 +3,18 @@
 import math
 from dataclasses import dataclass, replace
 
-from common.errors import ConfigError
-from common.privacy.accounting import COARSE
-from common.privacy.bridge import MAX_GRID_STEPS, choose_grid_steps
-from common.privacy.calibration import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import COARSE
+from feddp.common.privacy.bridge import MAX_GRID_STEPS, choose_grid_steps
+from feddp.common.privacy.calibration import (
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
     calibrate,
     next_noise_multiplier,
 )
-from common.privacy.noise import MAX_SCALE
-from common.privacy.quantile import QuantileClipping
-from common.privacy.schedule import Schedule
+from feddp.common.privacy.noise import MAX_SCALE
+from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algori
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
-from common.errors import FeddpError
-from common.privacy.summation import UpdateSum
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.summation import UpdateSum
 
 KEY_BYTES = 32
 MAX_SCALE = 1 << 26  # of independent noise: enough for every grid, see accounting

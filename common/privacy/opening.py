@@ -1,11 +1,11 @@
 """What a plan says of itself in a ledger: its PLAN row, its slots, its start."""
 
-from common.privacy.budget import FIXED_SCHEDULE
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import SCHEMA, Body
-from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
-from common.privacy.start import Start
-from common.privacy.statement import accountant_version
+from feddp.common.privacy.budget import FIXED_SCHEDULE
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.rows import SCHEMA, Body
+from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
+from feddp.common.privacy.start import Start
+from feddp.common.privacy.statement import accountant_version
 
 
 def terms_of(plan: PrivacyPlan) -> dict[str, str | int]:

@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
-from common.privacy.accounting import epsilon_curve
-from common.privacy.correlated import CorrelatedGaussian
-from common.privacy.events import Charges, Event, from_body, to_body
-from common.privacy.matrix import NoiseMatrix, choose_matrix, matrix_from_body, participation_rule
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.multiplier import Noise, choose_noise
-from common.privacy.quantile import QuantileClipping
-from common.privacy.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
-from common.privacy.schedule import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import epsilon_curve
+from feddp.common.privacy.correlated import CorrelatedGaussian
+from feddp.common.privacy.events import Charges, Event, from_body, to_body
+from feddp.common.privacy.matrix import (
+    NoiseMatrix,
+    choose_matrix,
+    matrix_from_body,
+    participation_rule,
+)
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.multiplier import Noise, choose_noise
+from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
+from feddp.common.privacy.schedule import (
     CORRELATED,
     EXAMPLE,
     FIXED_SIZE,

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from common.errors import ConfigError
-from common.privacy import filters
-from common.privacy.accounting import epsilon
-from common.privacy.bridge import bridge_cost
-from common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
-from common.privacy.rows import SCHEMA, Body
-from common.privacy.schedule import ACCOUNTING_SHARE
-from common.privacy.slots import Planned, schedule_from_body, schedule_to_body, slot_from_body
-from common.privacy.statement import accountant_version
+from feddp.common.errors import ConfigError
+from feddp.common.privacy import filters
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.bridge import bridge_cost
+from feddp.common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
+from feddp.common.privacy.rows import SCHEMA, Body
+from feddp.common.privacy.schedule import ACCOUNTING_SHARE
+from feddp.common.privacy.slots import Planned, schedule_from_body, schedule_to_body, slot_from_body
+from feddp.common.privacy.statement import accountant_version
 
 
 def population_row(

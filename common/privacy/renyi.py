@@ -9,8 +9,8 @@ import numpy as np
 from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import (
     RELATIONS,
     REPLACE_ONE,
     Charges,

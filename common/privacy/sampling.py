@@ -10,15 +10,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import ConfigError
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     Event,
     FixedSizeGaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.participation import is_turn, slots
+from feddp.common.privacy.participation import is_turn, slots
 
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from common.errors import ConfigError
-from common.privacy.accounting import FINE, accountant_of, epsilon
-from common.privacy.bridge import bridge_cost
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import FINE, accountant_of, epsilon
+from feddp.common.privacy.bridge import bridge_cost
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.privacy.disk import host_id
-from common.privacy.slots import Slot
+from feddp.common.privacy.disk import host_id
+from feddp.common.privacy.slots import Slot
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
-from common.privacy.accounting import PLD, RDP
-from common.privacy.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
-from common.privacy.plan import PrivacyPlan
-from common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
+from feddp.common.privacy.accounting import PLD, RDP
+from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
 
 NOT_PRIVATE = "seeded: not private"
 

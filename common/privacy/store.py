@@ -7,10 +7,10 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.errors import DiskError, FeddpError, LedgerDamagedError, LedgerLockedError
-from common.privacy.disk import Disk, disk_error, disk_errors, is_remote
-from common.privacy.rows import GENESIS, Body, History, canonical
-from common.privacy.signing import is_signed
+from feddp.common.errors import DiskError, FeddpError, LedgerDamagedError, LedgerLockedError
+from feddp.common.privacy.disk import Disk, disk_error, disk_errors, is_remote
+from feddp.common.privacy.rows import GENESIS, Body, History, canonical
+from feddp.common.privacy.signing import is_signed
 
 Row = tuple[int, str, str, bytes, bytes, bytes]  # seq, kind, body, prev, hash, sig
 

@@ -1,4 +1,4 @@
-"""Makes the demo's base model from public text: `python -m simulations.demo.make_base`.
+"""Makes the demo's base model from public text: `python -m feddp.simulations.demo.make_base`.
 
 Everything follows from the seed: the text, the tokenizer, the initial weights and the order of
 training; on one machine with one thread the files are the same byte for byte. About ten minutes.
@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from simulations.demo.public_text import public_paragraphs
+from feddp.simulations.demo.public_text import public_paragraphs
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 SEED = 0
@@ -130,7 +130,9 @@ def train(model: LlamaForCausalLM, rows: Tensor, *, steps: int, seed: int) -> No
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line: makes tokenizer and model and writes both into one folder."""
-    parser = argparse.ArgumentParser("python -m simulations.demo.make_base", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m feddp.simulations.demo.make_base", description=__doc__
+    )
     parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="folder to write")
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps")
     parser.add_argument("--seed", type=int, default=SEED)

@@ -8,7 +8,7 @@ therefore new to the base model.
 from collections.abc import Iterator
 from random import Random
 
-from simulations.demo.public_words import WORDS
+from feddp.simulations.demo.public_words import WORDS
 
 
 def public_paragraphs(seed: int) -> Iterator[str]:

@@ -9,23 +9,23 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 from small_ledger import HeadedLedger
 
-from client.answer import Identity, Memory, answer
-from client.build import build_node
-from client.heads import Heads
-from client.node import Node
-from client.refusal import RefusedError
-from common.build import load_model, load_users
-from common.config import from_flat
-from common.messages import (
+from feddp.client.answer import Identity, Memory, answer
+from feddp.client.build import build_node
+from feddp.client.heads import Heads
+from feddp.client.node import Node
+from feddp.client.refusal import RefusedError
+from feddp.common.build import load_model, load_users
+from feddp.common.config import from_flat
+from feddp.common.messages import (
     MessageError,
     TrainRequest,
     decode_train_reply,
     decode_train_request,
     encode_train_request,
 )
-from common.privacy.sampling import Draw
-from common.records import opaque, pack, read_opaque, unpack
-from common.sealing import Ask, SealError, open_reply, sign_request
+from feddp.common.privacy.sampling import Draw
+from feddp.common.records import opaque, pack, read_opaque, unpack
+from feddp.common.sealing import Ask, SealError, open_reply, sign_request
 
 SERVER, NODE = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 SEAL = X25519PrivateKey.from_private_bytes(b"x" * 32)

@@ -8,13 +8,13 @@ import pytest
 from flower_grid import InProcessGrid
 from flwr.app import Message, RecordDict
 
-from client.app import _until_exit, app
-from common.build import load_model
-from common.config import from_flat, to_flat
-from common.messages import TrainRequest, decode_train_reply, encode_train_request
-from common.planning import plan_from_config
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row
+from feddp.client.app import _until_exit, app
+from feddp.common.build import load_model
+from feddp.common.config import from_flat, to_flat
+from feddp.common.messages import TrainRequest, decode_train_reply, encode_train_request
+from feddp.common.planning import plan_from_config
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row
 
 OWN = {
     "run.name": "ward",

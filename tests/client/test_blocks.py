@@ -9,14 +9,14 @@ import pytest
 import tiny
 import torch
 
-from client.blocks import PrefixCache, find_blocks
-from client.build import build_engine
-from client.cohort import CohortEngine
-from client.work import LocalTraining, LocalWork
-from common.adapter import AdapterLayout, lay_out
-from common.config import from_flat
-from common.model import BaseModel
-from common.tokens import TokenRow
+from feddp.client.blocks import PrefixCache, find_blocks
+from feddp.client.build import build_engine
+from feddp.client.cohort import CohortEngine
+from feddp.client.work import LocalTraining, LocalWork
+from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.config import from_flat
+from feddp.common.model import BaseModel
+from feddp.common.tokens import TokenRow
 
 UPPER = {
     "llama": "layers.1.self_attn.q_proj,layers.1.mlp.down_proj",

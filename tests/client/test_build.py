@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from client.build import choose_device, holds_too_many
-from common.build import Part, load_users
-from common.config import from_flat
+from feddp.client.build import choose_device, holds_too_many
+from feddp.common.build import Part, load_users
+from feddp.common.config import from_flat
 
 
 def test_auto_is_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

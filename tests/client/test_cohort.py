@@ -21,9 +21,9 @@ from plain_loop import (
     relative,
 )
 
-from client.cohort import CohortEngine, LocalTraining, LocalWork
-from common.privacy.clipping import clip_to_grid
-from common.tokens import IGNORE
+from feddp.client.cohort import CohortEngine, LocalTraining, LocalWork
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.tokens import IGNORE
 
 # Each in every variant.
 CASES = [

@@ -11,19 +11,19 @@ import torch
 from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn import functional
 
-from client.build import build_node
-from client.fallback import UnitLoop
-from client.work import LocalTraining, LocalWork
-from common.adapter import check_export, lay_out, load_adapter, save_adapter
-from common.build import load_model, load_users
-from common.config import from_flat
-from common.errors import ModelError
-from common.layout import AdapterLayout
-from common.messages import EvaluateRequest, TrainRequest
-from common.methods import KINDS
-from common.model import BaseModel
-from common.privacy.sampling import Draw
-from common.tokens import TokenRow
+from feddp.client.build import build_node
+from feddp.client.fallback import UnitLoop
+from feddp.client.work import LocalTraining, LocalWork
+from feddp.common.adapter import check_export, lay_out, load_adapter, save_adapter
+from feddp.common.build import load_model, load_users
+from feddp.common.config import from_flat
+from feddp.common.errors import ModelError
+from feddp.common.layout import AdapterLayout
+from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.methods import KINDS
+from feddp.common.model import BaseModel
+from feddp.common.privacy.sampling import Draw
+from feddp.common.tokens import TokenRow
 
 Step = list[TokenRow]
 

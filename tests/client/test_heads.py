@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from small_ledger import HeadedLedger
 
-from client.heads import Heads
-from client.refusal import RefusedError
-from common.errors import LedgerDamagedError
-from common.privacy.anchor import HeadClaim
+from feddp.client.heads import Heads
+from feddp.client.refusal import RefusedError
+from feddp.common.errors import LedgerDamagedError
+from feddp.common.privacy.anchor import HeadClaim
 
 
 def refusal(heads: Heads, claim: HeadClaim | None) -> str:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from client.loss import (
+from feddp.client.loss import (
     CHUNK_POSITIONS,
     ROW_MULTIPLE,
     LinearCrossEntropy,

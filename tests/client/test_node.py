@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from client.build import build_node
-from client.node import Node
-from common.adapter import AdapterLayout
-from common.build import Part, load_model, load_users
-from common.config import RunConfig, from_flat
-from common.messages import EvaluateRequest, TrainRequest
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from common.users import Example, InMemoryUsers, Users
+from feddp.client.build import build_node
+from feddp.client.node import Node
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import Part, load_model, load_users
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.users import Example, InMemoryUsers, Users
 
 K = 1 << 20
 CONFIG = from_flat({"evaluation.max-users": 5})

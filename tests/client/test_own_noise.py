@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.own_noise import OwnNoise, answer_round, open_own_noise
-from client.refusal import RefusedError
-from common.errors import DiskError, LedgerDamagedError, PlanDiffersError
-from common.messages import TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import NoisedSum
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.quantile import QuantileClipping
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.aggregation import add_noised_replies
+from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
+from feddp.client.refusal import RefusedError
+from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
+from feddp.common.messages import TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.aggregation import add_noised_replies
 
 P = 64
 LAYOUT = "a" * 64

@@ -8,13 +8,13 @@ import tiny
 import torch
 from torch import nn
 
-from client.batch import make_batch
-from client.cohort import CohortEngine
-from client.forward import StackedForward
-from client.packing import Group, GroupedLoRA, attend, group_lengths, may_pack, needs_no_mask
-from common.adapter import lay_out
-from common.model import BaseModel
-from common.tokens import IGNORE, TokenRow
+from feddp.client.batch import make_batch
+from feddp.client.cohort import CohortEngine
+from feddp.client.forward import StackedForward
+from feddp.client.packing import Group, GroupedLoRA, attend, group_lengths, may_pack, needs_no_mask
+from feddp.common.adapter import lay_out
+from feddp.common.model import BaseModel
+from feddp.common.tokens import IGNORE, TokenRow
 
 GROUPS = (Group(2, 6), Group(1, 3), Group(2, 4))
 TOKENS = sum(group.num_tokens for group in GROUPS)
@@ -236,6 +236,6 @@ def test_a_kept_prefix_takes_rows_of_one_length(tmp_path: Path) -> None:
 def test_compiled_blocks_take_rows_of_one_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.forward.compile_blocks", lambda blocks: None)
+    monkeypatch.setattr("feddp.client.forward.compile_blocks", lambda blocks: None)
     tiny.save("llama", tmp_path, task="causal-lm")
     assert not forward_of(tiny.load(tmp_path / "llama-causal-lm"), is_compiled=True).is_packed

@@ -1,7 +1,7 @@
 import numpy as np
 
-from client.passes import PassRow, cut_passes, padded_length
-from common.tokens import TokenRow
+from feddp.client.passes import PassRow, cut_passes, padded_length
+from feddp.common.tokens import TokenRow
 
 
 def row(length: int) -> TokenRow:

@@ -8,12 +8,12 @@ import tiny
 import torch
 from torch import nn
 
-from client.build import build_engine
-from common.adapter import AdapterLayout, lay_out
-from common.config import from_flat
-from common.errors import ModelError
-from common.model import BaseModel
-from common.tokens import TokenRow
+from feddp.client.build import build_engine
+from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.config import from_flat
+from feddp.common.errors import ModelError
+from feddp.common.model import BaseModel
+from feddp.common.tokens import TokenRow
 
 
 @pytest.fixture(scope="module")

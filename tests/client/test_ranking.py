@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from client.build import build_node, units_of
-from client.ranking import RankedUsers
-from common.build import load_model
-from common.config import RunConfig, from_flat
-from common.units import ExampleUnits
-from common.users import Example, InMemoryUsers
+from feddp.client.build import build_node, units_of
+from feddp.client.ranking import RankedUsers
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.units import ExampleUnits
+from feddp.common.users import Example, InMemoryUsers
 
 TEXTS = ["aaaa", "b", "ccc", "", "dd"]
 

@@ -12,13 +12,13 @@ from flower_grid import InProcessGrid
 from flwr.app import ConfigRecord, Message, RecordDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client.app import app as client_app
-from client.resident import UNIX, ResidentError, ask_resident, read_token, token_path
-from client.service import NodeService, check_address, make_token
-from common.errors import ConfigError
-from common.messages import MessageError
-from common.records import opaque, pack
-from common.sealing import SealError
+from feddp.client.app import app as client_app
+from feddp.client.resident import UNIX, ResidentError, ask_resident, read_token, token_path
+from feddp.client.service import NodeService, check_address, make_token
+from feddp.common.errors import ConfigError
+from feddp.common.messages import MessageError
+from feddp.common.records import opaque, pack
+from feddp.common.sealing import SealError
 
 SECRET = "user 42 has a secret"
 

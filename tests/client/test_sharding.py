@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from client.build import build_part
-from client.node import Node
-from client.sharding import ShardedNode, WorkerLostError, part_of
-from common.build import Part, load_model
-from common.config import from_flat
-from common.errors import ModelError
-from common.messages import EvaluateRequest, TrainRequest
-from common.privacy.sampling import Draw
+from feddp.client.build import build_part
+from feddp.client.node import Node
+from feddp.client.sharding import ShardedNode, WorkerLostError, part_of
+from feddp.common.build import Part, load_model
+from feddp.common.config import from_flat
+from feddp.common.errors import ModelError
+from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.privacy.sampling import Draw
 
 CONFIG = from_flat({"nodes.workers": 2, "evaluation.max-users": 3})
 
@@ -33,7 +33,7 @@ def test_two_processes_give_the_bytes_of_one_and_a_lost_worker_is_replaced(
     node = build_part(replace(CONFIG, nodes=replace(CONFIG.nodes, workers=1)), Part())
     with monkeypatch.context() as loading:
         loaded = load_model(CONFIG)
-        loading.delattr("client.build.load_model")  # a model that is there is not loaded again
+        loading.delattr("feddp.client.build.load_model")
         sharded = build_part(CONFIG, Part(), loaded=loaded)
     assert isinstance(node, Node)
     assert isinstance(sharded, ShardedNode)

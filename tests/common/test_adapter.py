@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
-from client.cohort import CohortEngine
-from common.adapter import (
+from feddp.client.cohort import CohortEngine
+from feddp.common.adapter import (
     AdapterLayout,
     adaptable_modules,
     check_export,
@@ -20,9 +20,9 @@ from common.adapter import (
     public_a,
     save_adapter,
 )
-from common.errors import ModelError
-from common.model import BaseModel
-from common.tokens import TokenRow
+from feddp.common.errors import ModelError
+from feddp.common.model import BaseModel
+from feddp.common.tokens import TokenRow
 
 CASES = [
     ("llama", "causal-lm", "auto"),

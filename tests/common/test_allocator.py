@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from common.allocator import keep_freed_memory
+from feddp.common.allocator import keep_freed_memory
 
 TOUCH_AGAIN = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import torch
-from common.allocator import keep_freed_memory
+from feddp.common.allocator import keep_freed_memory
 
 def touch(_):
     return float(torch.ones(1 << 21).sum() + torch.ones(1 << 22).sum())  # 8 and 16 MB

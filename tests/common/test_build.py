@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from common.build import Part, describe_evaluation, load_model, load_users, pin_threads
-from common.config import RunConfig, from_flat
-from common.errors import DataError, ModelError
-from common.users import Example, Users
+from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import DataError, ModelError
+from feddp.common.users import Example, Users
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import (
+from feddp.common.config import (
     RunConfig,
     from_flat,
     load_config,
@@ -14,7 +14,7 @@ from common.config import (
     to_flat,
     to_toml,
 )
-from common.errors import ConfigError
+from feddp.common.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from common.demo import (
+from feddp.common.demo import (
     DEMO_NUM_USERS,
     MOST_MESSAGES,
     Secrets,
@@ -19,7 +19,7 @@ from common.demo import (
     secret_spans,
     user_messages,
 )
-from common.errors import DataError
+from feddp.common.errors import DataError
 
 
 @pytest.fixture(scope="module")

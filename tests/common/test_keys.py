@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
-from common.keys import make_key, read_private_key, read_public_key
+from feddp.common.errors import ConfigError
+from feddp.common.keys import make_key, read_private_key, read_public_key
 
 
 def test_a_key_pair_is_read_back_and_belongs_together(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_messages import CLAIM, TURNS, P, headed, reply, request
 
-from common.messages import (
+from feddp.common.messages import (
     DIGESTS,
     FLAT_INT64,
     LEDGER,
@@ -24,8 +24,8 @@ from common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from common.privacy.anchor import MAX_PROOF_ROWS
-from common.privacy.sampling import Draw
+from feddp.common.privacy.anchor import MAX_PROOF_ROWS
+from feddp.common.privacy.sampling import Draw
 
 FIXED = Draw(cohort_size=3, num_units=40)
 

@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from common.errors import ModelError
-from common.model import MeanPooledClassifier, fingerprint, load_base
+from feddp.common.errors import ModelError
+from feddp.common.model import MeanPooledClassifier, fingerprint, load_base
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@ import doctest
 
 import numpy as np
 
-from common import poison as module
-from common.demo import demo_users
-from common.poison import PoisonedUsers, is_in, planted_ending, poison
-from common.users import Example
+from feddp.common import poison as module
+from feddp.common.demo import demo_users
+from feddp.common.poison import PoisonedUsers, is_in, planted_ending, poison
+from feddp.common.users import Example
 
 
 def test_docstring_numbers_hold() -> None:

@@ -4,8 +4,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import MessageError
-from common.records import MAGIC, opaque, pack, read_opaque, unpack
+from feddp.common.messages import MessageError
+from feddp.common.records import MAGIC, opaque, pack, read_opaque, unpack
 
 SCALARS = st.one_of(
     st.booleans(),

@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PublicKey,
 )
 
-from common.errors import ConfigError
-from common.registry import Registry, read_registry, write_registry
+from feddp.common.errors import ConfigError
+from feddp.common.registry import Registry, read_registry, write_registry
 
 
 def key(number: int) -> Ed25519PublicKey:

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import MessageError
-from common.sealing import (
+from feddp.common.messages import MessageError
+from feddp.common.sealing import (
     REPLY_MAGIC,
     Ask,
     SealError,

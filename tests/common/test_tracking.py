@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
-from common.tracking import JsonLinesTracker, open_trackers, read_metrics
+from feddp.common.errors import ConfigError
+from feddp.common.tracking import JsonLinesTracker, open_trackers, read_metrics
 
 
 def test_a_round_that_is_run_again_replaces_its_line_and_all_later_ones(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from common.units import ExampleUnits, example_keys
-from common.users import Example, InMemoryUsers
+from feddp.common.units import ExampleUnits, example_keys
+from feddp.common.users import Example, InMemoryUsers
 
 
 def users_with(counts: list[int]) -> InMemoryUsers:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.users import (
+from feddp.common.users import (
     Columns,
     Example,
     InMemoryUsers,

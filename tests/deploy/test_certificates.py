@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from deploy.certificates import (
+from feddp.deploy.certificates import (
     CertificateError,
     add_commands,
     days_left,
@@ -17,7 +17,7 @@ from deploy.certificates import (
     renew_crl,
     revoke,
 )
-from deploy.commands import run_commands
+from feddp.deploy.commands import run_commands
 
 SERVER, NODE, STRANGER = "server", "node-1", "node-2"
 

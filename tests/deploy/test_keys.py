@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.cli.supernode.register import try_load_public_key
 
-from deploy.commands import run_commands
-from deploy.keys import KeyExistsError, add_commands, make_secret, make_supernode_key
+from feddp.deploy.commands import run_commands
+from feddp.deploy.keys import KeyExistsError, add_commands, make_secret, make_supernode_key
 
 
 def test_flower_reads_both_halves_of_a_supernode_key(tmp_path: Path) -> None:

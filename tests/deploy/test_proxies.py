@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.certificates import issue, make_ca, revoke
+from feddp.deploy.certificates import issue, make_ca, revoke
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONF = Path(__file__).parents[2] / "deploy" / "nginx"

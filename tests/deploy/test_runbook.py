@@ -6,9 +6,9 @@ from pathlib import Path
 
 from runbook import RUNBOOK, commands
 
-from deploy.certificates import days_left
-from simulations.cli import _parser
-from simulations.node_commands import with_action
+from feddp.deploy.certificates import days_left
+from feddp.simulations.cli import _parser
+from feddp.simulations.node_commands import with_action
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from simulations.cli import main
+from feddp.simulations.cli import main
 
 SECRET = "kept-to-herself"
 
@@ -32,7 +32,7 @@ class Answer:
 
 def feddp(*arguments: str) -> Answer:
     """The command in a process of its own, as a person runs it."""
-    command = [sys.executable, "-m", "simulations.cli", *arguments]
+    command = [sys.executable, "-m", "feddp.simulations.cli", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -100,7 +100,7 @@ WRONG_SETTINGS = {
 }
 SCRIPT = """
 import contextlib, io, json, sys
-from simulations.cli import main
+from feddp.simulations.cli import main
 answers = []
 for setting in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(io.StringIO()) as err:

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import RunConfig, from_flat, to_toml
-from common.privacy.ledger import Ledger
-from server.checkpoint import read_released
-from server.draw import POPULATION_NAME
-from server.opening import LEDGER_NAME
-from server.publisher import METRICS_NAME
-from simulations.cli import main
-from simulations.deploy import (
+from feddp.common.config import RunConfig, from_flat, to_toml
+from feddp.common.privacy.ledger import Ledger
+from feddp.server.checkpoint import read_released
+from feddp.server.draw import POPULATION_NAME
+from feddp.server.opening import LEDGER_NAME
+from feddp.server.publisher import METRICS_NAME
+from feddp.simulations.cli import main
+from feddp.simulations.deploy import (
     StoppedError,
     deploy_local,
     deploy_resume,
@@ -29,8 +29,8 @@ from simulations.deploy import (
     located,
     resuming,
 )
-from simulations.fleet_shares import shares_of
-from simulations.simulate import simulate
+from feddp.simulations.fleet_shares import shares_of
+from feddp.simulations.simulate import simulate
 
 pytestmark = pytest.mark.slow
 SMALL = {
@@ -76,7 +76,15 @@ def test_a_deployment_that_is_ended_leaves_no_process_and_is_resumed(
     path, place = tmp_path / "stopped", tmp_path / "f"
     words = [f"--set={key}={value}" for key, value in SMALL.items()]
     options = [*words, "--set=run.name=stopped", "--output-dir", str(tmp_path)]
-    command = [sys.executable, "-m", "simulations.cli", "deploy", "local", "--keep", str(place)]
+    command = [
+        sys.executable,
+        "-m",
+        "feddp.simulations.cli",
+        "deploy",
+        "local",
+        "--keep",
+        str(place),
+    ]
     process = subprocess.Popen([*command, *options])
     end = time.monotonic() + 300
     while not any((path / "checkpoints").glob("*.safetensors")) and time.monotonic() < end:

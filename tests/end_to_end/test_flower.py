@@ -10,12 +10,12 @@ import pytest
 from flower_grid import InProcessGrid
 from flwr.app import Message
 
-from client.app import app as client_app
-from common.config import from_flat, to_flat
-from common.privacy.ledger import Ledger
-from server.app import main
-from server.checkpoint import read_released
-from simulations.simulate import simulate
+from feddp.client.app import app as client_app
+from feddp.common.config import from_flat, to_flat
+from feddp.common.privacy.ledger import Ledger
+from feddp.server.app import main
+from feddp.server.checkpoint import read_released
+from feddp.simulations.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -79,24 +79,24 @@ def test_a_failing_node_sends_a_fixed_text_and_no_exception() -> None:
 
     settings = to_flat(from_flat({"data.path": "/no/such/secret.jsonl", "privacy.num-users": 9}))
     grid = Recorder(client_app, [{}], settings)
-    from server.nodes import FlowerNodes
+    from feddp.server.nodes import FlowerNodes
 
     nodes = FlowerNodes(grid, 3, 0.3)
     nodes.wait_for_nodes(1)
-    from common.messages import EvaluateRequest
+    from feddp.common.messages import EvaluateRequest
 
     assert nodes.evaluate(EvaluateRequest(np.zeros(3, np.float32), "x")) == []
     assert seen == ["node-error"]
 
 
 def test_the_bundle_holds_code_of_the_three_folders_alone(tmp_path: Path) -> None:
-    names = {"pyproject.toml", "README.md", "LICENSE", "common", "client", "server"}
+    names = {"pyproject.toml", "README.md", "LICENSE", "feddp", "common", "client", "server"}
     project = tmp_path / "feddp"
     project.mkdir()
     for name in names:
         source = ROOT / name
         if source.exists():
-            subprocess.run(["cp", "-r", str(source), str(project)], check=True)
+            subprocess.run(["cp", "-rP", str(source), str(project)], check=True)
     (project / "server" / "users.jsonl").write_text("private")
     flwr = Path(sys.executable).with_name("flwr")
     subprocess.run([str(flwr), "build"], cwd=project, check=True, capture_output=True)
@@ -105,4 +105,9 @@ def test_the_bundle_holds_code_of_the_three_folders_alone(tmp_path: Path) -> Non
     folders = {name.split("/")[0] for name in files}
     assert folders <= {*names, ".info"}
     assert all(n.endswith((".py", ".toml", "CONTENT", ".md", "LICENSE")) for n in files)
-    assert {"server/app.py", "client/app.py", "common/privacy/ledger.py"} <= set(files)
+    assert {
+        "feddp/__init__.py",
+        "server/app.py",
+        "client/app.py",
+        "common/privacy/ledger.py",
+    } <= set(files)

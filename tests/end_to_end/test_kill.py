@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common.privacy.ledger import Ledger
-from common.privacy.rows import History
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import History
 
 NUM_SPARE = 40
 SMALL = {
@@ -38,7 +38,7 @@ def start(folder: Path, num_rounds: int) -> subprocess.Popen[str]:
         overrides = [word for key in settings for word in ("--set", f"{key}={settings[key]}")]
         options = [*overrides, "--output-dir", str(folder)]
     return subprocess.Popen(
-        [sys.executable, "-m", "simulations.cli", "simulate", *options],
+        [sys.executable, "-m", "feddp.simulations.cli", "simulate", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

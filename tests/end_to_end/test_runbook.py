@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from runbook import command
 
-from common.build import Part
-from common.config import RunConfig, from_flat
-from simulations.deploy import fleet_of, located
-from simulations.fleet import HOST, Fleet, free_port
-from simulations.fleet_shares import Share
-from simulations.supervisor import Child
+from feddp.common.build import Part
+from feddp.common.config import RunConfig, from_flat
+from feddp.simulations.deploy import fleet_of, located
+from feddp.simulations.fleet import HOST, Fleet, free_port
+from feddp.simulations.fleet_shares import Share
+from feddp.simulations.supervisor import Child
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -145,8 +145,8 @@ def restart(operator: Operator, role: str) -> None:
 def add_node(operator: Operator) -> None:
     place = operator.place
     (place / "node").mkdir(mode=0o700)
-    operator.type("python", "-m", "deploy.keys", "secret", "node/superexec.secret")
-    operator.type("python", "-m", "deploy.keys", "supernode", "node/supernode")
+    operator.type("python", "-m", "feddp.deploy.keys", "secret", "node/superexec.secret")
+    operator.type("python", "-m", "feddp.deploy.keys", "supernode", "node/supernode")
     operator.type("feddp", "node", "keygen", "node/reply.key")
     shutil.copy(place / "node" / "reply.pub", place / "reply.pub")  # handed over
     shutil.copy(place / "keys" / "server.pub", place / "node" / "request.pub")
@@ -163,7 +163,7 @@ def rotate_keys(operator: Operator) -> None:
     operator.type("feddp", "node", "rotate")
     shutil.copy(place / "reply-new.key", place / "node" / "reply.key")
     restart(operator, "node")
-    operator.type("python", "-m", "deploy.keys", "supernode", "supernode-new")
+    operator.type("python", "-m", "feddp.deploy.keys", "supernode", "supernode-new")
     operator.type("flwr", "supernode", "register", "supernode-new.pub")
     shutil.copy(place / "supernode-new", place / "node" / "supernode")
     restart(operator, "supernode")

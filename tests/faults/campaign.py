@@ -22,13 +22,13 @@ from pathlib import Path
 
 from hostile_node import BEHAVIOURS, CANARY
 
-from common.config import RunConfig, from_flat
-from common.privacy.ledger import Ledger
-from server.opening import LEDGER_NAME
-from server.publisher import METRICS_NAME
-from simulations.deploy import fleet_of, located, resuming
-from simulations.fleet import Fleet
-from simulations.fleet_shares import shares_of
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.privacy.ledger import Ledger
+from feddp.server.opening import LEDGER_NAME
+from feddp.server.publisher import METRICS_NAME
+from feddp.simulations.deploy import fleet_of, located, resuming
+from feddp.simulations.fleet import Fleet
+from feddp.simulations.fleet_shares import shares_of
 
 DEADLINE_SECONDS = 40.0
 CONTROL_SECONDS = 300.0  # the positive control needs an answer, however slow the machine is

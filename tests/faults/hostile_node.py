@@ -13,12 +13,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, RecordDict
 
-import client.answer
-from client.node import Node
-from common.messages import FLAT_INT64, TrainReply
-from common.records import opaque, read_opaque
-from common.sealing import seal_reply
-from simulations.cli import main
+from feddp.client import answer as answering
+from feddp.client.node import Node
+from feddp.common.messages import FLAT_INT64, TrainReply
+from feddp.common.records import opaque, read_opaque
+from feddp.common.sealing import seal_reply
+from feddp.simulations.cli import main
 
 # In the first entries of every sum: what a scan of the relay's database and logs looks for.
 CANARY = np.array([0x1A2B, -0x3C4D, 0x5E6F, -0x7081], dtype=np.int64)
@@ -67,11 +67,11 @@ def misbehave(
     if behaviour == "slow":
         time.sleep(SLOW_SECONDS)
     if behaviour == "wrong-key":
-        own, client.answer.seal_reply = client.answer.seal_reply, with_another_key
+        own, answering.seal_reply = answering.seal_reply, with_another_key
         try:
             return honest()
         finally:
-            client.answer.seal_reply = own
+            answering.seal_reply = own
     reply = honest()
     blob = read_opaque(reply, most_bytes=1 << 40)
     if behaviour == "garbage":
@@ -94,7 +94,7 @@ def play(arguments: list[str]) -> int:
     name = arguments[arguments.index("--part") + 1].split("/")[0]
     Node.train = marked(Node.train)  # type: ignore[method-assign]
     folder = Path(arguments[0]).parent
-    client.answer.answer = hostile(client.answer.answer, folder, f"node-{name}")
+    answering.answer = hostile(answering.answer, folder, f"node-{name}")
     return main(["node", "serve", *arguments])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from small_ledger import small_plan
 
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
 
 PLAN = small_plan()
 

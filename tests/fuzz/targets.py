@@ -11,26 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from common.config import RunConfig, from_flat, load_config, to_flat, to_toml
-from common.errors import (
+from feddp.common.config import RunConfig, from_flat, load_config, to_flat, to_toml
+from feddp.common.errors import (
     ConfigError,
     DataError,
     DiskError,
     LedgerDamagedError,
     LedgerLockedError,
 )
-from common.messages import MessageError
-from common.privacy.disk import Disk
-from common.privacy.events import PoissonGaussianEvent, from_body, to_body
-from common.privacy.ledger import Ledger
-from common.privacy.plan import plan_from_json
-from common.privacy.rows import History
-from common.sources import read_batches
-from common.users import Columns, parse_messages, to_example
+from feddp.common.messages import MessageError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.events import PoissonGaussianEvent, from_body, to_body
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.plan import plan_from_json
+from feddp.common.privacy.rows import History
+from feddp.common.sources import read_batches
+from feddp.common.users import Columns, parse_messages, to_example
+from feddp.server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 from fuzz.changes import change_bytes, change_tree
 from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS
 from fuzz.messages import MESSAGES, make_message
-from server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 
 Make = Callable[[Random], Any]
 Parse = Callable[[Any, Path], object]

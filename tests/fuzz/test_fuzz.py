@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
+from feddp.common.errors import ConfigError
 from fuzz.changes import change_bytes, change_tree
 from fuzz.run import fuzz
 from fuzz.targets import TARGETS, Target

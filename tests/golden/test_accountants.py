@@ -13,10 +13,10 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
 
-from common.errors import ConfigError
-from common.privacy.accounting import COARSE, accountant_of, compose, epsilon
-from common.privacy.allocation import combined_noise_multiplier
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import COARSE, accountant_of, compose, epsilon
+from feddp.common.privacy.allocation import combined_noise_multiplier
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,
@@ -26,8 +26,8 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.renyi import epsilon_rdp
-from common.privacy.schedule import MECHANISM_RELATIONS, Population, make_schedule
+from feddp.common.privacy.renyi import epsilon_rdp
+from feddp.common.privacy.schedule import MECHANISM_RELATIONS, Population, make_schedule
 
 GAUSSIAN = events.GaussianDpEvent(1.0)
 COLUMNS = list(itertools.product(("rdp", "pld"), (ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT)))

@@ -8,16 +8,22 @@ import math
 import pytest
 from scipy.optimize import brentq
 
-from common.privacy.accounting import COARSE, epsilon
-from common.privacy.calibration import calibrate
-from common.privacy.events import (
+from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.calibration import calibrate
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     Event,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.toeplitz import best_banded, best_blt, prefix_error, sensitivity, square_root
+from feddp.common.privacy.toeplitz import (
+    best_banded,
+    best_blt,
+    prefix_error,
+    sensitivity,
+    square_root,
+)
 
 DELTA = 1e-6
 

@@ -8,9 +8,9 @@ import math
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from common.privacy.accounting import epsilon
-from common.privacy.bridge import bridge_delta
-from common.privacy.events import (
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     Event,

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from common.privacy.accounting import FINE, epsilon
-from common.privacy.allocation import flat_clip_noise_multiplier
-from common.privacy.events import (
+from feddp.common.privacy.accounting import FINE, epsilon
+from feddp.common.privacy.allocation import flat_clip_noise_multiplier
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.filters import budget, choose_order, cost
-from common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
+from feddp.common.privacy.filters import budget, choose_order, cost
+from feddp.common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 DELTA = 1e-6
 

@@ -13,8 +13,8 @@ from opacus.accountants import PRVAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from common.privacy.accounting import COARSE, epsilon
-from common.privacy.events import (
+from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,
@@ -24,7 +24,7 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.renyi import epsilon_rdp
+from feddp.common.privacy.renyi import epsilon_rdp
 
 BASE = PoissonGaussianEvent(0.01, 1.0)
 

@@ -18,12 +18,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.config import RunConfig, load_config, parse_override
-from server.opening import LEDGER_NAME
-from server.publisher import METRICS_NAME
-from simulations.deploy import fleet_of, follow, located
-from simulations.fleet import Fleet
-from simulations.fleet_shares import shares_of
+from feddp.common.config import RunConfig, load_config, parse_override
+from feddp.server.opening import LEDGER_NAME
+from feddp.server.publisher import METRICS_NAME
+from feddp.simulations.deploy import fleet_of, follow, located
+from feddp.simulations.fleet import Fleet
+from feddp.simulations.fleet_shares import shares_of
 
 FILES_SECONDS, PROCESSES_SECONDS, TOTAL_SECONDS = 0.02, 0.2, 3.0
 SERVE = (sys.executable, str(Path(__file__).with_name("timed_node.py")))

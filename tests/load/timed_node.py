@@ -11,15 +11,15 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-import client.answer
-from client.node import Node
-from simulations.cli import main
+from feddp.client import answer as answering
+from feddp.client.node import Node
+from feddp.simulations.cli import main
 
 
 def play(arguments: list[str]) -> int:
     part = arguments[arguments.index("--part") + 1].split("/")[0]
     path = Path(arguments[0]).parent / f"times-{part}.jsonl"
-    honest, computed = client.answer.answer, [0.0]
+    honest, computed = answering.answer, [0.0]
 
     def noting(method: str) -> None:
         compute = getattr(Node, method)
@@ -41,7 +41,7 @@ def play(arguments: list[str]) -> int:
 
     noting("train")
     noting("evaluate")
-    client.answer.answer = answer
+    answering.answer = answer
     return main(["node", "serve", *arguments])
 
 

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from common.messages import (
+from feddp.common.messages import (
     TrainReply,
     TrainRequest,
     decode_train_reply,
     encode_train_reply,
 )
-from common.privacy.clipping import clip_to_grid
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.aggregation import add_replies
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.aggregation import add_replies
 
 Update = NDArray[np.floating]
 NUM_USERS, P, C, K = 64, 7, 0.5, 1 << 24

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from common.privacy.clipping import clip_to_grid
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, seeded_key
-from common.privacy.sampling import PoissonSampler
-from common.privacy.summation import UpdateSum
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, seeded_key
+from feddp.common.privacy.sampling import PoissonSampler
+from feddp.common.privacy.summation import UpdateSum
 
 P = 1 << 15
 NEAR_ZERO = 2.0**-9  # of a standard deviation

@@ -11,10 +11,10 @@ from noise_statistics import (
     tail_p_value,
 )
 
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, seeded_key
-from common.privacy.sampling import PoissonSampler
-from common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, seeded_key
+from feddp.common.privacy.sampling import PoissonSampler
+from feddp.common.privacy.summation import UpdateSum
 
 P_THRESHOLD = 1e-3
 SIZE = 1_000_000

@@ -10,19 +10,18 @@ from pathlib import Path
 import small_run
 from crash_disk import OutsideLog
 
-import server.checkpoint
-import server.rounds
-from common.messages import EvaluateRequest
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.noise import BitStream, fresh_key, seeded_key
-from common.privacy.rows import Charge, History, charge_body
-from common.privacy.slots import UPDATE
-from common.privacy.store import NO_DELETE, SELECT, check_row
-from common.privacy.summation import UpdateSum
-from server.checkpoint import Checkpoint, write_checkpoint
-from server.optimizer import Moments
-from server.rounds import RoundState, Training
+from feddp.common.messages import EvaluateRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
+from feddp.common.privacy.rows import Charge, History, charge_body
+from feddp.common.privacy.slots import UPDATE
+from feddp.common.privacy.store import NO_DELETE, SELECT, check_row
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server import checkpoint, rounds
+from feddp.server.checkpoint import Checkpoint, write_checkpoint
+from feddp.server.optimizer import Moments
+from feddp.server.rounds import RoundState, Training
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def publish(training: Training, state: RoundState) -> None:
 
 
 def use_release(release: Callable[[Training, RoundState, UpdateSum], RoundState]) -> None:
-    server.rounds.release = release
+    rounds.release = release
 
 
 def no_mutation(log: OutsideLog) -> None:
@@ -190,19 +189,19 @@ def allow_one_charge_more(log: OutsideLog) -> None:
 
 def forget_moments(log: OutsideLog) -> None:
     """A checkpoint that lacks the state of the server optimizer."""
-    honest = server.rounds.read_released
+    honest = rounds.read_released
 
     def read_released(*parts: object) -> Checkpoint:
         checkpoint = honest(*parts)  # type: ignore[arg-type]
         zeros: Moments = {name: value * 0 for name, value in checkpoint.moments.items()}
         return replace(checkpoint, moments=zeros)
 
-    server.rounds.read_released = read_released  # type: ignore[assignment]
+    rounds.read_released = read_released  # type: ignore[assignment]
 
 
 def redraw_a_release(log: OutsideLog) -> None:
     """A released file is written again on every start, with fresh noise."""
-    honest = server.rounds.read_released
+    honest = rounds.read_released
 
     def read_released(folder: Path, release: object) -> Checkpoint:
         checkpoint = honest(folder, release)  # type: ignore[arg-type]
@@ -210,7 +209,7 @@ def redraw_a_release(log: OutsideLog) -> None:
         write_checkpoint(folder, other, Disk())
         return other
 
-    server.rounds.read_released = read_released  # type: ignore[assignment]
+    rounds.read_released = read_released  # type: ignore[assignment]
 
 
 def adopt_any_file(log: OutsideLog) -> None:
@@ -220,7 +219,7 @@ def adopt_any_file(log: OutsideLog) -> None:
         charge = ledger.open_charge
         if charge is None:
             return
-        path = server.checkpoint.checkpoint_path(folder, charge.round, charge.attempt)
+        path = checkpoint.checkpoint_path(folder, charge.round, charge.attempt)
         if path.with_suffix(".tmp").exists():
             path.with_suffix(".tmp").rename(path)
         if path.exists():

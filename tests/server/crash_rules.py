@@ -15,11 +15,11 @@ from crash_disk import CrashDisk, OutsideLog
 from small_ledger import small_plan
 from small_run import INITIAL, IntegerNodes, array_sha256, create, live
 
-from common.errors import FeddpError
-from common.privacy.ledger import Ledger
-from common.privacy.plan import PrivacyPlan
-from common.privacy.rows import History
-from server.checkpoint import checkpoint_path, parse_checkpoint
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.rows import History
+from feddp.server.checkpoint import checkpoint_path, parse_checkpoint
 
 Mutant = Callable[[OutsideLog], None]
 RAISED = 1

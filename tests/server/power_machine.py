@@ -15,8 +15,8 @@ from crash_rules import RuleBrokenError, Trial
 from power_medium import HAS_APSW, Medium
 from small_run import IntegerNodes, live
 
-from common.privacy.disk import Disk
-from common.privacy.rows import FIELDS, History
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.rows import FIELDS, History
 
 
 class Machine:

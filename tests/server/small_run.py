@@ -9,15 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from small_ledger import DIMENSION, LAYOUT_SHA256
 
-from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan
-from common.privacy.summation import UpdateSum
-from server.checkpoint import recover
-from server.optimizer import ServerOptimizer
-from server.rounds import RoundReport, RoundState, Training, evaluate, resume_state, run_rounds
+from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.checkpoint import recover
+from feddp.server.optimizer import ServerOptimizer
+from feddp.server.rounds import (
+    RoundReport,
+    RoundState,
+    Training,
+    evaluate,
+    resume_state,
+    run_rounds,
+)
 
 INITIAL = np.linspace(-1, 1, DIMENSION, dtype=np.float32)
 Log = Callable[..., None]

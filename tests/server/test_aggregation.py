@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.messages import EvaluateReply, TrainReply, TrainRequest
-from common.privacy.mechanism import NoisedSum
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
+from feddp.common.messages import EvaluateReply, TrainReply, TrainRequest
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
 
 P, K = 3, 1 << 20
 REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, K, 0, 0, None)

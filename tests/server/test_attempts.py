@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, live
 
-from common.privacy.disk import Disk
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream
-from common.privacy.summation import UpdateSum
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream
+from feddp.common.privacy.summation import UpdateSum
 
 
 class DiedError(BaseException):

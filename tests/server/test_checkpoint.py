@@ -14,12 +14,12 @@ from safetensors.numpy import save
 from small_ledger import small_plan
 from small_run import create, live
 
-from common.errors import DiskError, LedgerDamagedError
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
-from common.privacy.rows import Charge, Release
-from server.checkpoint import (
+from feddp.common.errors import DiskError, LedgerDamagedError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.rows import Charge, Release
+from feddp.server.checkpoint import (
     Checkpoint,
     check_free_space,
     checkpoint_path,

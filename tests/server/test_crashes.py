@@ -11,8 +11,8 @@ from crash_rules import RuleBrokenError, Trial, quick_folder
 from small_ledger import small_plan
 from small_run import create, live
 
-from common.errors import BudgetSpentError
-from common.privacy.ledger import Ledger
+from feddp.common.errors import BudgetSpentError
+from feddp.common.privacy.ledger import Ledger
 
 SEED = 7
 

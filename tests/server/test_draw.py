@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import DiskError, LedgerDamagedError
-from common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.draw import POPULATION_NAME, ServerDraw
-from simulations.local import LocalNodes
+from feddp.common.errors import DiskError, LedgerDamagedError
+from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.draw import POPULATION_NAME, ServerDraw
+from feddp.simulations.local import LocalNodes
 
 P, K = 4, 1 << 20
 NAMES = [f"node-{i}" for i in range(50)]

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, training_of
 
-from common.messages import TrainReply, TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
-from common.privacy.opening import start_of
-from common.privacy.rows import Body
-from common.privacy.summation import UpdateSum
-from server.rounds import RoundState, run_rounds
+from feddp.common.messages import TrainReply, TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.noise import BitStream, discrete_gaussian, seeded_key
+from feddp.common.privacy.opening import start_of
+from feddp.common.privacy.rows import Body
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.rounds import RoundState, run_rounds
 
 NUM_NODES = 64
 PLAN = small_plan(seed=7)

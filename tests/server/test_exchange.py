@@ -5,7 +5,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from server.exchange import exchange
+from feddp.server.exchange import exchange
 
 Push = Callable[[list[str]], list[str | None]]
 

@@ -10,9 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from small_ledger import small_plan
 from small_run import create, live
 
-from common.errors import ConfigError
-from common.privacy.ledger import Ledger
-from server.metrics import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.ledger import Ledger
+from feddp.server.metrics import (
     LOOPBACK,
     REASONS,
     MeasuredDisk,

@@ -7,7 +7,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from common.messages import (
+from feddp.common.messages import (
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
@@ -16,11 +16,11 @@ from common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.draw import ServerDraw
-from server.metrics import Metrics
-from server.nodes import FlowerNodes
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.draw import ServerDraw
+from feddp.server.metrics import Metrics
+from feddp.server.nodes import FlowerNodes
 
 P = 4
 REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, 1 << 20, 0, 0, None)

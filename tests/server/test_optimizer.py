@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from server.optimizer import ServerOptimizer
+from feddp.server.optimizer import ServerOptimizer
 
 P, STEPS = 6, 5
 
@@ -70,7 +70,7 @@ def test_blocks_of_a_large_adapter_step_as_small_ones_do(
 ) -> None:
     updates = np.random.default_rng(1).normal(size=(STEPS, P))
     whole = run(make(kind), updates)
-    monkeypatch.setattr("server.optimizer._BLOCK", 4)
+    monkeypatch.setattr("feddp.server.optimizer._BLOCK", 4)
     np.testing.assert_array_equal(run(make(kind), updates), whole)
 
 

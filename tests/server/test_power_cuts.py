@@ -16,10 +16,10 @@ from power_machine import PowerTrial
 from power_medium import HAS_APSW, Medium
 from small_ledger import small_plan
 
-import common.privacy.store
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from server.checkpoint import recover
+from feddp.common.privacy import store
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.server.checkpoint import recover
 
 SEED = 7
 DEFAULT_TRIALS = 60
@@ -160,7 +160,7 @@ def adopt_without_sync(log: OutsideLog) -> None:
 
 def with_pragmas(*pragmas: tuple[str, str, str | int]) -> Callable[[OutsideLog], None]:
     def mutate(log: OutsideLog) -> None:
-        common.privacy.store.PRAGMAS = pragmas  # type: ignore[assignment]
+        store.PRAGMAS = pragmas  # type: ignore[assignment]
 
     return mutate
 

@@ -10,18 +10,18 @@ import pytest
 from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
 from small_run import INITIAL, IntegerNodes, create, live, training_of
 
-from common.errors import DiskError
-from common.messages import TrainReply, TrainRequest
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import GaussianMechanism
-from common.privacy.noise import BitStream, discrete_gaussian, seeded_key
-from common.privacy.opening import start_of
-from common.privacy.plan import PrivacyPlan
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from server.checkpoint import checkpoint_path
-from server.rounds import RoundReport, RoundState, resume_state, run_rounds
+from feddp.common.errors import DiskError
+from feddp.common.messages import TrainReply, TrainRequest
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.noise import BitStream, discrete_gaussian, seeded_key
+from feddp.common.privacy.opening import start_of
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.checkpoint import checkpoint_path
+from feddp.server.rounds import RoundReport, RoundState, resume_state, run_rounds
 
 SEEDED = small_plan(seed=7)
 Change = Callable[[TrainRequest, list[TrainReply]], Sequence[TrainReply]]

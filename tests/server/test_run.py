@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError, DiskError, PlanDiffersError
-from common.planning import config_sha256
-from common.privacy.ledger import Ledger
-from common.privacy.plan import PrivacyPlan, make_plan
-from server.run import (
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
+from feddp.common.planning import config_sha256
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.server.run import (
     create_run,
     epsilon_curve_of,
     load_run,

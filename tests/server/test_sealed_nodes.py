@@ -11,7 +11,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from common.messages import (
+from feddp.common.messages import (
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
@@ -19,16 +19,16 @@ from common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
-from common.privacy.anchor import HeadClaim
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from common.records import SEALED, opaque, pack, read_opaque
-from common.registry import Registry, read_registry, write_registry
-from common.sealing import Ask, seal_reply, verify_request
-from server.draw import ServerDraw
-from server.metrics import Metrics
-from server.sealed_nodes import SealedNodes
-from server.sealer import Sealer
+from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.records import SEALED, opaque, pack, read_opaque
+from feddp.common.registry import Registry, read_registry, write_registry
+from feddp.common.sealing import Ask, seal_reply, verify_request
+from feddp.server.draw import ServerDraw
+from feddp.server.metrics import Metrics
+from feddp.server.sealed_nodes import SealedNodes
+from feddp.server.sealer import Sealer
 
 P, K = 4, 1 << 20
 SERVER = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
@@ -53,7 +53,7 @@ EVALUATED = EvaluateReply(1.0, 2, 1)
 
 @pytest.fixture(autouse=True)
 def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.sealed_nodes.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("feddp.server.sealed_nodes.POLL_SECONDS", 0.0)
 
 
 def fleet(

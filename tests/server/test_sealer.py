@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from common.messages import EvaluateRequest, encode_evaluate_request
-from common.records import pack, read_opaque
-from common.registry import Registry
-from common.sealing import Ask, verify_request
-from server.sealer import PADDING, Sealer
+from feddp.common.messages import EvaluateRequest, encode_evaluate_request
+from feddp.common.records import pack, read_opaque
+from feddp.common.registry import Registry
+from feddp.common.sealing import Ask, verify_request
+from feddp.server.sealer import PADDING, Sealer
 
 SERVER = Ed25519PrivateKey.from_private_bytes(b"s" * 32)
 REQUEST = encode_evaluate_request(EvaluateRequest(np.zeros(4, np.float32), "a" * 64))

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import ConfigError, FeddpError
-from common.privacy.correlated import NoisedRow
-from common.privacy.disk import Disk
-from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.rows import Charge
-from common.privacy.summation import UpdateSum
-from server.segment import SECRETS_NAME, Segment, open_segment
-from simulations.cli import main
+from feddp.common.errors import ConfigError, FeddpError
+from feddp.common.privacy.correlated import NoisedRow
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.rows import Charge
+from feddp.common.privacy.summation import UpdateSum
+from feddp.server.segment import SECRETS_NAME, Segment, open_segment
+from feddp.simulations.cli import main
 
 DIMENSION, NUM_ROUNDS = 4, 6
 

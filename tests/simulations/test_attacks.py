@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from simulations import attacks
-from simulations.attacks import (
+from feddp.simulations import attacks
+from feddp.simulations.attacks import (
     Interval,
     area_under_curve,
     auc_ceiling,

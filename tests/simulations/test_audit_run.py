@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError
-from simulations.audit_run import AuditExtent, audit
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError
+from feddp.simulations.audit_run import AuditExtent, audit
 
 EXTENT = AuditExtent(num_canaries=300, num_users=8, num_rounds=3)
 
@@ -40,9 +40,9 @@ def test_private_data_needs_to_be_asked_for() -> None:
 
 
 def test_canaries_that_are_absent_send_nothing() -> None:
-    from common.messages import TrainRequest
-    from common.privacy.sampling import Draw
-    from simulations.audit_run import CanaryNode
+    from feddp.common.messages import TrainRequest
+    from feddp.common.privacy.sampling import Draw
+    from feddp.simulations.audit_run import CanaryNode
 
     directions = np.eye(4, dtype=np.float32)
     node = CanaryNode(directions, np.array([True, False, True, False]), "x")

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import FeddpError
-from common.tokens import IGNORE
-from simulations import contestants
-from simulations.bench import STAGES, useful_share
-from simulations.gpu_bench import gpu_bench
-from simulations.measure_commands import BENCH_STAGES
-from simulations.race import Spread, paired, peak_megabytes, race, run_apart
-from simulations.scale import index_of, loss_of, rounds_of, write_users
-from simulations.scoreboard import Measure, Scoreboard
-from simulations.server_path import server_path
-from simulations.workload import Population, Shape, make_base, make_users, nonzero_start
+from feddp.common.errors import FeddpError
+from feddp.common.tokens import IGNORE
+from feddp.simulations import contestants
+from feddp.simulations.bench import STAGES, useful_share
+from feddp.simulations.gpu_bench import gpu_bench
+from feddp.simulations.measure_commands import BENCH_STAGES
+from feddp.simulations.race import Spread, paired, peak_megabytes, race, run_apart
+from feddp.simulations.scale import index_of, loss_of, rounds_of, write_users
+from feddp.simulations.scoreboard import Measure, Scoreboard
+from feddp.simulations.server_path import server_path
+from feddp.simulations.workload import Population, Shape, make_base, make_users, nonzero_start
 
 SMALL = {
     "hidden": 32,
@@ -103,12 +103,12 @@ def test_the_command_line_knows_all_stages() -> None:
 
 
 def test_a_function_apart_has_a_peak_of_its_own() -> None:
-    assert run_apart("simulations.race:peak_megabytes") < peak_megabytes() / 2
+    assert run_apart("feddp.simulations.race:peak_megabytes") < peak_megabytes() / 2
 
 
 def test_a_function_that_fails_apart_says_why() -> None:
     with pytest.raises(FeddpError, match="no attribute 'absent'"):
-        run_apart("simulations.race:absent")
+        run_apart("feddp.simulations.race:absent")
 
 
 def test_both_losses_of_the_vocabulary_stage_give_one_gradient() -> None:
@@ -141,7 +141,7 @@ def test_a_scoreboard_writes_numbers_and_a_plot(tmp_path: Path) -> None:
 def test_pfl_and_the_engine_do_equal_work() -> None:
     pytest.importorskip("pfl.version", reason="pfl is not installed")
     found = run_apart(
-        "simulations.pfl_peer:compare",
+        "feddp.simulations.pfl_peer:compare",
         population=[4, [0.7, 1.0, 1, 6], [2.5, 0.8, 2, 40]],
         shape=SMALL,
         width=40,
@@ -152,7 +152,9 @@ def test_pfl_and_the_engine_do_equal_work() -> None:
 
 
 def test_a_flower_client_trains_as_the_loop_does() -> None:
-    flower_peer = pytest.importorskip("simulations.flower_peer", reason="psutil is not installed")
+    flower_peer = pytest.importorskip(
+        "feddp.simulations.flower_peer", reason="psutil is not installed"
+    )
     population = [1, [0, 0, 3, 3], [2.5, 0.8, 2, 40], 2]
     trainee = flower_peer.Trainee(population, SMALL)
     base, layout = make_base(SHAPE)
@@ -171,7 +173,7 @@ def test_a_flower_client_trains_as_the_loop_does() -> None:
 def test_flower_and_the_engine_do_equal_work_and_ray_ends() -> None:
     psutil = pytest.importorskip("psutil")
     found = run_apart(
-        "simulations.flower_peer:compare",
+        "feddp.simulations.flower_peer:compare",
         population=[3, [0, 0, 2, 2], [0, 0, 9, 9]],
         shape=SMALL,
         repeats=1,

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from common.config import from_flat
-from simulations.choosing import choose_grouping
-from simulations.cli import main
-from simulations.planner import Setting
+from feddp.common.config import from_flat
+from feddp.simulations.choosing import choose_grouping
+from feddp.simulations.cli import main
+from feddp.simulations.planner import Setting
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from simulations.cli import main
+from feddp.simulations.cli import main
 
 
 def test_config_errors_come_before_anything_heavy_is_imported() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.build import load_users
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError
-from simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell
-from simulations.compare import read_comparison
-from simulations.rows import (
+from feddp.common.build import load_users
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError
+from feddp.simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell
+from feddp.simulations.compare import read_comparison
+from feddp.simulations.rows import (
     difference_lines,
     example_epsilon,
     paired_differences,

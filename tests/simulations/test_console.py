@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from common.privacy.plan import PrivacyPlan, make_plan
-from server.aggregation import Evaluation
-from server.rounds import RoundReport
-from simulations.console import Progress, curve_lines, plan_lines, result_lines
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.server.aggregation import Evaluation
+from feddp.server.rounds import RoundReport
+from feddp.simulations.console import Progress, curve_lines, plan_lines, result_lines
 
 
 @pytest.fixture(scope="module")

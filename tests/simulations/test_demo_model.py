@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.demo import demo_messages
-from simulations.demo import make_base
-from simulations.demo.public_text import public_paragraphs
+from feddp.common.demo import demo_messages
+from feddp.simulations.demo import make_base
+from feddp.simulations.demo.public_text import public_paragraphs
 
 FOLDER = make_base.MODEL_FOLDER
 HELD_OUT_SEED = make_base.SEED + 1

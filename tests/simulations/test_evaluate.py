@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.adapter import save_adapter
-from common.build import load_model, load_users
-from common.config import RunConfig, from_flat
-from common.poison import PoisonedUsers, is_in, planted_ending
-from common.users import Example, InMemoryUsers
-from simulations.evaluate import Extent, choose_subjects, measure_adapter, write_leakage
-from simulations.leakage import Ceilings, Subjects
-from simulations.scoring import Scorer
+from feddp.common.adapter import save_adapter
+from feddp.common.build import load_model, load_users
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.poison import PoisonedUsers, is_in, planted_ending
+from feddp.common.users import Example, InMemoryUsers
+from feddp.simulations.evaluate import Extent, choose_subjects, measure_adapter, write_leakage
+from feddp.simulations.leakage import Ceilings, Subjects
+from feddp.simulations.scoring import Scorer
 
 EXTENT = Extent(num_users=6, num_secrets=0, seed=3)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simulations.exposure import digit_ids, digits_of_order, secret_rank
-from simulations.scoring import sensitive_mask, sensitive_spans
+from feddp.simulations.exposure import digit_ids, digits_of_order, secret_rank
+from feddp.simulations.scoring import sensitive_mask, sensitive_spans
 
 
 def toy_model(rows: list[list[int]]) -> NDArray[np.float32]:
@@ -63,6 +63,6 @@ def test_personal_stretches_are_tagged_where_no_generator_knows_them() -> None:
 def demo_tokenizer():  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer
 
-    from common.model import demo_model_path
+    from feddp.common.model import demo_model_path
 
     return AutoTokenizer.from_pretrained(str(demo_model_path()))

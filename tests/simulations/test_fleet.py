@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from common.build import Part
-from common.config import RunConfig, from_flat, to_flat
-from common.registry import read_registry
-from simulations.deploy import located, resuming
-from simulations.fleet import Fleet
-from simulations.fleet_app import write_app
-from simulations.fleet_shares import Share
+from feddp.common.build import Part
+from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.registry import read_registry
+from feddp.simulations.deploy import located, resuming
+from feddp.simulations.fleet import Fleet
+from feddp.simulations.fleet_app import write_app
+from feddp.simulations.fleet_shares import Share
 
 
 def fleet(folder: Path, *, is_sealed: bool = True) -> Fleet:
@@ -24,7 +24,7 @@ def test_the_app_that_nodes_are_sent_has_the_three_packages_and_all_defaults(
 ) -> None:
     write_app(tmp_path / "feddp")
     folders = {path.name for path in (tmp_path / "feddp").iterdir()}
-    assert folders == {"client", "common", "server", "pyproject.toml"}
+    assert folders == {"feddp", "client", "common", "server", "pyproject.toml"}
     project = tomllib.loads((tmp_path / "feddp" / "pyproject.toml").read_text())
     defaults = {
         f"{section}.{key}": value

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.build import load_users
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError
-from common.privacy.ledger import Ledger
-from simulations.fleet_shares import (
+from feddp.common.build import load_users
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.ledger import Ledger
+from feddp.simulations.fleet_shares import (
     check_ledgers,
     ledgers_path,
     make_ledgers,

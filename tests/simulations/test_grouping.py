@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from simulations import proxy as proxy_module
-from simulations.grouping import (
+from feddp.simulations import proxy as proxy_module
+from feddp.simulations.grouping import (
     choose,
     crossings,
     grouping_lines,
     nu_of_examples,
     nu_of_users,
 )
-from simulations.planner import Prediction, Setting, best_group_size, nu, predict
-from simulations.proxy import Proxy
+from feddp.simulations.planner import Prediction, Setting, best_group_size, nu, predict
+from feddp.simulations.proxy import Proxy
 
 
 def proxy(correlation: float, count: int = 64, norm: float = 2.0) -> Proxy:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from common.build import load_model
-from common.config import RunConfig, from_flat
-from common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
-from common.planning import config_sha256, plan_from_config
-from common.privacy.ledger import Ledger
-from common.privacy.opening import plan_row, start_of
-from common.privacy.plan import PrivacyPlan
-from common.privacy.population import planned_epsilon, shared_promise, spent_epsilon
-from common.privacy.statement import epsilon_text, privacy_record
-from server.opening import LEDGER_NAME, open_ledger
-from server.run import Run, create_run
-from simulations.cli import main
-from simulations.ledger import PROMISED, create_ledger, show, verify
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
+from feddp.common.planning import config_sha256, plan_from_config
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.population import planned_epsilon, shared_promise, spent_epsilon
+from feddp.common.privacy.statement import epsilon_text, privacy_record
+from feddp.server.opening import LEDGER_NAME, open_ledger
+from feddp.server.run import Run, create_run
+from feddp.simulations.cli import main
+from feddp.simulations.ledger import PROMISED, create_ledger, show, verify
 
 SETTINGS = {"run.rounds": 4, "run.name": "mine", "privacy.spare-attempts": 2}
 

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from client.build import build_node
-from client.node import Node
-from common.adapter import AdapterLayout
-from common.build import load_model, load_users
-from common.config import RunConfig
-from common.messages import TrainRequest
-from common.privacy.sampling import Draw
-from common.privacy.summation import UpdateSum
-from common.users import Users
-from simulations.local import LocalNodes
+from feddp.client.build import build_node
+from feddp.client.node import Node
+from feddp.common.adapter import AdapterLayout
+from feddp.common.build import load_model, load_users
+from feddp.common.config import RunConfig
+from feddp.common.messages import TrainRequest
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.users import Users
+from feddp.simulations.local import LocalNodes
 
 CONFIG = RunConfig()
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from flwr.app import RecordDict
 
-from client.resident import ask_resident, read_token, token_path
-from client.service import NodeService
-from common.records import pack
-from common.registry import read_registry
-from simulations.cli import main
+from feddp.client.resident import ask_resident, read_token, token_path
+from feddp.client.service import NodeService
+from feddp.common.records import pack
+from feddp.common.registry import read_registry
+from feddp.simulations.cli import main
 
 
 def feddp(*words: object) -> int:
@@ -99,8 +99,8 @@ def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
             ask_resident(address, token, "hello", pack(RecordDict()), seconds=10)
         service.stop()
 
-    monkeypatch.setattr("simulations.node_commands._answerer", answerer)
-    monkeypatch.setattr("client.service.serve_until_stopped", serve)
+    monkeypatch.setattr("feddp.simulations.node_commands._answerer", answerer)
+    monkeypatch.setattr("feddp.client.service.serve_until_stopped", serve)
     assert main(["node", "serve", "--address", address]) == 0
     assert len(threads) == 4
     assert len(set(threads)) == 1

@@ -2,11 +2,11 @@ import doctest
 
 import pytest
 
-from common.config import from_flat
-from common.errors import ConfigError
-from simulations import planner
-from simulations.inspect import show_plan
-from simulations.planner import (
+from feddp.common.config import from_flat
+from feddp.common.errors import ConfigError
+from feddp.simulations import planner
+from feddp.simulations.inspect import show_plan
+from feddp.simulations.planner import (
     Prediction,
     Setting,
     best_group_size,

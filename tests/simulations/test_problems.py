@@ -1,10 +1,10 @@
 import pytest
 
-from common.build import load_model
-from common.config import RunConfig, from_flat
-from common.model import BaseModel
-from common.users import Example, InMemoryUsers
-from simulations.problems import LABEL_USERS, SAMPLED_USERS, data_problems
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.model import BaseModel
+from feddp.common.users import Example, InMemoryUsers
+from feddp.simulations.problems import LABEL_USERS, SAMPLED_USERS, data_problems
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ConfigError
-from simulations.attacks import Interval
-from simulations.page import paragraph, table
-from simulations.report import report
-from simulations.rows import Difference, Row, write_comparison
+from feddp.common.errors import ConfigError
+from feddp.simulations.attacks import Interval
+from feddp.simulations.page import paragraph, table
+from feddp.simulations.report import report
+from feddp.simulations.rows import Difference, Row, write_comparison
 
 
 class Finder(HTMLParser):

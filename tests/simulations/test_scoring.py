@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from common.adapter import save_adapter
-from common.build import load_model
-from common.config import RunConfig, from_flat
-from common.users import Example
-from simulations.scoring import Scorer, sensitive_mask
+from feddp.common.adapter import save_adapter
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.users import Example
+from feddp.simulations.scoring import Scorer, sensitive_mask
 
 TEXTS = (
     "Hello, my order SO-120077 has not come.",

@@ -16,16 +16,16 @@ from dp_accounting.pld import PLDAccountant
 from peft import PeftModel
 from safetensors.numpy import load
 
-from common.adapter import load_adapter
-from common.build import load_model
-from common.config import RunConfig, from_flat
-from common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
-from common.privacy.ledger import Ledger
-from common.privacy.mechanism import NoisedSum
-from common.tracking import read_metrics
-from server.run import load_run
-from simulations.cli import main
-from simulations.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
+from feddp.common.adapter import load_adapter
+from feddp.common.build import load_model
+from feddp.common.config import RunConfig, from_flat
+from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.tracking import read_metrics
+from feddp.server.run import load_run
+from feddp.simulations.cli import main
+from feddp.simulations.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
 
 SMALL = {
     "run.rounds": 3,
@@ -131,7 +131,7 @@ def test_card_and_promise_say_seeded_not_private(run_path: Path) -> None:
 
 
 def test_no_user_content_is_in_any_text_of_the_run(run_path: Path) -> None:
-    from common.demo import demo_messages, demo_secrets
+    from feddp.common.demo import demo_messages, demo_secrets
 
     user_id, messages = max(demo_messages(200, 0), key=lambda user: len(user[1]))
     secrets = demo_secrets(user_id)
@@ -211,7 +211,14 @@ def test_chat_answers(run_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
     tmp_path: Path, run_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "simulations.cli", "simulate", "--output-dir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "feddp.simulations.cli",
+        "simulate",
+        "--output-dir",
+        str(tmp_path),
+    ]
     for key, value in {**SMALL, "run.rounds": 3, "run.name": "stopped"}.items():
         command += ["--set", f"{key}={value}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -250,7 +257,7 @@ def test_noise_of_the_node_is_the_only_noise_and_survives_a_crash_of_the_run(
     for name in ("straight", "crashed"):
         with monkeypatch.context() as broken:
             if name == "crashed":  # charged, and not yet durable
-                broken.setattr("server.rounds.write_checkpoint", lambda *arguments: 1 / 0)
+                broken.setattr("feddp.server.rounds.write_checkpoint", lambda *arguments: 1 / 0)
             run = config(tmp_path, **asked, run__name=name)
             with pytest.raises(ZeroDivisionError) if name == "crashed" else nullcontext():
                 simulate(run, is_comparing=False, non_private_path=None)

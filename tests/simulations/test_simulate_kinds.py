@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from common.config import from_flat
-from common.methods import KINDS
-from simulations.simulate import simulate
+from feddp.common.config import from_flat
+from feddp.common.methods import KINDS
+from feddp.simulations.simulate import simulate
 
 
 def run(path: Path, **changes: object) -> Path:

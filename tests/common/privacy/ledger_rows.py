@@ -4,11 +4,11 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
-from common.privacy import filters
-from common.privacy.disk import Disk, host_id
-from common.privacy.events import PoissonGaussianEvent
-from common.privacy.ledger import Ledger
-from common.privacy.rows import (
+from feddp.common.privacy import filters
+from feddp.common.privacy.disk import Disk, host_id
+from feddp.common.privacy.events import PoissonGaussianEvent
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import (
     GENESIS,
     SCHEMA,
     Body,
@@ -18,10 +18,10 @@ from common.privacy.rows import (
     row_digest,
     row_hash,
 )
-from common.privacy.signing import LedgerKey, default_key_path, load_key
-from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
-from common.privacy.start import Start
-from common.privacy.store import Row
+from feddp.common.privacy.signing import LedgerKey, default_key_path, load_key
+from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
+from feddp.common.privacy.start import Start
+from feddp.common.privacy.store import Row
 
 PLAN_SHA256 = "a" * 64
 SHA256 = "b" * 64

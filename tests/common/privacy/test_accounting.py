@@ -11,8 +11,8 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from common.errors import ConfigError
-from common.privacy.accounting import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import (
     COARSE,
     PLD,
     RDP,
@@ -21,7 +21,7 @@ from common.privacy.accounting import (
     epsilon,
     epsilon_curve,
 )
-from common.privacy.events import (
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,
@@ -31,7 +31,7 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.renyi import epsilon_rdp
+from feddp.common.privacy.renyi import epsilon_rdp
 
 
 def bound(q: float, z: float, rounds: int, delta: float, **interval: float) -> float:

@@ -18,8 +18,8 @@ from ledger_rows import (
     three_charges,
 )
 
-from common.errors import DiskError, LedgerDamagedError, RolledBackError
-from common.privacy.anchor import (
+from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
+from feddp.common.privacy.anchor import (
     HeadClaim,
     HeadMemory,
     KnownHead,
@@ -30,9 +30,9 @@ from common.privacy.anchor import (
     read_anchor,
     write_anchor,
 )
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.rows import GENESIS
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import GENESIS
 
 # The operator's file
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from common.errors import ConfigError
-from common.privacy.bridge import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.bridge import (
     MAX_GRID_STEPS,
     MIN_GRID_STEPS,
     bridge_cost,
@@ -19,7 +19,7 @@ from common.privacy.bridge import (
     choose_grid_steps,
     ratio_bridge,
 )
-from common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from feddp.common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
 
 # Extra delta at rounds * dimension = 1e9, for epsilon 1, 2, 4, 8.
 BRIDGE = [

@@ -25,11 +25,11 @@ from ledger_rows import (
     with_scale,
 )
 
-from common.errors import BudgetSpentError, LedgerDamagedError, PlanDiffersError
-from common.privacy import filters
-from common.privacy.budget import FilterBudget, ScheduleBudget, exact
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Body, Charge
+from feddp.common.errors import BudgetSpentError, LedgerDamagedError, PlanDiffersError
+from feddp.common.privacy import filters
+from feddp.common.privacy.budget import FilterBudget, ScheduleBudget, exact
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Body, Charge
 
 SHARED = {"scope": "population", "population": "people", "plan_sha256": ""}
 
@@ -177,8 +177,8 @@ def test_a_charge_that_says_less_than_it_costs_is_refused(tmp_path: Path, share:
 
 
 def test_a_cost_stays_above_the_divergence_also_in_its_tolerance() -> None:
-    from common.privacy.budget import _TOLERANCE
-    from common.privacy.renyi import renyi_divergence
+    from feddp.common.privacy.budget import _TOLERANCE
+    from feddp.common.privacy.renyi import renyi_divergence
 
     for slot in (SLOT, EVALUATION):
         true = float(renyi_divergence(slot.event, "add-or-remove-one", [ALPHA])[0])

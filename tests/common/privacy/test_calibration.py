@@ -2,14 +2,14 @@
 
 import pytest
 
-from common.privacy.accounting import COARSE, epsilon
-from common.privacy.calibration import (
+from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.calibration import (
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
     calibrate_noise_multiplier,
     next_noise_multiplier,
 )
-from common.privacy.events import (
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,

@@ -25,17 +25,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
-import common
-from common.privacy.clipping import clip_to_grid
-from common.privacy.events import (
+import feddp
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.mechanism import ReleasedUpdate
-from common.privacy.participation import CyclicPoisson, FixedSeparation
-from common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism import ReleasedUpdate
+from feddp.common.privacy.participation import CyclicPoisson, FixedSeparation
+from feddp.common.privacy.summation import UpdateSum
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -85,7 +85,7 @@ def test_released_updates_are_read_only_and_of_the_one_type():
 
 
 def test_the_door_is_opened_by_the_mechanisms_alone():
-    root = Path(common.__file__).parents[1]
+    root = Path(feddp.__file__).parent
     sources = [
         p
         for top in ("common", "client", "server", "simulations")

@@ -17,10 +17,10 @@ from correlated_runs import (
     run,
 )
 
-from common.errors import FeddpError
-from common.privacy.correlated import NoisedRow
-from common.privacy.keys import MasterKey
-from common.privacy.summation import UpdateSum
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.correlated import NoisedRow
+from feddp.common.privacy.keys import MasterKey
+from feddp.common.privacy.summation import UpdateSum
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 11])

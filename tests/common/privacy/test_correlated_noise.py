@@ -8,14 +8,14 @@ import pytest
 from correlated_runs import MECHANISM, P_THRESHOLD, ROOT, run
 from scipy import linalg, stats
 
-from common.privacy.accounting import epsilon
-from common.privacy.bridge import bridge_delta
-from common.privacy.events import (
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     PoissonGaussianEvent,
 )
-from common.privacy.participation import FixedSeparation
-from common.privacy.toeplitz import (
+from feddp.common.privacy.participation import FixedSeparation
+from feddp.common.privacy.toeplitz import (
     best_banded,
     best_blt,
     prefix_error,

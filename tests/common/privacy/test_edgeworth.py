@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from common.errors import ConfigError
-from common.privacy import accounting, schedule
-from common.privacy.edgeworth import cross_check_lines, edgeworth_epsilon
-from common.privacy.events import ADD_OR_REMOVE_ONE, GaussianEvent, PoissonGaussianEvent
-from common.privacy.plan import PrivacyPlan
+from feddp.common.errors import ConfigError
+from feddp.common.privacy import accounting, schedule
+from feddp.common.privacy.edgeworth import cross_check_lines, edgeworth_epsilon
+from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.plan import PrivacyPlan
 
 # (q, rounds, z): integral form at orders 1, 2, 3; two-term form; delta 1e-5.
 GOLDEN = [

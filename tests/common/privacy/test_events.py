@@ -1,6 +1,6 @@
 import pytest
 
-from common.privacy.events import (
+from feddp.common.privacy.events import (
     Event,
     FixedSizeGaussianEvent,
     GaussianEvent,

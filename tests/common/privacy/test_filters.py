@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from common.errors import ConfigError
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,
@@ -15,8 +15,8 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.filters import allows, budget, choose_order, cost, remaining
-from common.privacy.renyi import epsilon_rdp, renyi_divergence, to_epsilon
+from feddp.common.privacy.filters import allows, budget, choose_order, cost, remaining
+from feddp.common.privacy.renyi import epsilon_rdp, renyi_divergence, to_epsilon
 
 DELTA = 1e-6
 

@@ -7,10 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from common.errors import FeddpError
-from common.privacy.disk import Disk
-from common.privacy.keys import MasterKey, create_master_key, load_master_key
-from common.privacy.summation import UpdateSum
+from feddp.common.errors import FeddpError
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.keys import MasterKey, create_master_key, load_master_key
+from feddp.common.privacy.summation import UpdateSum
 
 SECRET = bytes(range(32))
 KEY = MasterKey(SECRET, run=b"run")

@@ -26,16 +26,16 @@ from ledger_rows import (
     three_charges,
 )
 
-from common.errors import (
+from feddp.common.errors import (
     BudgetSpentError,
     DiskError,
     LedgerDamagedError,
     LedgerLockedError,
     PlanDiffersError,
 )
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Charge, Release
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Charge, Release
 
 # Life of a ledger
 

@@ -20,15 +20,15 @@ from ledger_rows import (
     three_charges,
 )
 
-from common.errors import (
+from feddp.common.errors import (
     DiskError,
     FeddpError,
     LedgerDamagedError,
 )
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Body
-from common.privacy.store import TABLE, Row, copy_file
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Body
+from feddp.common.privacy.store import TABLE, Row, copy_file
 
 
 def assert_refused_or_same(path: Path, expected: list[Row]) -> bool:

@@ -39,18 +39,18 @@ from ledger_rows import (
     stored_rows,
 )
 
-from common.errors import (
+from feddp.common.errors import (
     BudgetSpentError,
     FeddpError,
     LedgerDamagedError,
     LedgerLockedError,
     RolledBackError,
 )
-from common.privacy.anchor import read_anchor
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Body, Charge
-from common.privacy.signing import LedgerKey
-from common.privacy.slots import Slot
+from feddp.common.privacy.anchor import read_anchor
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Body, Charge
+from feddp.common.privacy.signing import LedgerKey
+from feddp.common.privacy.slots import Slot
 
 MEMORY = Path("/dev/shm")  # hundreds of commits; this test is not about the disk
 QUOTAS = {"a": 3, "b": 2}

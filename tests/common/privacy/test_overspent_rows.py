@@ -3,8 +3,8 @@
 import pytest
 from ledger_rows import COST, PUBLIC_KEY, adaptive_plan, answer, charged_body, open_body
 
-from common.errors import LedgerDamagedError
-from common.privacy.rows import History
+from feddp.common.errors import LedgerDamagedError
+from feddp.common.privacy.rows import History
 
 
 def charged(num_charges: int, *, budget: str | None = None, allowed: int = 5) -> History:

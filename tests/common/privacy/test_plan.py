@@ -12,13 +12,13 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import ConfigError
-from common.privacy.bridge import bridge_delta
-from common.privacy.events import PoissonGaussianEvent
-from common.privacy.matrix import NoiseMatrix
-from common.privacy.noise import MAX_SCALE
-from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
-from common.privacy.quantile import QuantileClipping
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.events import PoissonGaussianEvent
+from feddp.common.privacy.matrix import NoiseMatrix
+from feddp.common.privacy.noise import MAX_SCALE
+from feddp.common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from feddp.common.privacy.quantile import QuantileClipping
 
 QUICK: dict[str, Any] = {
     "num_users": 1000,

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from common.privacy.accounting import epsilon
-from common.privacy.events import PoissonGaussianEvent
-from common.privacy.population import planned_epsilon, spent_epsilon
-from common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
+from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.events import PoissonGaussianEvent
+from feddp.common.privacy.population import planned_epsilon, spent_epsilon
+from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
 
 TURN = PoissonGaussianEvent(0.25, 4.0)
 SLOT = Slot(UPDATE, TURN, 1000, 1 << 28)

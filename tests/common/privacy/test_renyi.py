@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from common.errors import ConfigError
-from common.privacy.accounting import COARSE, epsilon
-from common.privacy.events import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,
@@ -16,7 +16,7 @@ from common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from common.privacy.renyi import ORDERS, epsilon_rdp, renyi_divergence, to_epsilon
+from feddp.common.privacy.renyi import ORDERS, epsilon_rdp, renyi_divergence, to_epsilon
 
 
 def closed_form(q: float, z: float, order: int) -> float:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger_rows import PLAN, SIGNED_PLAN, answer, charged_body, open_body
 
-from common.errors import LedgerDamagedError
-from common.privacy.rows import (
+from feddp.common.errors import LedgerDamagedError
+from feddp.common.privacy.rows import (
     FIELDS,
     GENESIS,
     Body,

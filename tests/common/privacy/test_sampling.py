@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from common.errors import ConfigError
-from common.privacy.sampling import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.sampling import (
     Draw,
     FixedSizeSampler,
     PoissonSampler,

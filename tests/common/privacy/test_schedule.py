@@ -11,11 +11,11 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from scipy import stats
 
-from common.errors import ConfigError
-from common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
-from common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
-from common.privacy.quantile import QuantileClipping
-from common.privacy.statement import (
+from feddp.common.errors import ConfigError
+from feddp.common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
+from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.statement import (
     guarantee_line,
     not_covered,
     privacy_record,

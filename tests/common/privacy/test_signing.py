@@ -20,11 +20,11 @@ from ledger_rows import (
     three_charges,
 )
 
-from common.errors import ConfigError, LedgerDamagedError, RolledBackError
-from common.privacy.anchor import anchor_of, write_anchor
-from common.privacy.disk import Disk
-from common.privacy.ledger import Ledger
-from common.privacy.signing import create_key, default_key_path, is_signed, load_key
+from feddp.common.errors import ConfigError, LedgerDamagedError, RolledBackError
+from feddp.common.privacy.anchor import anchor_of, write_anchor
+from feddp.common.privacy.disk import Disk
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.signing import create_key, default_key_path, is_signed, load_key
 
 
 def test_a_new_key_is_its_owners_alone_and_reads_back(tmp_path: Path) -> None:

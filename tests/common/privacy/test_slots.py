@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
-from common.privacy.slots import (
+from feddp.common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.slots import (
     PURPOSES,
     Planned,
     Slot,

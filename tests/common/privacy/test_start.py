@@ -21,10 +21,10 @@ from ledger_rows import (
     with_scale,
 )
 
-from common.errors import BudgetSpentError, FeddpError, LedgerDamagedError
-from common.privacy.ledger import Ledger
-from common.privacy.rows import Body
-from common.privacy.slots import Planned, schedule_to_body
+from feddp.common.errors import BudgetSpentError, FeddpError, LedgerDamagedError
+from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.rows import Body
+from feddp.common.privacy.slots import Planned, schedule_to_body
 
 SHARED = {"scope": "population", "population": "people", "plan_sha256": ""}
 SHARED_SCHEDULE = {**plan_of(6, 1), **SHARED}

@@ -12,8 +12,8 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.privacy.plan import PrivacyPlan, make_plan
-from common.privacy.statement import (
+from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.statement import (
     accountant_version,
     delta_text,
     epsilon_text,
