@@ -110,7 +110,7 @@ def _build(
     from feddp.client.heads import Heads
     from feddp.client.own_noise import own_noise_of
     from feddp.common.build import Part, load_model, pin_threads
-    from feddp.common.config import from_flat
+    from feddp.common.config.run_config import from_flat
 
     ledger, ledger_key, state, public_key = files
     heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None

@@ -20,7 +20,7 @@ from feddp.client.work import Engine, LocalTraining
 from feddp.common import methods
 from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, load_model, load_users
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel, place_model
 from feddp.common.tokens import TokenRow

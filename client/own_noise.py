@@ -14,7 +14,7 @@ from safetensors.numpy import load, save
 
 from feddp.client.refusal import RefusedError
 from feddp.common.adapter import AdapterLayout
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
 from feddp.common.messages import TrainReply, TrainRequest
 from feddp.common.model import BaseModel

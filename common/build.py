@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from feddp.common.adapter import AdapterLayout, lay_out
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.demo import demo_users, num_demo_users
 from feddp.common.errors import DataError
 from feddp.common.model import BaseModel, load_base

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from feddp.common.adapter import AdapterLayout
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.build import describe_evaluation, load_model
-from feddp.common.config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.keys import read_private_key
 from feddp.common.model import BaseModel

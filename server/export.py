@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 from feddp.common.adapter import AdapterLayout, check_export, save_adapter
 from feddp.common.build import load_model
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.methods import PLAIN_KINDS, file_name
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.plan import PrivacyPlan

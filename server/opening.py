@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger

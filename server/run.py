@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.adapter import AdapterLayout
-from feddp.common.config import RunConfig, load_config, to_toml
+from feddp.common.config.run_config import RunConfig, load_config, to_toml
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.model import BaseModel
 from feddp.common.planning import config_sha256

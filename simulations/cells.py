@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from feddp.common.build import load_model, load_users, pin_threads
-from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting import epsilon

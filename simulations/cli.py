@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from feddp.common.config import RunConfig, load_config, parse_override, settings, to_flat
+from feddp.common.config.run_config import RunConfig, load_config, parse_override, settings, to_flat
 from feddp.common.errors import ConfigError, DiskError, FeddpError
 from feddp.simulations.deploy_commands import add_deploy_commands
 from feddp.simulations.ledger_commands import add_ledger_commands

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config import RunConfig, from_flat, read_flat, to_toml
+from feddp.common.config.run_config import RunConfig, from_flat, read_flat, to_toml
 from feddp.common.errors import ConfigError
 from feddp.simulations.cells import ELS, METHODS, Cell, Grid, run_cell
 from feddp.simulations.rows import (

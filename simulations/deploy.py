@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError, FeddpError
 from feddp.server.export import RESULT_NAME
 from feddp.server.run import CONFIG_NAME, load_run

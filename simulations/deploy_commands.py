@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from feddp.client.build import build_node
 from feddp.common.adapter import save_adapter
 from feddp.common.build import load_model, load_users, pin_threads
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from feddp.common.errors import ConfigError
 from feddp.common.methods import file_name

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import feddp
-from feddp.common.config import RunConfig, to_toml
+from feddp.common.config.run_config import RunConfig, to_toml
 from feddp.common.errors import FeddpError
 from feddp.common.keys import make_key, read_public_key
 from feddp.common.registry import Registry, write_registry

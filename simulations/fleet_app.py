@@ -5,7 +5,7 @@ from pathlib import Path
 
 import feddp
 from feddp import client, common, server
-from feddp.common.config import RunConfig, to_toml
+from feddp.common.config.run_config import RunConfig, to_toml
 
 APP_NAME = "feddp"
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.build import Part, load_model, load_users
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger import Ledger

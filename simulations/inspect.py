@@ -1,7 +1,7 @@
 """feddp plan and check: look before anything is spent."""
 
 from feddp.common.build import load_model, load_users
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError, ProblemsError
 from feddp.common.model import BaseModel
 from feddp.common.planning import plan_from_config

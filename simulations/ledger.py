@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feddp.common.build import load_model
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.anchor import anchor_of, check_anchor_file, write_anchor

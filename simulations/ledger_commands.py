@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config import load_config
+from feddp.common.config.run_config import load_config
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config import RunConfig, parse_override
+from feddp.common.config.run_config import RunConfig, parse_override
 from feddp.common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately

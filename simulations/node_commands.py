@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config import RunConfig, load_config, parse_override
+from feddp.common.config.run_config import RunConfig, load_config, parse_override
 from feddp.common.errors import ConfigError
 
 Subparsers = Any  # argparse names the type of add_subparsers() privately

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.model import BaseModel
 from feddp.common.tokens import tokenize_example
 from feddp.common.users import Example, Users

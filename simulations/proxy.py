@@ -13,7 +13,7 @@ from feddp.client.node import Node
 from feddp.client.work import Engine, LocalTraining, LocalWork
 from feddp.common.adapter import AdapterLayout
 from feddp.common.build import load_model, load_users
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.demo import demo_users
 from feddp.common.errors import ConfigError
 from feddp.common.messages import TrainRequest

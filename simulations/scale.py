@@ -18,7 +18,7 @@ from torch.nn import functional
 from feddp.client.build import build_node
 from feddp.client.loss import LinearCrossEntropy
 from feddp.common.build import load_model
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.messages import TrainRequest
 from feddp.common.privacy.sampling import Draw
 from feddp.common.user_index import open_users

@@ -14,7 +14,7 @@ from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
 from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
-from feddp.common.config import RunConfig
+from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.model import BaseModel
 from feddp.common.planning import plan_from_config

@@ -15,7 +15,7 @@ from feddp.client.heads import Heads
 from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
 from feddp.common.build import load_model, load_users
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.messages import (
     MessageError,
     TrainRequest,

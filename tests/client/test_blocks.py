@@ -14,7 +14,7 @@ from feddp.client.build import build_engine
 from feddp.client.cohort import CohortEngine
 from feddp.client.work import LocalTraining, LocalWork
 from feddp.common.adapter import AdapterLayout, lay_out
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.model import BaseModel
 from feddp.common.tokens import TokenRow
 

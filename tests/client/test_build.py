@@ -3,7 +3,7 @@ import torch
 
 from feddp.client.build import choose_device, holds_too_many
 from feddp.common.build import Part, load_users
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 
 
 def test_auto_is_an_accelerator_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

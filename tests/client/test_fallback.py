@@ -16,7 +16,7 @@ from feddp.client.fallback import UnitLoop
 from feddp.client.work import LocalTraining, LocalWork
 from feddp.common.adapter import check_export, lay_out, load_adapter, save_adapter
 from feddp.common.build import load_model, load_users
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ModelError
 from feddp.common.layout import AdapterLayout
 from feddp.common.messages import EvaluateRequest, TrainRequest

@@ -10,7 +10,7 @@ from torch import nn
 
 from feddp.client.build import build_engine
 from feddp.common.adapter import AdapterLayout, lay_out
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel
 from feddp.common.tokens import TokenRow

@@ -11,7 +11,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Message
 
 from feddp.client.app import app as client_app
-from feddp.common.config import from_flat, to_flat
+from feddp.common.config.run_config import from_flat, to_flat
 from feddp.common.privacy.ledger import Ledger
 from feddp.server.app import main
 from feddp.server.checkpoint import read_released

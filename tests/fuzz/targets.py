@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from feddp.common.config import RunConfig, from_flat, load_config, to_flat, to_toml
+from feddp.common.config.run_config import RunConfig, from_flat, load_config, to_flat, to_toml
 from feddp.common.errors import (
     ConfigError,
     DataError,

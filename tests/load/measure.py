@@ -18,7 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from feddp.common.config import RunConfig, load_config, parse_override
+from feddp.common.config.run_config import RunConfig, load_config, parse_override
 from feddp.server.opening import LEDGER_NAME
 from feddp.server.publisher import METRICS_NAME
 from feddp.simulations.deploy import fleet_of, follow, located

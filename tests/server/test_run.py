@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger import Ledger

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feddp.common.config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations.audit_run import AuditExtent, audit
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.simulations.choosing import choose_grouping
 from feddp.simulations.cli import main
 from feddp.simulations.planner import Setting

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from feddp.common.build import Part
-from feddp.common.config import RunConfig, from_flat, to_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.registry import read_registry
 from feddp.simulations.deploy import located, resuming
 from feddp.simulations.fleet import Fleet

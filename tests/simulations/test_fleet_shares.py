@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from feddp.common.build import load_users
-from feddp.common.config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.ledger import Ledger
 from feddp.simulations.fleet_shares import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
 from feddp.server.run import Run
 from feddp.simulations.attacks import Attack, Interval

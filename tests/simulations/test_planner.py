@@ -2,7 +2,7 @@ import doctest
 
 import pytest
 
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations import planner
 from feddp.simulations.inspect import show_plan

@@ -18,7 +18,7 @@ from safetensors.numpy import load
 
 from feddp.common.adapter import load_adapter
 from feddp.common.build import load_model
-from feddp.common.config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import NoisedSum

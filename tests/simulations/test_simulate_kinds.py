@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from feddp.common.config import from_flat
+from feddp.common.config.run_config import from_flat
 from feddp.common.methods import KINDS
 from feddp.simulations.simulate import simulate
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from feddp.common.settings import setting
+from feddp.common.config.setting import setting
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.config import (
+from feddp.common.config.run_config import (
     RunConfig,
     from_flat,
     load_config,
@@ -16,7 +16,7 @@ from feddp.common.config import (
 )
 from feddp.common.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def problems_of(flat: dict[str, object]) -> tuple[str, ...]:

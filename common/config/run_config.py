@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feddp.common.errors import ConfigError
-from feddp.common.sections import (
+from feddp.common.config.sections import (
     AdapterSection,
     DataSection,
     EvaluationSection,
@@ -24,7 +23,8 @@ from feddp.common.sections import (
     ServerSection,
     TrackingSection,
 )
-from feddp.common.settings import AUTO, Scalar, Setting, read_value
+from feddp.common.config.setting import AUTO, Scalar, Setting, read_value
+from feddp.common.errors import ConfigError
 
 # What a run may spend is fixed in its plan; a filter is for runs that depend on each other.
 _FILTER = (
