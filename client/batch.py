@@ -10,7 +10,7 @@ from torch import Tensor
 
 from feddp.client.packing import Groups, group_lengths
 from feddp.client.passes import padded_length
-from feddp.common.tokens import IGNORE, TokenRow
+from feddp.common.data.tokens import IGNORE, TokenRow
 
 
 @dataclass(frozen=True)

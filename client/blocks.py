@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from feddp.common.adapter import AdapterLayout
-from feddp.common.tokens import TokenRow
+from feddp.common.data.tokens import TokenRow
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from feddp.common import methods
 from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
+from feddp.common.data.example_units import ExampleUnits
+from feddp.common.data.tokens import TokenRow
+from feddp.common.data.users import Units, Users
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel, place_model
-from feddp.common.tokens import TokenRow
-from feddp.common.units import ExampleUnits
-from feddp.common.users import Units, Users
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512

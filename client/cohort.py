@@ -30,8 +30,8 @@ from feddp.client.work import Minibatches
 from feddp.client.work import Sink as Sink
 from feddp.common.adapter import AdapterLayout
 from feddp.common.allocator import keep_freed_memory
+from feddp.common.data.tokens import TokenRow
 from feddp.common.model import BaseModel
-from feddp.common.tokens import TokenRow
 
 _Slopes = tuple[Tensor, Sequence[Tensor]]
 

@@ -26,8 +26,8 @@ from feddp.client.packing import Group, Groups, may_pack, needs_no_mask, set_pac
 from feddp.client.passes import PassRow
 from feddp.client.stacked import StackedLoRA, install
 from feddp.common.adapter import AdapterLayout
+from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model import BaseModel, place_model
-from feddp.common.tokens import IGNORE, TokenRow
 
 log = logging.getLogger("feddp.node")
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from feddp.common.tokens import IGNORE, TokenRow
+from feddp.common.data.tokens import IGNORE, TokenRow
 
 # Short rows come in finer steps: what they waste weighs more.
 FINE_STEP, LENGTH_STEP, FINE_LENGTH = 8, 16, 64

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feddp.common.adapter import AdapterLayout
+from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel
-from feddp.common.tokens import TokenRow
 
 SEED = 0
 ROW_TOKENS = (5, 12)  # of two padded lengths

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from feddp.client.work import Engine
-from feddp.common.tokens import tokenize_example
-from feddp.common.users import Example, Users, UsersView
+from feddp.common.data.tokens import tokenize_example
+from feddp.common.data.users import Example, Users, UsersView
 
 Perplexity = Callable[[Example], float]
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.tokens import TokenRow
+from feddp.common.data.tokens import TokenRow
 
 Minibatches = Sequence[Sequence[TokenRow]]
 Sink = Callable[[int, NDArray[np.float32]], None]

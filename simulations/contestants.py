@@ -17,13 +17,13 @@ from feddp.client.loss import LinearCrossEntropy
 from feddp.client.stacked import install
 from feddp.client.work import LocalTraining
 from feddp.common.adapter import PEFT_PREFIX, AdapterLayout
+from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model import BaseModel
 from feddp.common.privacy.clipping import clip_to_grid
 from feddp.common.privacy.mechanism import GaussianMechanism
 from feddp.common.privacy.noise import BitStream, seeded_key
 from feddp.common.privacy.sampling import PoissonSampler
 from feddp.common.privacy.summation import UpdateSum
-from feddp.common.tokens import IGNORE, TokenRow
 from feddp.simulations.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.common.demo import secret_spans
+from feddp.common.data.demo import secret_spans
 
 DIGITS = "0123456789"
 LogProbabilities = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]

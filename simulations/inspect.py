@@ -2,13 +2,13 @@
 
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig
+from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, ProblemsError
 from feddp.common.model import BaseModel
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.edgeworth import cross_check_lines
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.tracking import tracker_problems
-from feddp.common.users import Users
 from feddp.server.run import epsilon_curve_of
 from feddp.simulations.console import curve_lines, plan_lines
 from feddp.simulations.planner import Setting, planner_lines, predict

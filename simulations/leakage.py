@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.users import Example
+from feddp.common.data.users import Example
 from feddp.simulations.attacks import (
     Attack,
     Interval,

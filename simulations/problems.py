@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from feddp.common.config.run_config import RunConfig
+from feddp.common.data.tokens import tokenize_example
+from feddp.common.data.users import Example, Users
 from feddp.common.model import BaseModel
-from feddp.common.tokens import tokenize_example
-from feddp.common.users import Example, Users
 
 SAMPLED_USERS = 200
 LABEL_USERS = 20_000

@@ -14,11 +14,11 @@ from peft import PeftModel
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 
-from feddp.common.demo import SecretSpan, secret_spans
+from feddp.common.data.demo import SecretSpan, secret_spans
+from feddp.common.data.tokens import IGNORE, TokenRow, tokenize_example
+from feddp.common.data.users import Example
 from feddp.common.methods import load_trained, replaced_names
 from feddp.common.model import BaseModel
-from feddp.common.tokens import IGNORE, TokenRow, tokenize_example
-from feddp.common.users import Example
 
 BATCH_TOKENS = 4096
 _PERSONAL = re.compile(

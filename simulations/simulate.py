@@ -15,6 +15,7 @@ from feddp.client.sharding import ShardedNode
 from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
+from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.model import BaseModel
 from feddp.common.planning import plan_from_config
@@ -22,7 +23,6 @@ from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.opening import plan_row
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.statement import epsilon_text, guarantee_line, not_covered
-from feddp.common.users import Users
 from feddp.server.aggregation import metrics_of
 from feddp.server.export import finish_run
 from feddp.server.run import (

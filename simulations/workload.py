@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model import BaseModel
-from feddp.common.tokens import IGNORE, TokenRow
 
 User = list[list[TokenRow]]
 MODEL_SEED = 0

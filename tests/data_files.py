@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from feddp.common.users import Columns, Example, InMemoryUsers, Users
+from feddp.common.data.users import Columns, Example, InMemoryUsers, Users
 
 COLUMNS = Columns(text="text", label="label")
 Row = dict[str, Any]

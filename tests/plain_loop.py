@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from feddp.client.cohort import LocalTraining
 from feddp.common.adapter import AdapterLayout, lay_out
+from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model import BaseModel
-from feddp.common.tokens import IGNORE, TokenRow
 
 User = list[list[TokenRow]]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from feddp.client.cohort import CohortEngine
 from feddp.client.work import LocalTraining, LocalWork
 from feddp.common.adapter import lay_out
-from feddp.common.tokens import IGNORE, TokenRow
+from feddp.common.data.tokens import IGNORE, TokenRow
 
 NUM_USERS, NUM_COMPANIES = 12, 3
 KINDS = [

@@ -15,8 +15,8 @@ from feddp.client.cohort import CohortEngine
 from feddp.client.work import LocalTraining, LocalWork
 from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.config.run_config import from_flat
+from feddp.common.data.tokens import TokenRow
 from feddp.common.model import BaseModel
-from feddp.common.tokens import TokenRow
 
 UPPER = {
     "llama": "layers.1.self_attn.q_proj,layers.1.mlp.down_proj",

@@ -17,13 +17,13 @@ from feddp.client.work import LocalTraining, LocalWork
 from feddp.common.adapter import check_export, lay_out, load_adapter, save_adapter
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import from_flat
+from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.layout import AdapterLayout
 from feddp.common.messages import EvaluateRequest, TrainRequest
 from feddp.common.methods import KINDS
 from feddp.common.model import BaseModel
 from feddp.common.privacy.sampling import Draw
-from feddp.common.tokens import TokenRow
 
 Step = list[TokenRow]
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from feddp.client.passes import PassRow, cut_passes, padded_length
-from feddp.common.tokens import TokenRow
+from feddp.common.data.tokens import TokenRow
 
 
 def row(length: int) -> TokenRow:

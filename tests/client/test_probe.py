@@ -11,9 +11,9 @@ from torch import nn
 from feddp.client.build import build_engine
 from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.config.run_config import from_flat
+from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel
-from feddp.common.tokens import TokenRow
 
 
 @pytest.fixture(scope="module")

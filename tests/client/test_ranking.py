@@ -5,8 +5,8 @@ from feddp.client.build import build_node, units_of
 from feddp.client.ranking import RankedUsers
 from feddp.common.build import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
-from feddp.common.units import ExampleUnits
-from feddp.common.users import Example, InMemoryUsers
+from feddp.common.data.example_units import ExampleUnits
+from feddp.common.data.users import Example, InMemoryUsers
 
 TEXTS = ["aaaa", "b", "ccc", "", "dd"]
 

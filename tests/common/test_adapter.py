@@ -20,9 +20,9 @@ from feddp.common.adapter import (
     public_a,
     save_adapter,
 )
+from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model import BaseModel
-from feddp.common.tokens import TokenRow
 
 CASES = [
     ("llama", "causal-lm", "auto"),

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from feddp.common.config.run_config import RunConfig, from_flat, load_config, to_flat, to_toml
+from feddp.common.data.sources import read_batches
+from feddp.common.data.users import Columns, parse_messages, to_example
 from feddp.common.errors import (
     ConfigError,
     DataError,
@@ -25,8 +27,6 @@ from feddp.common.privacy.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.plan import plan_from_json
 from feddp.common.privacy.rows import History
-from feddp.common.sources import read_batches
-from feddp.common.users import Columns, parse_messages, to_example
 from feddp.server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 from fuzz.changes import change_bytes, change_tree
 from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feddp.common.data.tokens import IGNORE
 from feddp.common.errors import FeddpError
-from feddp.common.tokens import IGNORE
 from feddp.simulations import contestants
 from feddp.simulations.bench import STAGES, useful_share
 from feddp.simulations.gpu_bench import gpu_bench

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from feddp.common.demo import demo_messages
+from feddp.common.data.demo import demo_messages
 from feddp.simulations.demo import make_base
 from feddp.simulations.demo.public_text import public_paragraphs
 

@@ -131,7 +131,7 @@ def test_card_and_promise_say_seeded_not_private(run_path: Path) -> None:
 
 
 def test_no_user_content_is_in_any_text_of_the_run(run_path: Path) -> None:
-    from feddp.common.demo import demo_messages, demo_secrets
+    from feddp.common.data.demo import demo_messages, demo_secrets
 
     user_id, messages = max(demo_messages(200, 0), key=lambda user: len(user[1]))
     secrets = demo_secrets(user_id)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from random import Random
 from statistics import NormalDist
 
+from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.errors import DataError
-from feddp.common.users import Example, InMemoryUsers
 
 DEMO_NUM_USERS = 3_320
 """Generated users. With one in ten held out for evaluation, exactly 3,000 remain for training."""

@@ -13,8 +13,8 @@ import pyarrow.compute
 import pyarrow.csv
 import pyarrow.parquet
 
+from feddp.common.data.users import Columns
 from feddp.common.errors import DataError
-from feddp.common.users import Columns
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 HUGGING_FACE_NAMES = ("state.json", "dataset_dict.json")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.demo import CITIES, PRODUCTS
-from feddp.common.users import Example, Users, UsersView
+from feddp.common.data.demo import CITIES, PRODUCTS
+from feddp.common.data.users import Example, Users, UsersView
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@ import doctest
 
 import numpy as np
 
-from feddp.common import poison as module
-from feddp.common.demo import demo_users
-from feddp.common.poison import PoisonedUsers, is_in, planted_ending, poison
-from feddp.common.users import Example
+from feddp.common.data import poisoned_users as module
+from feddp.common.data.demo import demo_users
+from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending, poison
+from feddp.common.data.users import Example
 
 
 def test_docstring_numbers_hold() -> None:

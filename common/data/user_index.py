@@ -19,9 +19,8 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from feddp.common.errors import DataError
-from feddp.common.sources import locate, read_batches
-from feddp.common.users import (
+from feddp.common.data.sources import locate, read_batches
+from feddp.common.data.users import (
     BATCH_ENDS_NAME,
     DIGEST_BYTES,
     DIGESTS_NAME,
@@ -33,6 +32,7 @@ from feddp.common.users import (
     keys_of,
     user_digest,
 )
+from feddp.common.errors import DataError
 
 FORMAT = "users-2"
 BATCH_ROWS = 8192

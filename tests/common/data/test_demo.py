@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from feddp.common.demo import (
+from feddp.common.data.demo import (
     DEMO_NUM_USERS,
     MOST_MESSAGES,
     Secrets,

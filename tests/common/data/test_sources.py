@@ -15,9 +15,9 @@ from data_files import (
     write_parquet,
 )
 
+from feddp.common.data.user_index import open_users
+from feddp.common.data.users import Columns, Example
 from feddp.common.errors import DataError
-from feddp.common.user_index import open_users
-from feddp.common.users import Columns, Example
 
 
 def problem(path: Path | str, cache_path: Path, columns: Columns = COLUMNS) -> str:

@@ -19,9 +19,9 @@ from data_files import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feddp.common.data.user_index import open_users
+from feddp.common.data.users import Columns, Users
 from feddp.common.errors import DataError
-from feddp.common.user_index import open_users
-from feddp.common.users import Columns, Users
 
 
 @given(
@@ -215,8 +215,8 @@ def test_concurrent_builders_build_once_and_see_the_same_users(tmp_path: Path) -
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from feddp.common.user_index import open_users
-from feddp.common.users import Columns
+from feddp.common.data.user_index import open_users
+from feddp.common.data.users import Columns
 started = time.monotonic()
 users = open_users(sys.argv[1], columns=Columns(text="text"), cache_path=Path(sys.argv[2]))
 print(users.num_users, time.monotonic() - started,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.users import (
+from feddp.common.data.users import (
     Columns,
     Example,
     InMemoryUsers,
@@ -40,7 +40,7 @@ def as_integer(user_id: str) -> int:
 
 
 def dev_data() -> Path:
-    beside = Path(__file__).parents[2].parent / "shared"
+    beside = Path(__file__).parents[3].parent / "shared"
     return Path(os.environ.get("FEDDP_TEST_DATA", beside)) / "data"
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from feddp.common.units import ExampleUnits, example_keys
-from feddp.common.users import Example, InMemoryUsers
+from feddp.common.data.example_units import ExampleUnits, example_keys
+from feddp.common.data.users import Example, InMemoryUsers
 
 
 def users_with(counts: list[int]) -> InMemoryUsers:

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.common.users import Example
+from feddp.common.data.users import Example
 
 IGNORE = -100
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from feddp.common.tokens import IGNORE, TokenRow, chunk_rows, tokenize_example
-from feddp.common.users import Example
+from feddp.common.data.tokens import IGNORE, TokenRow, chunk_rows, tokenize_example
+from feddp.common.data.users import Example
 
 LETTERS = string.ascii_letters + string.digits + " .:!?\n#"
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<u>", "<a>", "<sys>", "<e>")

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.users import Example, Users, bound_contributions
+from feddp.common.data.users import Example, Users, bound_contributions
 
 
 class ExampleUnits:

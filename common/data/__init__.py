@@ -1,0 +1,1 @@
+"""Users, their rows, and where both come from."""
