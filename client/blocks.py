@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from feddp.common.adapter import AdapterLayout
 from feddp.common.data.tokens import TokenRow
+from feddp.common.model.lora import AdapterLayout
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from feddp.client.probe import check_gradients, plain_gradients, probe_adapters,
 from feddp.client.ranking import RankedUsers, perplexity_of
 from feddp.client.sharding import ShardedNode, part_of
 from feddp.client.work import Engine, LocalTraining
-from feddp.common import methods
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.example_units import ExampleUnits
 from feddp.common.data.tokens import TokenRow
 from feddp.common.data.users import Units, Users
 from feddp.common.errors import ModelError
-from feddp.common.model import BaseModel, place_model
+from feddp.common.model import other_kinds as methods
+from feddp.common.model.base import BaseModel, place_model
+from feddp.common.model.lora import AdapterLayout
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512

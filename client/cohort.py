@@ -28,10 +28,10 @@ from feddp.client.work import LocalTraining as LocalTraining
 from feddp.client.work import LocalWork as LocalWork
 from feddp.client.work import Minibatches
 from feddp.client.work import Sink as Sink
-from feddp.common.adapter import AdapterLayout
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 
 _Slopes = tuple[Tensor, Sequence[Tensor]]
 

@@ -14,9 +14,9 @@ from feddp.client.loss import widen
 from feddp.client.slots import Stacks
 from feddp.client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.layout import AdapterLayout
-from feddp.common.methods import trained_parameters
-from feddp.common.model import BaseModel, place_model
+from feddp.common.model.base import BaseModel, place_model
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.other_kinds import trained_parameters
 
 
 class UnitLoop:

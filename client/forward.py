@@ -25,9 +25,9 @@ from feddp.client.loss import (
 from feddp.client.packing import Group, Groups, may_pack, needs_no_mask, set_packed
 from feddp.client.passes import PassRow
 from feddp.client.stacked import StackedLoRA, install
-from feddp.common.adapter import AdapterLayout
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.model import BaseModel, place_model
+from feddp.common.model.base import BaseModel, place_model
+from feddp.common.model.lora import AdapterLayout
 
 log = logging.getLogger("feddp.node")
 

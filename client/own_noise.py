@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from feddp.client.refusal import RefusedError
-from feddp.common.adapter import AdapterLayout
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
 from feddp.common.messages import TrainReply, TrainRequest
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.disk import Disk, disk_errors
 from feddp.common.privacy.ledger import Ledger

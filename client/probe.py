@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from feddp.common.adapter import AdapterLayout
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 
 SEED = 0
 ROW_TOKENS = (5, 12)  # of two padded lengths

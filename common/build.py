@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import demo_users, num_demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers
 from feddp.common.data.user_index import open_users
 from feddp.common.data.users import Columns, Users, partition
 from feddp.common.errors import DataError
-from feddp.common.model import BaseModel, load_base
+from feddp.common.model.base import BaseModel, load_base
+from feddp.common.model.lora import AdapterLayout, lay_out
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import hashlib
 from collections.abc import Callable
 
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import declared_sizes
 from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
 from feddp.common.privacy.quantile import QuantileClipping
 

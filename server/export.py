@@ -11,10 +11,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from feddp.common.adapter import AdapterLayout, check_export, save_adapter
 from feddp.common.build import load_model
 from feddp.common.config.run_config import RunConfig
-from feddp.common.methods import PLAIN_KINDS, file_name
+from feddp.common.model.lora import AdapterLayout, check_export, save_adapter
+from feddp.common.model.other_kinds import PLAIN_KINDS, file_name
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.population import shared_promise

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.adapter import AdapterLayout
 from feddp.common.config.run_config import RunConfig, load_config, to_toml
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
 from feddp.common.messages import TrainReply, TrainRequest
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.clipping import clip_to_grid
 from feddp.common.privacy.mechanism import GaussianMechanism

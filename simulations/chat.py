@@ -7,8 +7,8 @@ import torch
 
 from feddp.common.build import load_model
 from feddp.common.errors import ConfigError
-from feddp.common.methods import file_name, load_trained
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.other_kinds import file_name, load_trained
 from feddp.server.run import load_run
 
 

@@ -16,9 +16,9 @@ from feddp.client.cohort import CohortEngine, LocalWork
 from feddp.client.loss import LinearCrossEntropy
 from feddp.client.stacked import install
 from feddp.client.work import LocalTraining
-from feddp.common.adapter import PEFT_PREFIX, AdapterLayout
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import PEFT_PREFIX, AdapterLayout
 from feddp.common.privacy.clipping import clip_to_grid
 from feddp.common.privacy.mechanism import GaussianMechanism
 from feddp.common.privacy.noise import BitStream, seeded_key

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.build import build_node
-from feddp.common.adapter import save_adapter
 from feddp.common.build import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
@@ -19,7 +18,8 @@ from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison
 from feddp.common.data.tokens import tokenize_example
 from feddp.common.data.users import Example, Users, keys_of, user_digest
 from feddp.common.errors import ConfigError
-from feddp.common.methods import file_name
+from feddp.common.model.lora import save_adapter
+from feddp.common.model.other_kinds import file_name
 from feddp.common.privacy.statement import delta_text, epsilon_text
 from feddp.server.aggregation import Evaluation
 from feddp.server.run import Run, load_run, optimizer_from_config

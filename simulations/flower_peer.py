@@ -19,7 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
 from flwr.simulation import run_simulation
 
-from feddp.common.adapter import AdapterLayout
+from feddp.common.model.lora import AdapterLayout
 from feddp.simulations import contestants
 from feddp.simulations.race import Contestant
 from feddp.simulations.workload import Population, Shape, User, make_base, make_users, nonzero_start

@@ -4,7 +4,7 @@ from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, ProblemsError
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.edgeworth import cross_check_lines
 from feddp.common.privacy.plan import PrivacyPlan

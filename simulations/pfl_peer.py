@@ -24,8 +24,8 @@ from pfl.privacy.gaussian_mechanism import GaussianMechanism
 from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
 from torch import Tensor
 
-from feddp.common.adapter import AdapterLayout
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 from feddp.simulations import contestants
 from feddp.simulations.workload import Population, Shape, User, make_base, make_users
 

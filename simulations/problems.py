@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.tokens import tokenize_example
 from feddp.common.data.users import Example, Users
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
 
 SAMPLED_USERS = 200
 LABEL_USERS = 20_000

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from feddp.client.build import build_engine, build_node
 from feddp.client.node import Node
 from feddp.client.work import Engine, LocalTraining, LocalWork
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import demo_users
@@ -19,6 +18,7 @@ from feddp.common.data.tokens import TokenRow, tokenize_example
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError
 from feddp.common.messages import TrainRequest
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.sampling import Draw
 from feddp.server.run import optimizer_from_config
 from feddp.simulations.non_private import train_without_privacy

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from feddp.common.data.demo import SecretSpan, secret_spans
 from feddp.common.data.tokens import IGNORE, TokenRow, tokenize_example
 from feddp.common.data.users import Example
-from feddp.common.methods import load_trained, replaced_names
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.other_kinds import load_trained, replaced_names
 
 BATCH_TOKENS = 4096
 _PERSONAL = re.compile(

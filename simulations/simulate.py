@@ -12,12 +12,12 @@ from feddp.client.build import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, DataError
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.opening import plan_row

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout, lay_out
 
 User = list[list[TokenRow]]
 MODEL_SEED = 0

@@ -12,9 +12,9 @@ from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
 from feddp.client.cohort import LocalTraining
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout, lay_out
 
 User = list[list[TokenRow]]
 

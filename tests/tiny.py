@@ -46,7 +46,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from feddp.common.model import BaseModel, load_base
+from feddp.common.model.base import BaseModel, load_base
 
 VOCABULARY = 60
 LABELS = ("bad", "good", "so-so")

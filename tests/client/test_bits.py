@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from feddp.client.cohort import CohortEngine
 from feddp.client.work import LocalTraining, LocalWork
-from feddp.common.adapter import lay_out
 from feddp.common.data.tokens import IGNORE, TokenRow
+from feddp.common.model.lora import lay_out
 
 NUM_USERS, NUM_COMPANIES = 12, 3
 KINDS = [

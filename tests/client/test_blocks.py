@@ -13,10 +13,10 @@ from feddp.client.blocks import PrefixCache, find_blocks
 from feddp.client.build import build_engine
 from feddp.client.cohort import CohortEngine
 from feddp.client.work import LocalTraining, LocalWork
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout, lay_out
 
 UPPER = {
     "llama": "layers.1.self_attn.q_proj,layers.1.mlp.down_proj",

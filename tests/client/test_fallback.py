@@ -14,15 +14,15 @@ from torch.nn import functional
 from feddp.client.build import build_node
 from feddp.client.fallback import UnitLoop
 from feddp.client.work import LocalTraining, LocalWork
-from feddp.common.adapter import check_export, lay_out, load_adapter, save_adapter
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
-from feddp.common.layout import AdapterLayout
 from feddp.common.messages import EvaluateRequest, TrainRequest
-from feddp.common.methods import KINDS
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import check_export, lay_out, load_adapter, save_adapter
+from feddp.common.model.other_kinds import KINDS
 from feddp.common.privacy.sampling import Draw
 
 Step = list[TokenRow]

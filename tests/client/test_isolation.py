@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from feddp.client.cohort import CohortEngine, LocalTraining
 from feddp.client.node import LocalData, Node
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.messages import TrainRequest
+from feddp.common.model.lora import AdapterLayout, lay_out
 from feddp.common.privacy.sampling import Draw
 
 K = 1 << 20

@@ -8,11 +8,11 @@ from scipy.stats import chi2
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers, Users
 from feddp.common.messages import EvaluateRequest, TrainRequest
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
 

@@ -12,9 +12,9 @@ from feddp.client.batch import make_batch
 from feddp.client.cohort import CohortEngine
 from feddp.client.forward import StackedForward
 from feddp.client.packing import Group, GroupedLoRA, attend, group_lengths, may_pack, needs_no_mask
-from feddp.common.adapter import lay_out
 from feddp.common.data.tokens import IGNORE, TokenRow
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import lay_out
 
 GROUPS = (Group(2, 6), Group(1, 3), Group(2, 4))
 TOKENS = sum(group.num_tokens for group in GROUPS)

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from feddp.client.build import build_engine
-from feddp.common.adapter import AdapterLayout, lay_out
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import AdapterLayout, lay_out
 
 
 @pytest.fixture(scope="module")

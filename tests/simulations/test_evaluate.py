@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.adapter import save_adapter
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending
 from feddp.common.data.users import Example, InMemoryUsers
+from feddp.common.model.lora import save_adapter
 from feddp.simulations.evaluate import Extent, choose_subjects, measure_adapter, write_leakage
 from feddp.simulations.leakage import Ceilings, Subjects
 from feddp.simulations.scoring import Scorer

@@ -63,6 +63,6 @@ def test_personal_stretches_are_tagged_where_no_generator_knows_them() -> None:
 def demo_tokenizer():  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer
 
-    from feddp.common.model import demo_model_path
+    from feddp.common.model.base import demo_model_path
 
     return AutoTokenizer.from_pretrained(str(demo_model_path()))

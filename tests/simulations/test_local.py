@@ -4,11 +4,11 @@ import numpy as np
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.adapter import AdapterLayout
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.messages import TrainRequest
+from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
 from feddp.simulations.local import LocalNodes

@@ -3,7 +3,7 @@ import pytest
 from feddp.common.build import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
 from feddp.simulations.problems import LABEL_USERS, SAMPLED_USERS, data_problems
 
 

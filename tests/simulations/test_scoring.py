@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from feddp.common.adapter import save_adapter
 from feddp.common.build import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example
+from feddp.common.model.lora import save_adapter
 from feddp.simulations.scoring import Scorer, sensitive_mask
 
 TEXTS = (

@@ -16,10 +16,10 @@ from dp_accounting.pld import PLDAccountant
 from peft import PeftModel
 from safetensors.numpy import load
 
-from feddp.common.adapter import load_adapter
 from feddp.common.build import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
+from feddp.common.model.lora import load_adapter
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import NoisedSum
 from feddp.common.tracking import read_metrics

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from feddp.common.config.run_config import from_flat
-from feddp.common.methods import KINDS
+from feddp.common.model.other_kinds import KINDS
 from feddp.simulations.simulate import simulate
 
 

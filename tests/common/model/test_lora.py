@@ -9,7 +9,10 @@ from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
 from feddp.client.cohort import CohortEngine
-from feddp.common.adapter import (
+from feddp.common.data.tokens import TokenRow
+from feddp.common.errors import ModelError
+from feddp.common.model.base import BaseModel
+from feddp.common.model.lora import (
     AdapterLayout,
     adaptable_modules,
     check_export,
@@ -20,9 +23,6 @@ from feddp.common.adapter import (
     public_a,
     save_adapter,
 )
-from feddp.common.data.tokens import TokenRow
-from feddp.common.errors import ModelError
-from feddp.common.model import BaseModel
 
 CASES = [
     ("llama", "causal-lm", "auto"),

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from feddp.common.errors import ModelError
-from feddp.common.model import MeanPooledClassifier, fingerprint, load_base
+from feddp.common.model.base import MeanPooledClassifier, fingerprint, load_base
 
 
 @pytest.fixture(scope="module")

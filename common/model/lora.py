@@ -15,12 +15,12 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from feddp.common import methods
 from feddp.common.errors import ModelError
-from feddp.common.layout import PEFT_PREFIX as PEFT_PREFIX
-from feddp.common.layout import AdapterLayout as AdapterLayout
-from feddp.common.layout import Entry
-from feddp.common.model import BaseModel
+from feddp.common.model import other_kinds as methods
+from feddp.common.model.base import BaseModel
+from feddp.common.model.layout import PEFT_PREFIX as PEFT_PREFIX
+from feddp.common.model.layout import AdapterLayout as AdapterLayout
+from feddp.common.model.layout import Entry
 
 A_SEED = b"feddp-lora-A-1"
 PROBE_TOKENS = 16

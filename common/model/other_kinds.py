@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from feddp.common.errors import ModelError
-from feddp.common.layout import PEFT_PREFIX, AdapterLayout, Entry
-from feddp.common.model import BaseModel
+from feddp.common.model.base import BaseModel
+from feddp.common.model.layout import PEFT_PREFIX, AdapterLayout, Entry
 
 PEFT_KINDS = ("ia3", "prompt", "prefix")
 PLAIN_KINDS = ("head", "full")

@@ -1,0 +1,1 @@
+"""The frozen base model, and the layout of what is trained on it."""
