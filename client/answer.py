@@ -14,17 +14,17 @@ from flwr.app import ConfigRecord, RecordDict
 from feddp.client.heads import Heads
 from feddp.client.node import Node
 from feddp.client.sharding import ShardedNode
-from feddp.common.messages import (
+from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from feddp.common.privacy.disk import Disk
+from feddp.common.wire.messages import (
     NUM_DIGEST_BYTES,
     decode_evaluate_request,
     decode_train_request,
     encode_evaluate_reply,
     encode_train_reply,
 )
-from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
-from feddp.common.privacy.disk import Disk
-from feddp.common.records import opaque, pack, read_opaque, unpack
-from feddp.common.sealing import Ask, SealError, seal_reply, verify_request
+from feddp.common.wire.records import opaque, pack, read_opaque, unpack
+from feddp.common.wire.sealing import Ask, SealError, seal_reply, verify_request
 
 # Of a request, besides its adapter.
 HEADER_BYTES = (1 << 17) + NUM_DIGEST_BYTES * MAX_PROOF_ROWS

@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from feddp.client.refusal import RefusedError
 from feddp.client.resident import ResidentError, ask_resident, read_token, token_path
-from feddp.common.records import pack, unpack
+from feddp.common.wire.records import pack, unpack
 
 NODE_FAILED = 1000
 # Of a message's life, what Flower needs to fetch it, start this process and send the reply.

@@ -15,7 +15,6 @@ from safetensors.numpy import load, save
 from feddp.client.refusal import RefusedError
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
-from feddp.common.messages import TrainReply, TrainRequest
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
@@ -27,6 +26,7 @@ from feddp.common.privacy.opening import start_of
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.rows import Charge
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainReply, TrainRequest
 
 _ABOUT = "feddp-answer"
 

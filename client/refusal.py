@@ -1,6 +1,6 @@
 """RefusedError: what a node does not answer, told apart on its own log alone."""
 
-from feddp.common.records import MessageError
+from feddp.common.wire.records import MessageError
 
 CODES = (
     "no-own-noise",  # asked to add the noise, and has no ledger for it

@@ -17,9 +17,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from feddp.client.refusal import RefusedError
 from feddp.client.resident import METHODS, SERVICE, UNIX, UNLIMITED
 from feddp.common.errors import ConfigError
-from feddp.common.messages import MessageError
-from feddp.common.records import pack, unpack
-from feddp.common.sealing import SealError
+from feddp.common.wire.messages import MessageError
+from feddp.common.wire.records import pack, unpack
+from feddp.common.wire.sealing import SealError
 
 MAX_SOCKET_PATH = 107
 GRACE_SECONDS = 5.0

@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from feddp.common.messages import EvaluateReply, TrainReply, TrainRequest
 from feddp.common.privacy.clipping import is_within
 from feddp.common.privacy.mechanism import NoisedSum
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
 
 MAX_SUM = 1 << 62
 MAX_NOISED = 1 << 53

@@ -10,13 +10,13 @@ from feddp.common.allocator import keep_freed_memory
 from feddp.common.build import describe_evaluation, load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
-from feddp.common.keys import read_private_key
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.statement import guarantee_line, not_covered
-from feddp.common.registry import read_registry
+from feddp.common.wire.identity_keys import read_private_key
+from feddp.common.wire.node_registry import read_registry
 from feddp.server.draw import POPULATION_NAME, ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes

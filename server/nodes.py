@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
-from feddp.common.messages import (
+from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,
     MessageError,

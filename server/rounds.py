@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.messages import EvaluateRequest, TrainRequest
 from feddp.common.privacy.correlated import CorrelatedGaussian, NoisedRow
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
@@ -17,6 +16,7 @@ from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.rows import Charge
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.aggregation import (
     MAX_SUM,
     Evaluation,

@@ -9,7 +9,9 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from feddp.common.messages import (
+from feddp.common.privacy.clipping import is_within
+from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,
     MessageError,
@@ -19,10 +21,8 @@ from feddp.common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from feddp.common.privacy.clipping import is_within
-from feddp.common.privacy.mechanism import NoisedSum
-from feddp.common.registry import Entry
-from feddp.common.sealing import SealError
+from feddp.common.wire.node_registry import Entry
+from feddp.common.wire.sealing import SealError
 from feddp.server.draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics

@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 
 from feddp.common.privacy.anchor import HeadClaim
-from feddp.common.records import opaque, pack, read_opaque, unpack
-from feddp.common.registry import Entry, read_registry
-from feddp.common.sealing import Ask, open_reply, sealed_bytes, sign_request
+from feddp.common.wire.node_registry import Entry, read_registry
+from feddp.common.wire.records import opaque, pack, read_opaque, unpack
+from feddp.common.wire.sealing import Ask, open_reply, sealed_bytes, sign_request
 
 PADDING = 4096  # of a reply, beside its numbers: its own header, and what evaluations say
 

@@ -19,7 +19,6 @@ from feddp.client.node import Node
 from feddp.common.build import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
-from feddp.common.messages import TrainReply, TrainRequest
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.clipping import clip_to_grid
@@ -29,6 +28,7 @@ from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.sampling import fresh_coins, seeded_coins
 from feddp.common.privacy.statement import delta_text, epsilon_text
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.aggregation import add_replies
 from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.attacks import Scores

@@ -16,8 +16,8 @@ from pathlib import Path
 import feddp
 from feddp.common.config.run_config import RunConfig, to_toml
 from feddp.common.errors import FeddpError
-from feddp.common.keys import make_key, read_public_key
-from feddp.common.registry import Registry, write_registry
+from feddp.common.wire.identity_keys import make_key, read_public_key
+from feddp.common.wire.node_registry import Registry, write_registry
 from feddp.deploy.certificates import issue, make_ca
 from feddp.deploy.keys import make_secret, make_supernode_key
 from feddp.simulations.fleet_app import APP_NAME, write_app

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from feddp.client.refusal import RefusedError
-from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.draw import ServerDraw
 
 

@@ -168,7 +168,7 @@ def _identity(options: argparse.Namespace) -> Any:
         )
 
     from feddp.client.answer import Identity, Memory
-    from feddp.common.keys import read_private_key, read_public_key
+    from feddp.common.wire.identity_keys import read_private_key, read_public_key
 
     return Identity(
         name=options.name,
@@ -191,7 +191,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def _keygen(options: argparse.Namespace) -> int:
-    from feddp.common.keys import make_key
+    from feddp.common.wire.identity_keys import make_key
 
     public_path = make_key(options.file)
     print(f"{options.file}: keep it on this machine\n{public_path}: for the operator")
@@ -199,8 +199,8 @@ def _keygen(options: argparse.Namespace) -> int:
 
 
 def _enroll(options: argparse.Namespace) -> int:
-    from feddp.common.keys import read_public_key
-    from feddp.common.registry import Registry, read_registry, write_registry
+    from feddp.common.wire.identity_keys import read_public_key
+    from feddp.common.wire.node_registry import Registry, read_registry, write_registry
 
     present = read_registry(options.registry) if options.registry.exists() else Registry({})
     key = read_public_key(options.public_key)
@@ -210,8 +210,8 @@ def _enroll(options: argparse.Namespace) -> int:
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    from feddp.common.keys import read_public_key
-    from feddp.common.registry import read_registry, write_registry
+    from feddp.common.wire.identity_keys import read_public_key
+    from feddp.common.wire.node_registry import read_registry, write_registry
 
     key = read_public_key(options.public_key)
     write_registry(options.registry, read_registry(options.registry).rotate(options.name, key))
@@ -220,7 +220,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
 
 def _revoke(options: argparse.Namespace) -> int:
-    from feddp.common.registry import read_registry, write_registry
+    from feddp.common.wire.node_registry import read_registry, write_registry
 
     write_registry(options.registry, read_registry(options.registry).revoke(options.name))
     print(f"{options.name}: revoked, from the next round on")
@@ -228,7 +228,7 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from feddp.common.registry import read_registry
+    from feddp.common.wire.node_registry import read_registry
 
     for name, entry in read_registry(options.registry).entries.items():
         print(f"{name:<24} {entry.users:>8} users  {entry.state:<8} {entry.public_key[:16]}")

@@ -6,10 +6,15 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from feddp.common.messages import TrainReply, TrainRequest, encode_train_reply, encode_train_request
 from feddp.common.privacy.anchor import HeadClaim
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import (
+    TrainReply,
+    TrainRequest,
+    encode_train_reply,
+    encode_train_request,
+)
 
 P = 5
 TURNS = Draw(0.1, separation=3, salt="ab" * 32)

@@ -16,16 +16,16 @@ from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import from_flat
-from feddp.common.messages import (
+from feddp.common.privacy.sampling import Draw
+from feddp.common.wire.messages import (
     MessageError,
     TrainRequest,
     decode_train_reply,
     decode_train_request,
     encode_train_request,
 )
-from feddp.common.privacy.sampling import Draw
-from feddp.common.records import opaque, pack, read_opaque, unpack
-from feddp.common.sealing import Ask, SealError, open_reply, sign_request
+from feddp.common.wire.records import opaque, pack, read_opaque, unpack
+from feddp.common.wire.sealing import Ask, SealError, open_reply, sign_request
 
 SERVER, NODE = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))
 SEAL = X25519PrivateKey.from_private_bytes(b"x" * 32)

@@ -18,12 +18,12 @@ from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
-from feddp.common.messages import EvaluateRequest, TrainRequest
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.lora import check_export, lay_out, load_adapter, save_adapter
 from feddp.common.model.other_kinds import KINDS
 from feddp.common.privacy.sampling import Draw
+from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 
 Step = list[TokenRow]
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from feddp.client.cohort import CohortEngine, LocalTraining
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
-from feddp.common.messages import TrainRequest
 from feddp.common.model.lora import AdapterLayout, lay_out
 from feddp.common.privacy.sampling import Draw
+from feddp.common.wire.messages import TrainRequest
 
 K = 1 << 20
 Sums = Callable[[Sequence[Sequence[str]]], NDArray[np.int64]]

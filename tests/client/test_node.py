@@ -11,10 +11,10 @@ from feddp.client.node import Node
 from feddp.common.build import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers, Users
-from feddp.common.messages import EvaluateRequest, TrainRequest
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 
 K = 1 << 20
 CONFIG = from_flat({"evaluation.max-users": 5})

@@ -13,7 +13,6 @@ import pytest
 from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
 from feddp.client.refusal import RefusedError
 from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
-from feddp.common.messages import TrainRequest
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import NoisedSum
@@ -22,6 +21,7 @@ from feddp.common.privacy.plan import PrivacyPlan, make_plan
 from feddp.common.privacy.quantile import QuantileClipping
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainRequest
 from feddp.server.aggregation import add_noised_replies
 
 P = 64

@@ -83,7 +83,7 @@ def test_a_failing_node_sends_a_fixed_text_and_no_exception() -> None:
 
     nodes = FlowerNodes(grid, 3, 0.3)
     nodes.wait_for_nodes(1)
-    from feddp.common.messages import EvaluateRequest
+    from feddp.common.wire.messages import EvaluateRequest
 
     assert nodes.evaluate(EvaluateRequest(np.zeros(3, np.float32), "x")) == []
     assert seen == ["node-error"]

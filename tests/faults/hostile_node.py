@@ -15,9 +15,9 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from feddp.client import answer as answering
 from feddp.client.node import Node
-from feddp.common.messages import FLAT_INT64, TrainReply
-from feddp.common.records import opaque, read_opaque
-from feddp.common.sealing import seal_reply
+from feddp.common.wire.messages import FLAT_INT64, TrainReply
+from feddp.common.wire.records import opaque, read_opaque
+from feddp.common.wire.sealing import seal_reply
 from feddp.simulations.cli import main
 
 # In the first entries of every sum: what a scan of the relay's database and logs looks for.

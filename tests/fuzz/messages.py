@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from small_messages import P, headed, reply, request
 
-from feddp.common.messages import (
+from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,
     decode_evaluate_reply,

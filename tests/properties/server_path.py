@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.messages import (
+from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import (
     TrainReply,
     TrainRequest,
     decode_train_reply,
     encode_train_reply,
 )
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
 from feddp.server.aggregation import add_replies
 
 Update = NDArray[np.floating]

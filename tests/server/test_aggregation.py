@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.messages import EvaluateReply, TrainReply, TrainRequest
 from feddp.common.privacy.mechanism import NoisedSum
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
 from feddp.server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
 
 P, K = 3, 1 << 20

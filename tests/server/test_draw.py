@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.draw import POPULATION_NAME, ServerDraw
 from feddp.simulations.local import LocalNodes
 

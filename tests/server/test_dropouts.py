@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, training_of
 
-from feddp.common.messages import TrainReply, TrainRequest
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.opening import start_of
 from feddp.common.privacy.rows import Body
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.rounds import RoundState, run_rounds
 
 NUM_NODES = 64

@@ -7,7 +7,9 @@ from flower_grid import InProcessGrid
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from feddp.common.messages import (
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
@@ -16,8 +18,6 @@ from feddp.common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
 from feddp.server.draw import ServerDraw
 from feddp.server.metrics import Metrics
 from feddp.server.nodes import FlowerNodes

@@ -11,7 +11,6 @@ from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
 from small_run import INITIAL, IntegerNodes, create, live, training_of
 
 from feddp.common.errors import DiskError
-from feddp.common.messages import TrainReply, TrainRequest
 from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import GaussianMechanism
@@ -20,6 +19,7 @@ from feddp.common.privacy.opening import start_of
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.checkpoint import checkpoint_path
 from feddp.server.rounds import RoundReport, RoundState, resume_state, run_rounds
 

@@ -11,7 +11,10 @@ from flower_grid import InProcessGrid
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from feddp.common.messages import (
+from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
@@ -19,12 +22,9 @@ from feddp.common.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
-from feddp.common.privacy.anchor import HeadClaim
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
-from feddp.common.records import SEALED, opaque, pack, read_opaque
-from feddp.common.registry import Registry, read_registry, write_registry
-from feddp.common.sealing import Ask, seal_reply, verify_request
+from feddp.common.wire.node_registry import Registry, read_registry, write_registry
+from feddp.common.wire.records import SEALED, opaque, pack, read_opaque
+from feddp.common.wire.sealing import Ask, seal_reply, verify_request
 from feddp.server.draw import ServerDraw
 from feddp.server.metrics import Metrics
 from feddp.server.sealed_nodes import SealedNodes

@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from feddp.common.messages import EvaluateRequest, encode_evaluate_request
-from feddp.common.records import pack, read_opaque
-from feddp.common.registry import Registry
-from feddp.common.sealing import Ask, verify_request
+from feddp.common.wire.messages import EvaluateRequest, encode_evaluate_request
+from feddp.common.wire.node_registry import Registry
+from feddp.common.wire.records import pack, read_opaque
+from feddp.common.wire.sealing import Ask, verify_request
 from feddp.server.sealer import PADDING, Sealer
 
 SERVER = Ed25519PrivateKey.from_private_bytes(b"s" * 32)

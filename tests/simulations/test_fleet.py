@@ -6,7 +6,7 @@ import pytest
 
 from feddp.common.build import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
-from feddp.common.registry import read_registry
+from feddp.common.wire.node_registry import read_registry
 from feddp.simulations.deploy import located, resuming
 from feddp.simulations.fleet import Fleet
 from feddp.simulations.fleet_app import write_app

@@ -7,10 +7,10 @@ from feddp.client.node import Node
 from feddp.common.build import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
-from feddp.common.messages import TrainRequest
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
+from feddp.common.wire.messages import TrainRequest
 from feddp.simulations.local import LocalNodes
 
 CONFIG = RunConfig()

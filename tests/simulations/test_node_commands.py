@@ -8,8 +8,8 @@ from flwr.app import RecordDict
 
 from feddp.client.resident import ask_resident, read_token, token_path
 from feddp.client.service import NodeService
-from feddp.common.records import pack
-from feddp.common.registry import read_registry
+from feddp.common.wire.node_registry import read_registry
+from feddp.common.wire.records import pack
 from feddp.simulations.cli import main
 
 

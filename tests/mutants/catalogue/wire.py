@@ -3,9 +3,9 @@
 from mutants.mutant import Mutant
 
 AGGREGATION = "server/aggregation.py"
-MESSAGES = "common/messages.py"
+MESSAGES = "common/wire/messages.py"
 TEST_AGGREGATION = "tests/server/test_aggregation.py::"
-REFUSED = "tests/common/test_messages.py::test_replies_outside_the_contract_are_refused"
+REFUSED = "tests/common/wire/test_messages.py::test_replies_outside_the_contract_are_refused"
 
 WIRE = (
     Mutant(

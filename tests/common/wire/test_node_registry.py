@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from feddp.common.errors import ConfigError
-from feddp.common.registry import Registry, read_registry, write_registry
+from feddp.common.wire.node_registry import Registry, read_registry, write_registry
 
 
 def key(number: int) -> Ed25519PublicKey:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.keys import make_key, read_private_key, read_public_key
+from feddp.common.wire.identity_keys import make_key, read_private_key, read_public_key
 
 
 def test_a_key_pair_is_read_back_and_belongs_together(tmp_path: Path) -> None:

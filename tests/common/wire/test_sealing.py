@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.messages import MessageError
-from feddp.common.sealing import (
+from feddp.common.wire.messages import MessageError
+from feddp.common.wire.sealing import (
     REPLY_MAGIC,
     Ask,
     SealError,

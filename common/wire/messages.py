@@ -13,7 +13,9 @@ from feddp.common.privacy.mechanism import NoisedSum
 from feddp.common.privacy.noise import MAX_SCALE
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
-from feddp.common.records import MessageError as MessageError  # also from here, for its readers
+from feddp.common.wire.records import (
+    MessageError as MessageError,  # also from here, for its readers
+)
 
 VERSION = 2
 MAX_GRID_STEPS = 1 << 24

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_messages import CLAIM, TURNS, P, headed, reply, request
 
-from feddp.common.messages import (
+from feddp.common.privacy.anchor import MAX_PROOF_ROWS
+from feddp.common.privacy.sampling import Draw
+from feddp.common.wire.messages import (
     DIGESTS,
     FLAT_INT64,
     LEDGER,
@@ -24,8 +26,6 @@ from feddp.common.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from feddp.common.privacy.anchor import MAX_PROOF_ROWS
-from feddp.common.privacy.sampling import Draw
 
 FIXED = Draw(cohort_size=3, num_units=40)
 

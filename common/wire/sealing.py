@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from feddp.common.records import MessageError, canonical, frame, read_canonical, split_frame
+from feddp.common.wire.records import MessageError, canonical, frame, read_canonical, split_frame
 
 REQUEST_MAGIC = b"feddp-request-1\n"
 REPLY_MAGIC = b"feddp-reply-1\n"
