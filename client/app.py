@@ -109,7 +109,7 @@ def _build(
     from feddp.client.build import build_part, holds_too_many
     from feddp.client.heads import Heads
     from feddp.client.own_noise import own_noise_of
-    from feddp.common.build import Part, load_model, pin_threads
+    from feddp.common.assembly import Part, load_model, pin_threads
     from feddp.common.config.run_config import from_flat
 
     ledger, ledger_key, state, public_key = files

@@ -17,7 +17,7 @@ from feddp.client.probe import check_gradients, plain_gradients, probe_adapters,
 from feddp.client.ranking import RankedUsers, perplexity_of
 from feddp.client.sharding import ShardedNode, part_of
 from feddp.client.work import Engine, LocalTraining
-from feddp.common.build import Part, load_model, load_users
+from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.example_units import ExampleUnits
 from feddp.common.data.tokens import TokenRow

@@ -14,11 +14,11 @@ from safetensors.numpy import load, save
 
 from feddp.client.refusal import RefusedError
 from feddp.common.config.run_config import RunConfig
+from feddp.common.disk import Disk, disk_errors
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.disk import Disk, disk_errors
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import GaussianMechanism, NoisedSum
 from feddp.common.privacy.noise import BitStream, check_entropy, fresh_key, seeded_key

@@ -20,7 +20,7 @@ from torch import multiprocessing
 
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, answer_round
-from feddp.common.build import Part
+from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
 from feddp.common.privacy.sampling import Draw

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
-from feddp.common.build import declared_sizes
+from feddp.common.assembly import declared_sizes
 from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout

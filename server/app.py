@@ -7,7 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from feddp.common.allocator import keep_freed_memory
-from feddp.common.build import describe_evaluation, load_model
+from feddp.common.assembly import describe_evaluation, load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.base import BaseModel

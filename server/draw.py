@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.participation import SeparationRegistry
 from feddp.common.privacy.sampling import Draw, fresh_coins, seeded_coins
 from feddp.common.wire.messages import TrainRequest

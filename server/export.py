@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.model.lora import AdapterLayout, check_export, save_adapter
 from feddp.common.model.other_kinds import PLAIN_KINDS, file_name

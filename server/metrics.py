@@ -16,8 +16,8 @@ from types import TracebackType
 import prometheus_client
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.disk import Disk
 
 LOOPBACK = "127.0.0.1"
 OTHER = "other"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feddp.common.disk import Disk
 from feddp.common.privacy.correlated import CorrelatedGaussian, NoisedRow
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import NoisedSum, ReleasedUpdate
 from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key

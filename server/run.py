@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.config.run_config import RunConfig, load_config, to_toml
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.noise import check_entropy
 from feddp.common.privacy.opening import start_of

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, FeddpError
 from feddp.common.privacy.correlated import CorrelatedGaussian, History, NoisedRow
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.keys import MasterKey, create_master_key, load_master_key
 from feddp.common.privacy.mechanism import ReleasedUpdate
 from feddp.common.privacy.noise import KEY_BYTES

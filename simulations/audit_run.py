@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import AdapterLayout

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
 from feddp.common.planning import plan_from_config

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.errors import ConfigError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.other_kinds import file_name, load_trained

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from feddp.common.build import pin_threads
+from feddp.common.assembly import pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.simulations.grouping import (
     choose,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.build import build_node
-from feddp.common.build import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.build import Part, load_model, load_users
+from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
 from feddp.common.planning import plan_from_config

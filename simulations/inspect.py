@@ -1,6 +1,6 @@
 """feddp plan and check: look before anything is spent."""
 
-from feddp.common.build import load_model, load_users
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, ProblemsError

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.anchor import anchor_of, check_anchor_file, write_anchor
 from feddp.common.privacy.budget import ADAPTIVE, FilterBudget
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, planned_of, terms_of
 from feddp.common.privacy.plan import PrivacyPlan

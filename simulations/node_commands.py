@@ -111,7 +111,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     from feddp.client.build import build_part, holds_too_many
     from feddp.client.heads import Heads
     from feddp.client.own_noise import own_noise_of
-    from feddp.common.build import Part, load_model, pin_threads
+    from feddp.common.assembly import Part, load_model, pin_threads
 
     part = Part(index, num_parts)
     if holds_too_many(config, part):

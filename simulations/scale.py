@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from feddp.client.build import build_node
 from feddp.client.loss import LinearCrossEntropy
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.user_index import open_users
 from feddp.common.data.users import Columns, Users

@@ -12,7 +12,7 @@ from feddp.client.build import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
-from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
+from feddp.common.assembly import Part, describe_evaluation, load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, DataError

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.rows import GENESIS, History, row_hash
 from feddp.common.privacy.signing import is_signed
 

@@ -9,8 +9,8 @@ from typing import NoReturn
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from feddp.common.disk import Disk
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.noise import KEY_BYTES, BitStream
 from feddp.common.privacy.summation import UpdateSum
 

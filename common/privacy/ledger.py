@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 from types import TracebackType
 
+from feddp.common.disk import Disk, disk_errors
 from feddp.common.errors import BudgetSpentError, DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy import store
 from feddp.common.privacy.anchor import (
@@ -21,7 +22,6 @@ from feddp.common.privacy.anchor import (
     write_anchor,
 )
 from feddp.common.privacy.budget import Shortage
-from feddp.common.privacy.disk import Disk, disk_errors
 from feddp.common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
 from feddp.common.privacy.signing import (
     LedgerKey,

@@ -6,8 +6,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, LedgerDamagedError
-from feddp.common.privacy.disk import Disk
 
 
 class LedgerKey:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from feddp.common.privacy.disk import host_id
+from feddp.common.disk import host_id
 from feddp.common.privacy.slots import Slot
 
 

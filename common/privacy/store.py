@@ -7,8 +7,8 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from feddp.common.disk import Disk, disk_error, disk_errors, is_remote
 from feddp.common.errors import DiskError, FeddpError, LedgerDamagedError, LedgerLockedError
-from feddp.common.privacy.disk import Disk, disk_error, disk_errors, is_remote
 from feddp.common.privacy.rows import GENESIS, Body, History, canonical
 from feddp.common.privacy.signing import is_signed
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.disk import Disk
 
 ACTIVE, REVOKED = "active", "revoked"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -14,7 +14,7 @@ from feddp.client.build import build_node
 from feddp.client.heads import Heads
 from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
-from feddp.common.build import load_model, load_users
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.privacy.sampling import Draw
 from feddp.common.wire.messages import (

@@ -9,7 +9,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Message, RecordDict
 
 from feddp.client.app import _until_exit, app
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import from_flat, to_flat
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger import Ledger

@@ -14,7 +14,7 @@ from torch.nn import functional
 from feddp.client.build import build_node
 from feddp.client.fallback import UnitLoop
 from feddp.client.work import LocalTraining, LocalWork
-from feddp.common.build import load_model, load_users
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError

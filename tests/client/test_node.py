@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.build import Part, load_model, load_users
+from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers, Users
 from feddp.common.model.lora import AdapterLayout

@@ -12,8 +12,8 @@ import pytest
 
 from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
 from feddp.client.refusal import RefusedError
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import NoisedSum
 from feddp.common.privacy.opening import plan_row, start_of

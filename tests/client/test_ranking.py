@@ -3,7 +3,7 @@ import pytest
 
 from feddp.client.build import build_node, units_of
 from feddp.client.ranking import RankedUsers
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.example_units import ExampleUnits
 from feddp.common.data.users import Example, InMemoryUsers

@@ -9,7 +9,7 @@ import pytest
 from feddp.client.build import build_part
 from feddp.client.node import Node
 from feddp.client.sharding import ShardedNode, WorkerLostError, part_of
-from feddp.common.build import Part, load_model
+from feddp.common.assembly import Part, load_model
 from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ModelError
 from feddp.common.privacy.sampling import Draw

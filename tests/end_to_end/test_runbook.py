@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from runbook import command
 
-from feddp.common.build import Part
+from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.simulations.deploy import fleet_of, located
 from feddp.simulations.fleet import HOST, Fleet, free_port

@@ -14,6 +14,7 @@ import numpy as np
 from feddp.common.config.run_config import RunConfig, from_flat, load_config, to_flat, to_toml
 from feddp.common.data.sources import read_batches
 from feddp.common.data.users import Columns, parse_messages, to_example
+from feddp.common.disk import Disk
 from feddp.common.errors import (
     ConfigError,
     DataError,
@@ -21,7 +22,6 @@ from feddp.common.errors import (
     LedgerDamagedError,
     LedgerLockedError,
 )
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.plan import plan_from_json

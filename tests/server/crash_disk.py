@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from feddp.common.privacy.disk import Disk
+from feddp.common.disk import Disk
 
 
 class OutsideLog:

@@ -10,7 +10,7 @@ from pathlib import Path
 import small_run
 from crash_disk import OutsideLog
 
-from feddp.common.privacy.disk import Disk
+from feddp.common.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.rows import Charge, History, charge_body

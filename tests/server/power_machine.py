@@ -15,7 +15,7 @@ from crash_rules import RuleBrokenError, Trial
 from power_medium import HAS_APSW, Medium
 from small_run import IntegerNodes, live
 
-from feddp.common.privacy.disk import Disk
+from feddp.common.disk import Disk
 from feddp.common.privacy.rows import FIELDS, History
 
 

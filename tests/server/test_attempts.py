@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, live
 
-from feddp.common.privacy.disk import Disk
+from feddp.common.disk import Disk
 from feddp.common.privacy.mechanism import GaussianMechanism
 from feddp.common.privacy.noise import BitStream
 from feddp.common.privacy.summation import UpdateSum

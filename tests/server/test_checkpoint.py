@@ -14,8 +14,8 @@ from safetensors.numpy import save
 from small_ledger import small_plan
 from small_run import create, live
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.rows import Charge, Release

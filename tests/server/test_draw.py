@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.sampling import Draw
 from feddp.common.privacy.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, training_of
 
-from feddp.common.privacy.disk import Disk
+from feddp.common.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.opening import start_of

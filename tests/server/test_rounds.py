@@ -10,8 +10,8 @@ import pytest
 from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
 from small_run import INITIAL, IntegerNodes, create, live, training_of
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism import GaussianMechanism
 from feddp.common.privacy.noise import BitStream, discrete_gaussian, seeded_key

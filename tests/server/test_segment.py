@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, FeddpError
 from feddp.common.privacy.correlated import NoisedRow
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
 from feddp.common.privacy.rows import Charge
 from feddp.common.privacy.summation import UpdateSum

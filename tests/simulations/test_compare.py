@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.build import load_users
+from feddp.common.assembly import load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell

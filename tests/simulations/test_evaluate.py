@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.build import load_model, load_users
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending
 from feddp.common.data.users import Example, InMemoryUsers

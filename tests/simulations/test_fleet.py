@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.build import Part
+from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.wire.node_registry import read_registry
 from feddp.simulations.deploy import located, resuming

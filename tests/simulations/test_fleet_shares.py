@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.build import load_users
+from feddp.common.assembly import load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.ledger import Ledger

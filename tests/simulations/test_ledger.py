@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import config_sha256, plan_from_config

@@ -4,7 +4,7 @@ import numpy as np
 
 from feddp.client.build import build_node
 from feddp.client.node import Node
-from feddp.common.build import load_model, load_users
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.model.lora import AdapterLayout

@@ -1,6 +1,6 @@
 import pytest
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.base import BaseModel

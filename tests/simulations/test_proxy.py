@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations.proxy import (
@@ -50,7 +50,7 @@ def test_predicted_norms_are_those_of_real_updates(measured: tuple[Proxy, float,
 def test_generated_public_users_are_none_of_the_demos() -> None:
     base, _ = load_model(CONFIG)
     assert base.task == "causal-lm"
-    from feddp.common.build import load_users
+    from feddp.common.assembly import load_users
 
     texts = {e.text for user in range(3) for e in public_users(CONFIG, None).examples(user)}
     training, _ = load_users(CONFIG)

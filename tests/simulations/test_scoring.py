@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example
 from feddp.common.model.lora import save_adapter

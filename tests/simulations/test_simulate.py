@@ -16,7 +16,7 @@ from dp_accounting.pld import PLDAccountant
 from peft import PeftModel
 from safetensors.numpy import load
 
-from feddp.common.build import load_model
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.model.lora import load_adapter

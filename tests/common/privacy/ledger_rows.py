@@ -4,8 +4,8 @@ import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
+from feddp.common.disk import Disk, host_id
 from feddp.common.privacy import filters
-from feddp.common.privacy.disk import Disk, host_id
 from feddp.common.privacy.events import PoissonGaussianEvent
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.rows import (

@@ -18,6 +18,7 @@ from ledger_rows import (
     three_charges,
 )
 
+from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
 from feddp.common.privacy.anchor import (
     HeadClaim,
@@ -30,7 +31,6 @@ from feddp.common.privacy.anchor import (
     read_anchor,
     write_anchor,
 )
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.rows import GENESIS
 

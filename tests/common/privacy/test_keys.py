@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
+from feddp.common.disk import Disk
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.keys import MasterKey, create_master_key, load_master_key
 from feddp.common.privacy.summation import UpdateSum
 

@@ -26,6 +26,7 @@ from ledger_rows import (
     three_charges,
 )
 
+from feddp.common.disk import Disk
 from feddp.common.errors import (
     BudgetSpentError,
     DiskError,
@@ -33,7 +34,6 @@ from feddp.common.errors import (
     LedgerLockedError,
     PlanDiffersError,
 )
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.rows import Charge, Release
 

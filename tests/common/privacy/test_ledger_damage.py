@@ -20,12 +20,12 @@ from ledger_rows import (
     three_charges,
 )
 
+from feddp.common.disk import Disk
 from feddp.common.errors import (
     DiskError,
     FeddpError,
     LedgerDamagedError,
 )
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.rows import Body
 from feddp.common.privacy.store import TABLE, Row, copy_file

@@ -20,9 +20,9 @@ from ledger_rows import (
     three_charges,
 )
 
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, LedgerDamagedError, RolledBackError
 from feddp.common.privacy.anchor import anchor_of, write_anchor
-from feddp.common.privacy.disk import Disk
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.signing import create_key, default_key_path, is_signed, load_key
 

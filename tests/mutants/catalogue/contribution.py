@@ -221,8 +221,8 @@ CONTRIBUTION = (
     ),
     Mutant(
         "evaluation users inside training",
-        "common/build.py",
+        "common/assembly.py",
         {"training = everyone.take(np.flatnonzero(~is_held_out))": "training = everyone"},
-        ("tests/common/test_build.py::test_demo_users_are_told_apart_by_the_hash_of_their_ids",),
+        ("tests/common/test_assembly.py::test_demo_users_are_told_apart_by_the_hash_of_their_ids",),
     ),
 )

@@ -12,7 +12,7 @@ LEDGER = "common/privacy/ledger.py"
 ROWS = "common/privacy/rows.py"
 STORE = "common/privacy/store.py"
 BUDGET = "common/privacy/budget.py"
-DISK = "common/privacy/disk.py"
+DISK = "common/disk.py"
 ORDER = (
     "tests/server/test_rounds.py::"
     "test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published"
@@ -75,7 +75,7 @@ DURABILITY = (
                 "                view = view[os.write(descriptor, view) :]\n"
             )
         },
-        ("tests/common/privacy/test_disk.py::test_a_written_file_is_whole_private_and_durable",),
+        ("tests/common/test_disk.py::test_a_written_file_is_whole_private_and_durable",),
     ),
     Mutant(
         "name of a checkpoint not synced",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from feddp.common.build import Part, describe_evaluation, load_model, load_users, pin_threads
+from feddp.common.assembly import Part, describe_evaluation, load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, Users
 from feddp.common.errors import DataError, ModelError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.privacy.disk import Disk, filesystem_of, host_id, is_remote
+from feddp.common.disk import Disk, filesystem_of, host_id, is_remote
 
 
 @pytest.fixture
