@@ -12,9 +12,9 @@ from feddp.client.work import Engine, LocalTraining, LocalWork, Sink
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, bound_contributions
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.privacy.clipping import clip_to_grid, clip_with_bit
-from feddp.common.privacy.sampling import fresh_coins, seeded_coins, training_rng
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit
+from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins, training_rng
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 CACHED_USERS = 20_000

@@ -23,8 +23,8 @@ from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]

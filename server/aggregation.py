@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from feddp.common.privacy.clipping import is_within
-from feddp.common.privacy.mechanism import NoisedSum
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import is_within
+from feddp.common.privacy.mechanism.gaussian import NoisedSum
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
 
 MAX_SUM = 1 << 62

@@ -15,8 +15,8 @@ from safetensors.numpy import load, save
 
 from feddp.common.disk import Disk, disk_errors
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.correlated import NoisedRow
 from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism.correlated import NoisedRow
 from feddp.common.privacy.rows import Charge, Release
 from feddp.common.privacy.slots import UPDATE
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.participation import SeparationRegistry
-from feddp.common.privacy.sampling import Draw, fresh_coins, seeded_coins
+from feddp.common.privacy.mechanism.participation import SeparationRegistry
+from feddp.common.privacy.mechanism.sampling import Draw, fresh_coins, seeded_coins
 from feddp.common.wire.messages import TrainRequest
 
 POPULATION_NAME = "population.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.privacy.mechanism import ReleasedUpdate
+from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate
 
 _BLOCK = 1 << 16  # numbers at a time: a copy of a large adapter in float64 is gigabytes
 Moments = Mapping[str, NDArray[np.float64]]

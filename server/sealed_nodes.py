@@ -9,8 +9,8 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from feddp.common.privacy.clipping import is_within
-from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.privacy.mechanism.clipping import is_within
+from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,

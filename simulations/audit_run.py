@@ -21,13 +21,13 @@ from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, fresh_key, seeded_key
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
+from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.sampling import fresh_coins, seeded_coins
 from feddp.common.privacy.statement import delta_text, epsilon_text
-from feddp.common.privacy.summation import UpdateSum
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.aggregation import add_replies
 from feddp.server.optimizer import ServerOptimizer

@@ -19,11 +19,11 @@ from feddp.client.work import LocalTraining
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import PEFT_PREFIX, AdapterLayout
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, seeded_key
-from feddp.common.privacy.sampling import PoissonSampler
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.sampling import PoissonSampler
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.simulations.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20

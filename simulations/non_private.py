@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.node import Node
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.aggregation import Evaluation, add_evaluations
 from feddp.server.optimizer import ServerOptimizer

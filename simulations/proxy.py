@@ -18,7 +18,7 @@ from feddp.common.data.tokens import TokenRow, tokenize_example
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.run import optimizer_from_config
 from feddp.simulations.non_private import train_without_privacy

@@ -21,7 +21,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.user_index import open_users
 from feddp.common.data.users import Columns, Users
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 from feddp.simulations.race import paired, peak_megabytes, race, run_apart
 from feddp.simulations.scoreboard import Measure, Scoreboard

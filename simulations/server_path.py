@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
-from feddp.common.privacy.summation import UpdateSum
 from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.race import Spread, race
 from feddp.simulations.scoreboard import Scoreboard

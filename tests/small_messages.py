@@ -7,8 +7,8 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from feddp.common.privacy.anchor import HeadClaim
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (
     TrainReply,
     TrainRequest,

@@ -15,7 +15,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     RELATIONS,
     REPLACE_ONE,
     Charges,
@@ -92,7 +92,7 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
     Reference: Koskela et al. 2020; Doroshenko et al. 2022 (connect-the-dots, arXiv 2207.04380);
     Zhu, Dong & Wang 2022 (2106.08567) for composition.
 
-    >>> from feddp.common.privacy.events import ADD_OR_REMOVE_ONE
+    >>> from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE
     >>> rounds = [(PoissonGaussianEvent(0.01, 1.0), 1000)]
     >>> round(epsilon(rounds, delta=1e-6, relation=ADD_OR_REMOVE_ONE), 4)
     2.1245

@@ -11,7 +11,7 @@ Steinke 2020): there the discrete Gaussian is at least as private as the continu
 import math
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.noise import MAX_SCALE
+from feddp.common.privacy.mechanism.noise import MAX_SCALE
 
 MIN_GRID_STEPS, MAX_GRID_STEPS = 1 << 20, 1 << 24
 BRIDGE_SHARE = 0.01

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from feddp.common.privacy import filters
-from feddp.common.privacy.events import Event
+from feddp.common.privacy.mechanism.events import Event
 from feddp.common.privacy.slots import Slot, schedule_from_body
 
 FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"

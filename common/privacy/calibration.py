@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from feddp.common.privacy.accounting import COARSE, FINE, epsilon
-from feddp.common.privacy.events import Charges
+from feddp.common.privacy.mechanism.events import Charges
 
 # Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the
 # largest, the noise of 2^20 grid steps passes the sampler's largest scale.
@@ -62,7 +62,7 @@ def calibrate_noise_multiplier(
     Raises:
       ValueError: the largest noise multiplier exceeds the target.
 
-    >>> from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+    >>> from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
     >>> calibrate_noise_multiplier(
     ...     lambda z: [(PoissonGaussianEvent(0.05, z), 500)],
     ...     target_epsilon=1.0,

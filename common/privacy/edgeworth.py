@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import epsilon
-from feddp.common.privacy.events import Charges, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import Charges, PoissonGaussianEvent
 
 ORDERS = (1, 2, 3)
 _TERMS = (0, 1, 3, 6)  # of the series, by order; order 0 is the central limit theorem

@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import Charges, Event
+from feddp.common.privacy.mechanism.events import Charges, Event
 from feddp.common.privacy.renyi import ORDERS, conversion, renyi_divergence
 
 _DIGITS = 12

@@ -4,7 +4,12 @@ import numpy as np
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import FINE, ROUND_UP, compose, epsilon
-from feddp.common.privacy.events import Charges, Event, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import (
+    Charges,
+    Event,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
 
 _LEAST_DELTA = 1e-14  # below it, the accountant's own cuts are no longer negligible
 _POINTS = 4000

@@ -5,10 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from feddp.common.privacy.correlated import SHIFT
-from feddp.common.privacy.participation import CyclicPoisson, FixedSeparation, Participation
+from feddp.common.privacy.mechanism.correlated import SHIFT
+from feddp.common.privacy.mechanism.participation import (
+    CyclicPoisson,
+    FixedSeparation,
+    Participation,
+)
+from feddp.common.privacy.mechanism.toeplitz import best_banded, best_blt, quantise
 from feddp.common.privacy.schedule import BLT, CYCLIC_POISSON, Schedule
-from feddp.common.privacy.toeplitz import best_banded, best_blt, quantise
 
 NUM_BUFFERS = 2  # more gain next to nothing
 MAX_BANDS = 64  # more cost memory of the round state, and gain next to nothing

@@ -12,8 +12,8 @@ from feddp.common.privacy.calibration import (
     calibrate,
     next_noise_multiplier,
 )
-from feddp.common.privacy.noise import MAX_SCALE
-from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.noise import MAX_SCALE
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.schedule import Schedule
 
 

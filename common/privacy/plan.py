@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import epsilon_curve
-from feddp.common.privacy.correlated import CorrelatedGaussian
-from feddp.common.privacy.events import Charges, Event, from_body, to_body
 from feddp.common.privacy.matrix import (
     NoiseMatrix,
     choose_matrix,
     matrix_from_body,
     participation_rule,
 )
-from feddp.common.privacy.mechanism import GaussianMechanism
+from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
+from feddp.common.privacy.mechanism.events import Charges, Event, from_body, to_body
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
 from feddp.common.privacy.multiplier import Noise, choose_noise
-from feddp.common.privacy.quantile import QuantileClipping
-from feddp.common.privacy.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
 from feddp.common.privacy.schedule import (
     CORRELATED,
     EXAMPLE,

@@ -10,7 +10,7 @@ from dp_accounting.rdp import RdpAccountant
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     RELATIONS,
     REPLACE_ONE,
     Charges,

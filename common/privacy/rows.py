@@ -8,7 +8,7 @@ from typing import Any
 
 from feddp.common.errors import ConfigError, LedgerDamagedError
 from feddp.common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, Budget, budget_of
-from feddp.common.privacy.events import RELATIONS
+from feddp.common.privacy.mechanism.events import RELATIONS
 from feddp.common.privacy.slots import UPDATE, Slot, read_slot, slot_from_body
 
 Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in slots.py

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feddp.common.privacy.events import Event, from_body, to_body
+from feddp.common.privacy.mechanism.events import Event, from_body, to_body
 
 UPDATE = "update"
 PURPOSES = (UPDATE, "clip-count", "metric", "evaluation", "tuning")

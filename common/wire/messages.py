@@ -9,10 +9,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
-from feddp.common.privacy.mechanism import NoisedSum
-from feddp.common.privacy.noise import MAX_SCALE
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.gaussian import NoisedSum
+from feddp.common.privacy.mechanism.noise import MAX_SCALE
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.records import (
     MessageError as MessageError,  # also from here, for its readers
 )

@@ -16,7 +16,7 @@ from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
     MessageError,
     TrainRequest,

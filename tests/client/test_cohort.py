@@ -23,7 +23,7 @@ from plain_loop import (
 
 from feddp.client.cohort import CohortEngine, LocalTraining, LocalWork
 from feddp.common.data.tokens import IGNORE
-from feddp.common.privacy.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
 
 # Each in every variant.
 CASES = [

@@ -22,7 +22,7 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.lora import check_export, lay_out, load_adapter, save_adapter
 from feddp.common.model.other_kinds import KINDS
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 
 Step = list[TokenRow]

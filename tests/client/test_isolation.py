@@ -13,7 +13,7 @@ from feddp.client.cohort import CohortEngine, LocalTraining
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.lora import AdapterLayout, lay_out
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 
 K = 1 << 20

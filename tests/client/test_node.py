@@ -12,8 +12,8 @@ from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers, Users
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 
 K = 1 << 20

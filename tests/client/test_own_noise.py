@@ -15,12 +15,12 @@ from feddp.client.refusal import RefusedError
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.mechanism import NoisedSum
+from feddp.common.privacy.mechanism.gaussian import NoisedSum
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
-from feddp.common.privacy.quantile import QuantileClipping
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.aggregation import add_noised_replies
 

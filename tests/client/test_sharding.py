@@ -12,7 +12,7 @@ from feddp.client.sharding import ShardedNode, WorkerLostError, part_of
 from feddp.common.assembly import Part, load_model
 from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ModelError
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 
 CONFIG = from_flat({"nodes.workers": 2, "evaluation.max-users": 3})

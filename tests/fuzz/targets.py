@@ -22,8 +22,8 @@ from feddp.common.errors import (
     LedgerDamagedError,
     LedgerLockedError,
 )
-from feddp.common.privacy.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.plan import plan_from_json
 from feddp.common.privacy.rows import History
 from feddp.common.wire.messages import MessageError

@@ -15,8 +15,8 @@ from dp_accounting.rdp import RdpAccountant
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import COARSE, accountant_of, compose, epsilon
-from feddp.common.privacy.allocation import combined_noise_multiplier
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.allocation import combined_noise_multiplier
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from feddp.common.privacy.allocation import update_noise_multiplier
-from feddp.common.privacy.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.allocation import update_noise_multiplier
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
 
 CLIPPING = QuantileClipping(quantile=0.5, rate=0.2, bit_noise=25.0, smallest=1e-4, largest=1e4)
 

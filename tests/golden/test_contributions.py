@@ -9,8 +9,8 @@ import pytest
 
 from feddp.common.privacy.accounting import COARSE, epsilon
 from feddp.common.privacy.calibration import calibrate
-from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, Event, PoissonGaussianEvent
 from feddp.common.privacy.group import black_box_group_epsilon, group_epsilon
+from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, Event, PoissonGaussianEvent
 from feddp.common.privacy.mixture import mixture_pld
 
 ROUNDS, DELTA = 1000, 1e-6

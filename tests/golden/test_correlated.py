@@ -10,14 +10,14 @@ from scipy.optimize import brentq
 
 from feddp.common.privacy.accounting import COARSE, epsilon
 from feddp.common.privacy.calibration import calibrate
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     Event,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.toeplitz import (
+from feddp.common.privacy.mechanism.toeplitz import (
     best_banded,
     best_blt,
     prefix_error,

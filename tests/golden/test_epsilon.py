@@ -10,7 +10,7 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 
 from feddp.common.privacy.accounting import epsilon
 from feddp.common.privacy.bridge import bridge_delta
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     Event,

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from feddp.common.privacy.accounting import COARSE, FINE, compose, epsilon
 from feddp.common.privacy.edgeworth import edgeworth_epsilon
-from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from feddp.common.privacy.renyi import epsilon_rdp
 
 DELTA = 1e-5

@@ -11,14 +11,14 @@ import pytest
 from scipy.stats import norm
 
 from feddp.common.privacy.accounting import FINE, epsilon
-from feddp.common.privacy.allocation import flat_clip_noise_multiplier
-from feddp.common.privacy.events import (
+from feddp.common.privacy.filters import budget, choose_order, cost
+from feddp.common.privacy.mechanism.allocation import flat_clip_noise_multiplier
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.filters import budget, choose_order, cost
 from feddp.common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 DELTA = 1e-6

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from feddp.common.privacy.accounting import COARSE, epsilon
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,

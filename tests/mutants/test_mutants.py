@@ -62,9 +62,9 @@ from mutants.mutant import Mutant
 from mutants.run import run_mutants
 harmless = Mutant(
     "another comment",
-    "common/privacy/summation.py",
+    "common/privacy/mechanism/summation.py",
     {"The sum over nobody.": "The sum of nobody."},
-    ("tests/common/privacy/test_summation.py::test_sum_over_nobody_is_zero",),
+    ("tests/common/privacy/mechanism/test_summation.py::test_sum_over_nobody_is_zero",),
 )
 broken = Mutant("no test", harmless.file, harmless.changes, ("tests/absent.py::test_absent",))
 print([verdict.is_killed for verdict in run_mutants([harmless, broken])])

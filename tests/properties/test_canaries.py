@@ -16,11 +16,11 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from feddp.common.privacy.accounting import epsilon
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, seeded_key
-from feddp.common.privacy.sampling import PoissonSampler, seeded_coins
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.sampling import PoissonSampler, seeded_coins
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 P, CANARIES, DELTA = 1 << 15, 128, 1e-5
 SURE = float(stats.norm.isf(1e-4))  # each bound of the shift is wrong once in 1e4

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, seeded_key
-from feddp.common.privacy.sampling import PoissonSampler
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.sampling import PoissonSampler
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 P = 1 << 15
 NEAR_ZERO = 2.0**-9  # of a standard deviation

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from server_path import NUM_USERS, C, K, P, add, arrived, node_reply, odd_update, squares
 
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 
 def check(rng: np.random.Generator) -> int:

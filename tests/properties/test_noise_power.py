@@ -11,10 +11,10 @@ from noise_statistics import (
     tail_p_value,
 )
 
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream, seeded_key
-from feddp.common.privacy.sampling import PoissonSampler
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.sampling import PoissonSampler
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 P_THRESHOLD = 1e-3
 SIZE = 1_000_000

@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
-from feddp.common.privacy.events import FixedSizeGaussianEvent, PoissonGaussianEvent
-from feddp.common.privacy.sampling import FixedSizeSampler, PoissonSampler, Sampler, seeded_coins
+from feddp.common.privacy.mechanism.events import FixedSizeGaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.sampling import (
+    FixedSizeSampler,
+    PoissonSampler,
+    Sampler,
+    seeded_coins,
+)
 
 KEYS = np.arange(1, 201, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 ROUNDS = 400

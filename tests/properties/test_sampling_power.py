@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from feddp.common.privacy.sampling import draw_cohort, fresh_coins, seeded_coins
+from feddp.common.privacy.mechanism.sampling import draw_cohort, fresh_coins, seeded_coins
 
 P_THRESHOLD = 1e-3
 USERS, ROUNDS, Q = 40, 4000, 0.3

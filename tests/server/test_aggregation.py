@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.privacy.mechanism import NoisedSum
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.gaussian import NoisedSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
 from feddp.server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
 

@@ -11,9 +11,9 @@ from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, live
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.mechanism import GaussianMechanism
-from feddp.common.privacy.noise import BitStream
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.noise import BitStream
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 
 class DiedError(BaseException):

@@ -7,8 +7,8 @@ from flower_grid import InProcessGrid
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (
     EvaluateReply,
     EvaluateRequest,

@@ -40,7 +40,7 @@ def test_private_data_needs_to_be_asked_for() -> None:
 
 
 def test_canaries_that_are_absent_send_nothing() -> None:
-    from feddp.common.privacy.sampling import Draw
+    from feddp.common.privacy.mechanism.sampling import Draw
     from feddp.common.wire.messages import TrainRequest
     from feddp.simulations.audit_run import CanaryNode
 

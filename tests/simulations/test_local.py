@@ -8,8 +8,8 @@ from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.privacy.sampling import Draw
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import TrainRequest
 from feddp.simulations.local import LocalNodes
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from feddp.common.disk import Disk, host_id
 from feddp.common.privacy import filters
-from feddp.common.privacy.events import PoissonGaussianEvent
 from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 from feddp.common.privacy.rows import (
     GENESIS,
     SCHEMA,

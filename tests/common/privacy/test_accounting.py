@@ -21,7 +21,7 @@ from feddp.common.privacy.accounting import (
     epsilon,
     epsilon_curve,
 )
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
     REPLACE_ONE,

@@ -19,7 +19,7 @@ from feddp.common.privacy.bridge import (
     choose_grid_steps,
     ratio_bridge,
 )
-from feddp.common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
+from feddp.common.privacy.mechanism.noise import MAX_SCALE, BitStream, discrete_gaussian
 
 # Extra delta at rounds * dimension = 1e9, for epsilon 1, 2, 4, 8.
 BRIDGE = [

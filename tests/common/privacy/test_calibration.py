@@ -9,7 +9,7 @@ from feddp.common.privacy.calibration import (
     calibrate_noise_multiplier,
     next_noise_multiplier,
 )
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,

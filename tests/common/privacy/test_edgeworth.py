@@ -7,7 +7,11 @@ import pytest
 from feddp.common.errors import ConfigError
 from feddp.common.privacy import accounting, schedule
 from feddp.common.privacy.edgeworth import cross_check_lines, edgeworth_epsilon
-from feddp.common.privacy.events import ADD_OR_REMOVE_ONE, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import (
+    ADD_OR_REMOVE_ONE,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
 from feddp.common.privacy.plan import PrivacyPlan
 
 # (q, rounds, z): integral form at orders 1, 2, 3; two-term form; delta 1e-5.

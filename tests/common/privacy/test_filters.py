@@ -7,7 +7,8 @@ from fractions import Fraction
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import (
+from feddp.common.privacy.filters import allows, budget, choose_order, cost, remaining
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,
@@ -15,7 +16,6 @@ from feddp.common.privacy.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.filters import allows, budget, choose_order, cost, remaining
 from feddp.common.privacy.renyi import epsilon_rdp, renyi_divergence, to_epsilon
 
 DELTA = 1e-6

@@ -6,13 +6,13 @@ import pytest
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import COARSE
-from feddp.common.privacy.events import (
+from feddp.common.privacy.group import black_box_group_epsilon, group_epsilon, group_event
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     FixedSizeGaussianEvent,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.group import black_box_group_epsilon, group_epsilon, group_event
 
 # q = .01, 1000 rounds, delta 1e-6, interval 1e-3: the mechanism's bound, the black-box one.
 GOLDEN = [

@@ -8,7 +8,7 @@ import pytest
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import COARSE, epsilon
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     ZERO_OUT,

@@ -12,9 +12,13 @@ from dp_accounting.rdp import RdpAccountant
 from scipy import stats
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import (
+    FixedSizeGaussianEvent,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
-from feddp.common.privacy.quantile import QuantileClipping
 from feddp.common.privacy.statement import (
     guarantee_line,
     not_covered,

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.privacy.events import FixedSizeGaussianEvent, GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.events import (
+    FixedSizeGaussianEvent,
+    GaussianEvent,
+    PoissonGaussianEvent,
+)
 from feddp.common.privacy.slots import (
     PURPOSES,
     Planned,

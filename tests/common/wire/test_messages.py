@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small_messages import CLAIM, TURNS, P, headed, reply, request
 
 from feddp.common.privacy.anchor import MAX_PROOF_ROWS
-from feddp.common.privacy.sampling import Draw
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
     DIGESTS,
     FLAT_INT64,

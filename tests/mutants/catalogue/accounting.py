@@ -6,8 +6,8 @@ BRIDGE = "common/privacy/bridge.py"
 SCHEDULE = "common/privacy/schedule.py"
 MULTIPLIER = "common/privacy/multiplier.py"
 SOURCE = "common/privacy/accounting.py"
-EVENTS = "common/privacy/events.py"
-TEST_EVENTS = "tests/common/privacy/test_events.py::"
+EVENTS = "common/privacy/mechanism/events.py"
+TEST_EVENTS = "tests/common/privacy/mechanism/test_events.py::"
 TEST_PLAN = "tests/common/privacy/test_plan.py::"
 
 GOLDEN = "tests/golden/test_epsilon.py::test_each_kind_of_event_has_its_golden_epsilon"
@@ -85,7 +85,7 @@ ACCOUNTING = (
     ),
     Mutant(
         "fixed-size sampling charged as Poisson",
-        "common/privacy/sampling.py",
+        "common/privacy/mechanism/sampling.py",
         {
             "return FixedSizeGaussianEvent(self.num_units, self.cohort_size, noise_multiplier)": (
                 "return PoissonGaussianEvent(self.cohort_size / self.num_units, noise_multiplier)"
@@ -95,7 +95,7 @@ ACCOUNTING = (
     ),
     Mutant(
         "a sampler that forgets its coins",
-        "common/privacy/sampling.py",
+        "common/privacy/mechanism/sampling.py",
         {
             "return PoissonGaussianEvent(self.probability, noise_multiplier, self.num_coins)": (
                 "return PoissonGaussianEvent(self.probability, noise_multiplier)"
@@ -105,12 +105,12 @@ ACCOUNTING = (
     ),
     Mutant(
         "charged for more noise than is added",
-        "common/privacy/mechanism.py",
+        "common/privacy/mechanism/gaussian.py",
         {
             "return self.sampler.event(self.noise_multiplier)": "return self.sampler.event(2 * self.noise_multiplier)"
         },
         (
-            "tests/common/privacy/test_mechanism.py::test_event_is_the_documented_one_and_reads_no_data",
+            "tests/common/privacy/mechanism/test_gaussian.py::test_event_is_the_documented_one_and_reads_no_data",
         ),
     ),
     Mutant(

@@ -2,15 +2,15 @@
 
 from mutants.mutant import Mutant
 
-CLIPPING = "common/privacy/clipping.py"
-SAMPLING = "common/privacy/sampling.py"
-SUMMATION = "common/privacy/summation.py"
+CLIPPING = "common/privacy/mechanism/clipping.py"
+SAMPLING = "common/privacy/mechanism/sampling.py"
+SUMMATION = "common/privacy/mechanism/summation.py"
 COHORT = "client/cohort.py"
 NODE = "client/node.py"
 TEST_BITS = "tests/client/test_bits.py::test_a_user_has_the_same_bits_alone_and_in_company"
 TEST_PACKING = "tests/client/test_packing.py::"
-TEST_CLIPPING = "tests/common/privacy/test_clipping.py::"
-TEST_SAMPLING = "tests/common/privacy/test_sampling.py::"
+TEST_CLIPPING = "tests/common/privacy/mechanism/test_clipping.py::"
+TEST_SAMPLING = "tests/common/privacy/mechanism/test_sampling.py::"
 TEST_COHORT = "tests/client/test_cohort.py::"
 ISOLATION = "tests/client/test_isolation.py::"
 
@@ -114,7 +114,7 @@ CONTRIBUTION = (
         CLIPPING,
         {"steps = math.isqrt(grid_steps**2 - bit_steps**2)": "steps = grid_steps"},
         (
-            "tests/common/privacy/test_mechanism.py::"
+            "tests/common/privacy/mechanism/test_gaussian.py::"
             "test_update_and_clip_bit_share_the_norm_of_one_unit",
         ),
     ),
@@ -132,7 +132,7 @@ CONTRIBUTION = (
             '        raise TypeError("an update sum is sensitive and is neither serialised nor '
             'copied")\n': ""
         },
-        ("tests/common/privacy/test_summation.py::test_pickling_is_refused",),
+        ("tests/common/privacy/mechanism/test_summation.py::test_pickling_is_refused",),
     ),
     Mutant(
         "q rounded up",

@@ -2,12 +2,12 @@
 
 from mutants.mutant import Mutant
 
-MECHANISM = "common/privacy/mechanism.py"
-NOISE = "common/privacy/noise.py"
+MECHANISM = "common/privacy/mechanism/gaussian.py"
+NOISE = "common/privacy/mechanism/noise.py"
 OPTIMIZER = "server/optimizer.py"
 ROUNDS = "server/rounds.py"
-TEST_MECHANISM = "tests/common/privacy/test_mechanism.py::"
-TEST_NOISE = "tests/common/privacy/test_noise.py::"
+TEST_MECHANISM = "tests/common/privacy/mechanism/test_gaussian.py::"
+TEST_NOISE = "tests/common/privacy/mechanism/test_noise.py::"
 TEST_POWER = "tests/properties/test_noise_power.py::"
 DRAWN = "discrete_gaussian(bits, noise_scale, total.dimension)"
 KEY = """        key = (
@@ -68,7 +68,7 @@ RELEASE = (
     ),
     Mutant(
         "the adaptive norm moves the wrong way",
-        "common/privacy/quantile.py",
+        "common/privacy/mechanism/quantile.py",
         {"math.exp(-self.rate *": "math.exp(self.rate *"},
         (TEST_MECHANISM + "test_the_norm_rises_when_all_are_clipped_and_falls_when_nobody_is",),
     ),

@@ -9,8 +9,8 @@ import pytest
 
 from feddp.common.disk import Disk
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.keys import MasterKey, create_master_key, load_master_key
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.master_key import MasterKey, create_master_key, load_master_key
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 SECRET = bytes(range(32))
 KEY = MasterKey(SECRET, run=b"run")

@@ -1,6 +1,6 @@
 import pytest
 
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     Event,
     FixedSizeGaussianEvent,
     GaussianEvent,

@@ -26,16 +26,16 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 import feddp
-from feddp.common.privacy.clipping import clip_to_grid
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.clipping import clip_to_grid
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.mechanism import ReleasedUpdate
-from feddp.common.privacy.participation import CyclicPoisson, FixedSeparation
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate
+from feddp.common.privacy.mechanism.participation import CyclicPoisson, FixedSeparation
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from feddp.common.privacy.clipping import clip_to_grid, clip_with_bit, sum_of_squares
-from feddp.common.privacy.events import FixedSizeGaussianEvent, PoissonGaussianEvent
-from feddp.common.privacy.mechanism import GaussianMechanism, ReleasedUpdate
-from feddp.common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
-from feddp.common.privacy.quantile import QuantileClipping
-from feddp.common.privacy.sampling import FixedSizeSampler, PoissonSampler
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit, sum_of_squares
+from feddp.common.privacy.mechanism.events import FixedSizeGaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.gaussian import GaussianMechanism, ReleasedUpdate
+from feddp.common.privacy.mechanism.noise import MAX_SCALE, BitStream, discrete_gaussian
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.sampling import FixedSizeSampler, PoissonSampler
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 P_THRESHOLD = 1e-3
 DIMENSION = 50_000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.sampling import (
+from feddp.common.privacy.mechanism.sampling import (
     Draw,
     FixedSizeSampler,
     PoissonSampler,

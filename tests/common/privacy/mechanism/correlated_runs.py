@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 from scipy import linalg
 
-from feddp.common.privacy.correlated import CorrelatedGaussian
-from feddp.common.privacy.keys import MasterKey
-from feddp.common.privacy.noise import discrete_gaussian
-from feddp.common.privacy.participation import CyclicPoisson, FixedSeparation
-from feddp.common.privacy.summation import UpdateSum
-from feddp.common.privacy.toeplitz import (
+from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
+from feddp.common.privacy.mechanism.master_key import MasterKey
+from feddp.common.privacy.mechanism.noise import discrete_gaussian
+from feddp.common.privacy.mechanism.participation import CyclicPoisson, FixedSeparation
+from feddp.common.privacy.mechanism.summation import UpdateSum
+from feddp.common.privacy.mechanism.toeplitz import (
     quantise,
     square_root,
 )

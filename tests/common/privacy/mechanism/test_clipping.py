@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from feddp.common.privacy.clipping import clip_to_grid, is_within, sum_of_squares
+from feddp.common.privacy.mechanism.clipping import clip_to_grid, is_within, sum_of_squares
 
 GRIDS = [1 << 20, 1 << 22, 1 << 24]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg, optimize
 
-from feddp.common.privacy import toeplitz
-from feddp.common.privacy.toeplitz import (
+from feddp.common.privacy.mechanism import toeplitz
+from feddp.common.privacy.mechanism.toeplitz import (
     Blt,
     best_banded,
     best_blt,

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,
     Event,
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.toeplitz import worst_column
+from feddp.common.privacy.mechanism.toeplitz import worst_column
 
 SALT_BYTES = 32
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from numpy.typing import NDArray
 
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 KEY_BYTES = 32
 MAX_SCALE = 1 << 26  # of independent noise: enough for every grid, see accounting

@@ -18,9 +18,9 @@ from correlated_runs import (
 )
 
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.correlated import NoisedRow
-from feddp.common.privacy.keys import MasterKey
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.correlated import NoisedRow
+from feddp.common.privacy.mechanism.master_key import MasterKey
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 11])

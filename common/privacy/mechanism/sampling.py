@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
     Event,
     FixedSizeGaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.participation import is_turn, slots
+from feddp.common.privacy.mechanism.participation import is_turn, slots
 
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 

@@ -10,12 +10,12 @@ from scipy import linalg, stats
 
 from feddp.common.privacy.accounting import epsilon
 from feddp.common.privacy.bridge import bridge_delta
-from feddp.common.privacy.events import (
+from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.participation import FixedSeparation
-from feddp.common.privacy.toeplitz import (
+from feddp.common.privacy.mechanism.participation import FixedSeparation
+from feddp.common.privacy.mechanism.toeplitz import (
     best_banded,
     best_blt,
     prefix_error,

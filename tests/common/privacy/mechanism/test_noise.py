@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.noise import (
+from feddp.common.privacy.mechanism.noise import (
     BLOCK,
     MAX_SAMPLER_SCALE,
     MAX_SCALE,
@@ -22,7 +22,7 @@ from feddp.common.privacy.noise import (
     fresh_key,
     seeded_key,
 )
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 P_THRESHOLD = 1e-3
 SCALE = 1 << 20
@@ -190,7 +190,7 @@ def test_a_block_that_fails_fails_the_draw(monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("feddp.common.privacy.noise._accept_gaussian", fail)
+    monkeypatch.setattr("feddp.common.privacy.mechanism.noise._accept_gaussian", fail)
     with pytest.raises(MemoryError):
         discrete_gaussian(stream(3), SCALE, 2 * BLOCK, num_threads=2)
 
@@ -307,8 +307,8 @@ def test_seeded_keys_repeat_and_depend_on_seed_and_round():
 FORK = """
 import json, os, sys
 import numpy as np
-from feddp.common.privacy.noise import BitStream, discrete_gaussian, fresh_key
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, fresh_key
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 def draws():
     key = fresh_key(b"head/1/1", UpdateSum.zeros(4))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 points = st.lists(
     hnp.arrays(np.int64, 5, elements=st.integers(-(1 << 24), 1 << 24)), min_size=1, max_size=8

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from feddp.common.disk import Disk
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.noise import KEY_BYTES, BitStream
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.noise import KEY_BYTES, BitStream
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 NONCE_BYTES = 32
 

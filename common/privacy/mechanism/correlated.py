@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.events import Event
-from feddp.common.privacy.keys import MasterKey
-from feddp.common.privacy.mechanism import ReleasedUpdate, add_noise, open_door
-from feddp.common.privacy.noise import MAX_SAMPLER_SCALE, discrete_gaussian
-from feddp.common.privacy.participation import CyclicPoisson, Participation
-from feddp.common.privacy.summation import UpdateSum
-from feddp.common.privacy.toeplitz import inverse
+from feddp.common.privacy.mechanism.events import Event
+from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate, add_noise, open_door
+from feddp.common.privacy.mechanism.master_key import MasterKey
+from feddp.common.privacy.mechanism.noise import MAX_SAMPLER_SCALE, discrete_gaussian
+from feddp.common.privacy.mechanism.participation import CyclicPoisson, Participation
+from feddp.common.privacy.mechanism.summation import UpdateSum
+from feddp.common.privacy.mechanism.toeplitz import inverse
 
 SHIFT = 8
 _MAX_SHIFT = 16

@@ -8,11 +8,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.privacy.events import Event
-from feddp.common.privacy.noise import MAX_SCALE, BitStream, discrete_gaussian
-from feddp.common.privacy.quantile import QuantileClipping
-from feddp.common.privacy.sampling import Sampler
-from feddp.common.privacy.summation import UpdateSum
+from feddp.common.privacy.mechanism.events import Event
+from feddp.common.privacy.mechanism.noise import MAX_SCALE, BitStream, discrete_gaussian
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
+from feddp.common.privacy.mechanism.sampling import Sampler
+from feddp.common.privacy.mechanism.summation import UpdateSum
 
 _DOOR = object()
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from feddp.common.privacy.events import GaussianEvent, PoissonGaussianEvent
-from feddp.common.privacy.participation import (
+from feddp.common.privacy.mechanism.events import GaussianEvent, PoissonGaussianEvent
+from feddp.common.privacy.mechanism.participation import (
     CyclicPoisson,
     FixedSeparation,
     SeparationRegistry,
