@@ -16,7 +16,7 @@ from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.server.aggregation import metrics_of

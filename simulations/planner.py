@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feddp.common.privacy.accounting import COARSE, compose, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, compose, epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 
 GROUP_SIZES = (1, 2, 4, 8, 16, 32)

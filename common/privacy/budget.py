@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from feddp.common.privacy import filters
+from feddp.common.privacy.accounting import renyi_filter as filters
 from feddp.common.privacy.mechanism.events import Event
 from feddp.common.privacy.slots import Slot, schedule_from_body
 

@@ -4,14 +4,14 @@ import math
 from dataclasses import dataclass, replace
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import COARSE
-from feddp.common.privacy.bridge import MAX_GRID_STEPS, choose_grid_steps
-from feddp.common.privacy.calibration import (
+from feddp.common.privacy.accounting.bridge import MAX_GRID_STEPS, choose_grid_steps
+from feddp.common.privacy.accounting.calibration import (
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
     calibrate,
     next_noise_multiplier,
 )
+from feddp.common.privacy.accounting.epsilon import COARSE
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.schedule import Schedule

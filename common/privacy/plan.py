@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import epsilon_curve
+from feddp.common.privacy.accounting.epsilon import epsilon_curve
 from feddp.common.privacy.matrix import (
     NoiseMatrix,
     choose_matrix,

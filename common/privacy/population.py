@@ -7,9 +7,9 @@ from fractions import Fraction
 from typing import Any
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy import filters
-from feddp.common.privacy.accounting import epsilon
-from feddp.common.privacy.bridge import bridge_cost
+from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.accounting.bridge import bridge_cost
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
 from feddp.common.privacy.rows import SCHEMA, Body
 from feddp.common.privacy.schedule import ACCOUNTING_SHARE

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import FINE, accountant_of, epsilon
-from feddp.common.privacy.bridge import bridge_cost
+from feddp.common.privacy.accounting.bridge import bridge_cost
+from feddp.common.privacy.accounting.epsilon import FINE, accountant_of, epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,

@@ -14,7 +14,8 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from dp_accounting.rdp import RdpAccountant
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import COARSE, accountant_of, compose, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, accountant_of, compose, epsilon
+from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.allocation import combined_noise_multiplier
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
@@ -26,7 +27,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import epsilon_rdp
 from feddp.common.privacy.schedule import MECHANISM_RELATIONS, Population, make_schedule
 
 GAUSSIAN = events.GaussianDpEvent(1.0)

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from feddp.common.privacy.accounting import COARSE, epsilon
-from feddp.common.privacy.calibration import calibrate
-from feddp.common.privacy.group import black_box_group_epsilon, group_epsilon
+from feddp.common.privacy.accounting.calibration import calibrate
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
+from feddp.common.privacy.accounting.group import black_box_group_epsilon, group_epsilon
+from feddp.common.privacy.accounting.mixture import mixture_pld
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, Event, PoissonGaussianEvent
-from feddp.common.privacy.mixture import mixture_pld
 
 ROUNDS, DELTA = 1000, 1e-6
 SLOW = (pytest.mark.slow,)

@@ -8,8 +8,8 @@ import math
 import pytest
 from scipy.optimize import brentq
 
-from feddp.common.privacy.accounting import COARSE, epsilon
-from feddp.common.privacy.calibration import calibrate
+from feddp.common.privacy.accounting.calibration import calibrate
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     ZERO_OUT,

@@ -11,8 +11,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from feddp.common.privacy.bridge import bridge_delta
-from feddp.common.privacy.renyi import ORDERS, conversion
+from feddp.common.privacy.accounting.bridge import bridge_delta
+from feddp.common.privacy.accounting.renyi import ORDERS, conversion
 
 INTEGER_ORDERS = range(2, 257)  # those of the bound for Skellam noise
 

@@ -8,8 +8,8 @@ import math
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
 
-from feddp.common.privacy.accounting import epsilon
-from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.accounting.bridge import bridge_delta
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,

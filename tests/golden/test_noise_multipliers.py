@@ -6,10 +6,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from feddp.common.privacy.accounting import COARSE, FINE, compose, epsilon
-from feddp.common.privacy.edgeworth import edgeworth_epsilon
+from feddp.common.privacy.accounting.edgeworth import edgeworth_epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, FINE, compose, epsilon
+from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
-from feddp.common.privacy.renyi import epsilon_rdp
 
 DELTA = 1e-5
 TARGETS = (1.0, 2.0, 4.0, 8.0)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from feddp.common.privacy.accounting import FINE, epsilon
-from feddp.common.privacy.filters import budget, choose_order, cost
+from feddp.common.privacy.accounting.epsilon import FINE, epsilon
+from feddp.common.privacy.accounting.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
+from feddp.common.privacy.accounting.renyi_filter import budget, choose_order, cost
 from feddp.common.privacy.mechanism.allocation import flat_clip_noise_multiplier
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
@@ -19,7 +20,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 DELTA = 1e-6
 

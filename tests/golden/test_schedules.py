@@ -13,7 +13,8 @@ from opacus.accountants import PRVAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
+from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
@@ -24,7 +25,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import epsilon_rdp
 
 BASE = PoissonGaussianEvent(0.01, 1.0)
 

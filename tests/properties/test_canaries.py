@@ -15,7 +15,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import brentq
 
-from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feddp.common.disk import Disk, host_id
-from feddp.common.privacy import filters
+from feddp.common.privacy.accounting import renyi_filter as filters
 from feddp.common.privacy.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 from feddp.common.privacy.rows import (

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.accounting.bridge import bridge_delta
 from feddp.common.privacy.matrix import NoiseMatrix
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 from feddp.common.privacy.mechanism.noise import MAX_SCALE

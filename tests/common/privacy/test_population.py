@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 from feddp.common.privacy.population import planned_epsilon, spent_epsilon
 from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body

@@ -2,10 +2,10 @@
 
 from mutants.mutant import Mutant
 
-BRIDGE = "common/privacy/bridge.py"
+BRIDGE = "common/privacy/accounting/bridge.py"
 SCHEDULE = "common/privacy/schedule.py"
 MULTIPLIER = "common/privacy/multiplier.py"
-SOURCE = "common/privacy/accounting.py"
+SOURCE = "common/privacy/accounting/epsilon.py"
 EVENTS = "common/privacy/mechanism/events.py"
 TEST_EVENTS = "tests/common/privacy/mechanism/test_events.py::"
 TEST_PLAN = "tests/common/privacy/test_plan.py::"

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.accounting.epsilon import epsilon
+from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.allocation import (
     combined_noise_multiplier,
     flat_clip_noise_multiplier,
     update_noise_multiplier,
 )
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
-from feddp.common.privacy.renyi import epsilon_rdp
 
 
 def test_parts_add_up_to_their_golden_multipliers():

@@ -8,8 +8,8 @@ import pytest
 from correlated_runs import MECHANISM, P_THRESHOLD, ROOT, run
 from scipy import linalg, stats
 
-from feddp.common.privacy.accounting import epsilon
-from feddp.common.privacy.bridge import bridge_delta
+from feddp.common.privacy.accounting.bridge import bridge_delta
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     PoissonGaussianEvent,

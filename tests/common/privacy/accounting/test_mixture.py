@@ -5,8 +5,8 @@ import math
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
 
+from feddp.common.privacy.accounting.mixture import mixture_pld
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
-from feddp.common.privacy.mixture import mixture_pld
 
 INTERVAL = 1e-2
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import FINE, ROUND_UP, compose, epsilon
+from feddp.common.privacy.accounting.epsilon import FINE, ROUND_UP, compose, epsilon
 from feddp.common.privacy.mechanism.events import (
     Charges,
     Event,

@@ -15,7 +15,7 @@ from scipy.special import roots_laguerre
 from scipy.stats import norm
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import epsilon
+from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import Charges, PoissonGaussianEvent
 
 ORDERS = (1, 2, 3)

@@ -7,7 +7,14 @@ from fractions import Fraction
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.filters import allows, budget, choose_order, cost, remaining
+from feddp.common.privacy.accounting.renyi import epsilon_rdp, renyi_divergence, to_epsilon
+from feddp.common.privacy.accounting.renyi_filter import (
+    allows,
+    budget,
+    choose_order,
+    cost,
+    remaining,
+)
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
@@ -16,7 +23,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import epsilon_rdp, renyi_divergence, to_epsilon
 
 DELTA = 1e-6
 

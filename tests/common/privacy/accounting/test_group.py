@@ -5,8 +5,12 @@ import math
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import COARSE
-from feddp.common.privacy.group import black_box_group_epsilon, group_epsilon, group_event
+from feddp.common.privacy.accounting.epsilon import COARSE
+from feddp.common.privacy.accounting.group import (
+    black_box_group_epsilon,
+    group_epsilon,
+    group_event,
+)
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     FixedSizeGaussianEvent,

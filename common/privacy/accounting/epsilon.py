@@ -15,6 +15,8 @@ from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting.mixture import mixture_pld
+from feddp.common.privacy.accounting.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 from feddp.common.privacy.mechanism.events import (
     RELATIONS,
     REPLACE_ONE,
@@ -24,8 +26,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.mixture import mixture_pld
-from feddp.common.privacy.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 
 FINE, COARSE = 1e-4, 1e-3  # discretisation of the privacy loss; coarser is larger, never smaller
 PLD, RDP = "pld", "rdp"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.bridge import (
+from feddp.common.privacy.accounting.bridge import (
     MAX_GRID_STEPS,
     MIN_GRID_STEPS,
     bridge_cost,

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import COARSE, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
+from feddp.common.privacy.accounting.renyi import ORDERS, epsilon_rdp, renyi_divergence, to_epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
@@ -16,7 +17,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import ORDERS, epsilon_rdp, renyi_divergence, to_epsilon
 
 
 def closed_form(q: float, z: float, order: int) -> float:

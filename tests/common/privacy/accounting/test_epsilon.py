@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import (
+from feddp.common.privacy.accounting.epsilon import (
     COARSE,
     PLD,
     RDP,
@@ -21,6 +21,7 @@ from feddp.common.privacy.accounting import (
     epsilon,
     epsilon_curve,
 )
+from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
@@ -31,7 +32,6 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.renyi import epsilon_rdp
 
 
 def bound(q: float, z: float, rounds: int, delta: float, **interval: float) -> float:

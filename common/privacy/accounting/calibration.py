@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from feddp.common.privacy.accounting import COARSE, FINE, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, FINE, epsilon
 from feddp.common.privacy.mechanism.events import Charges
 
 # Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the

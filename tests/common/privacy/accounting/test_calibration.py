@@ -2,13 +2,13 @@
 
 import pytest
 
-from feddp.common.privacy.accounting import COARSE, epsilon
-from feddp.common.privacy.calibration import (
+from feddp.common.privacy.accounting.calibration import (
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
     calibrate_noise_multiplier,
     next_noise_multiplier,
 )
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,

@@ -13,8 +13,8 @@ from fractions import Fraction
 import numpy as np
 
 from feddp.common.errors import ConfigError
+from feddp.common.privacy.accounting.renyi import ORDERS, conversion, renyi_divergence
 from feddp.common.privacy.mechanism.events import Charges, Event
-from feddp.common.privacy.renyi import ORDERS, conversion, renyi_divergence
 
 _DIGITS = 12
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-11  # far above the round-off of one divergence

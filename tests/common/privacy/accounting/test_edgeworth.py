@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy import accounting, schedule
-from feddp.common.privacy.edgeworth import cross_check_lines, edgeworth_epsilon
+from feddp.common.privacy import schedule
+from feddp.common.privacy.accounting import epsilon as accounting
+from feddp.common.privacy.accounting.edgeworth import cross_check_lines, edgeworth_epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     GaussianEvent,

@@ -1,0 +1,1 @@
+"""What events cost: epsilon, from the privacy loss distribution or Renyi divergences."""
