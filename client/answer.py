@@ -15,7 +15,7 @@ from feddp.client.heads import Heads
 from feddp.client.node import Node
 from feddp.client.sharding import ShardedNode
 from feddp.common.disk import Disk
-from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
 from feddp.common.wire.messages import (
     NUM_DIGEST_BYTES,
     decode_evaluate_request,

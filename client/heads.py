@@ -6,7 +6,7 @@ from pathlib import Path
 
 from feddp.client.refusal import RefusedError
 from feddp.common.errors import RolledBackError
-from feddp.common.privacy.anchor import HeadClaim, HeadMemory
+from feddp.common.privacy.ledger.remembered_head import HeadClaim, HeadMemory
 
 log = logging.getLogger("feddp.node")
 

@@ -19,13 +19,13 @@ from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedErro
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import Charge
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism, NoisedSum
 from feddp.common.privacy.mechanism.noise import BitStream, check_entropy, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.opening import start_of
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.rows import Charge
 from feddp.common.wire.messages import TrainReply, TrainRequest
 
 _ABOUT = "feddp-answer"

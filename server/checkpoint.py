@@ -15,10 +15,10 @@ from safetensors.numpy import load, save
 
 from feddp.common.disk import Disk, disk_errors
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.charge_terms import UPDATE
+from feddp.common.privacy.ledger.history import Charge, Release
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.correlated import NoisedRow
-from feddp.common.privacy.rows import Charge, Release
-from feddp.common.privacy.slots import UPDATE
 
 _ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")

@@ -15,7 +15,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.model.lora import AdapterLayout, check_export, save_adapter
 from feddp.common.model.other_kinds import PLAIN_KINDS, file_name
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.population import shared_promise
 from feddp.common.privacy.statement import (

@@ -5,7 +5,7 @@ from pathlib import Path
 from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import Charge
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian, NoisedRow
 from feddp.common.privacy.mechanism.gaussian import NoisedSum, ReleasedUpdate
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.rows import Charge
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.aggregation import (
     MAX_SUM,

@@ -18,7 +18,7 @@ from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.noise import check_entropy
 from feddp.common.privacy.opening import start_of
 from feddp.common.privacy.plan import PrivacyPlan, plan_from_json, planned_curve

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 
-from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.wire.node_registry import Entry, read_registry
 from feddp.common.wire.records import opaque, pack, read_opaque, unpack
 from feddp.common.wire.sealing import Ask, open_reply, sealed_bytes, sign_request

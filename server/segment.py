@@ -8,13 +8,13 @@ from pathlib import Path
 
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, FeddpError
+from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian, History, NoisedRow
 from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate
 from feddp.common.privacy.mechanism.master_key import MasterKey, create_master_key, load_master_key
 from feddp.common.privacy.mechanism.noise import KEY_BYTES
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.rows import Charge
 
 SECRETS_NAME = "secrets"
 _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")

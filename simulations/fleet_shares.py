@@ -12,7 +12,7 @@ from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row
 
 

@@ -11,16 +11,16 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.anchor import anchor_of, check_anchor_file, write_anchor
-from feddp.common.privacy.budget import ADAPTIVE, FilterBudget
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.budget import ADAPTIVE, FilterBudget
+from feddp.common.privacy.ledger.charge_terms import Planned, Slot
+from feddp.common.privacy.ledger.history import Body, History
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.remembered_head import anchor_of, check_anchor_file, write_anchor
+from feddp.common.privacy.ledger.store import Content, copy_file
 from feddp.common.privacy.opening import plan_row, planned_of, terms_of
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.population import planned_epsilon, population_row, spent_epsilon
-from feddp.common.privacy.rows import Body, History
-from feddp.common.privacy.slots import Planned, Slot
 from feddp.common.privacy.statement import NOT_PRIVATE, delta_text, epsilon_text, privacy_record
-from feddp.common.privacy.store import Content, copy_file
 from feddp.server.opening import LEDGER_NAME, anchor_path, key_path
 from feddp.server.run import CONFIG_NAME, Run, load_run
 

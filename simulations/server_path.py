@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum

@@ -19,7 +19,7 @@ from feddp.common.errors import ConfigError, DataError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.statement import epsilon_text, guarantee_line, not_covered

@@ -3,8 +3,8 @@
 import functools
 from pathlib import Path
 
-from feddp.common.privacy.anchor import HeadClaim
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
 

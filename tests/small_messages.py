@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (

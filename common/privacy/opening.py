@@ -1,10 +1,10 @@
 """What a plan says of itself in a ledger: its PLAN row, its slots, its start."""
 
-from feddp.common.privacy.budget import FIXED_SCHEDULE
+from feddp.common.privacy.ledger.budget import FIXED_SCHEDULE
+from feddp.common.privacy.ledger.charge_terms import UPDATE, Planned, Slot, schedule_to_body
+from feddp.common.privacy.ledger.history import SCHEMA, Body
+from feddp.common.privacy.ledger.run_start import Start
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.rows import SCHEMA, Body
-from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
-from feddp.common.privacy.start import Start
 from feddp.common.privacy.statement import accountant_version
 
 

@@ -10,10 +10,15 @@ from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import renyi_filter as filters
 from feddp.common.privacy.accounting.bridge import bridge_cost
 from feddp.common.privacy.accounting.epsilon import epsilon
-from feddp.common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
-from feddp.common.privacy.rows import SCHEMA, Body
+from feddp.common.privacy.ledger.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
+from feddp.common.privacy.ledger.charge_terms import (
+    Planned,
+    schedule_from_body,
+    schedule_to_body,
+    slot_from_body,
+)
+from feddp.common.privacy.ledger.history import SCHEMA, Body
 from feddp.common.privacy.schedule import ACCOUNTING_SHARE
-from feddp.common.privacy.slots import Planned, schedule_from_body, schedule_to_body, slot_from_body
 from feddp.common.privacy.statement import accountant_version
 
 

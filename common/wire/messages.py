@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from feddp.common.privacy.anchor import MAX_PROOF_ROWS, HeadClaim
+from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
 from feddp.common.privacy.mechanism.sampling import Draw

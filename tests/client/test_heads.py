@@ -10,7 +10,7 @@ from small_ledger import HeadedLedger
 from feddp.client.heads import Heads
 from feddp.client.refusal import RefusedError
 from feddp.common.errors import LedgerDamagedError
-from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.ledger.remembered_head import HeadClaim
 
 
 def refusal(heads: Heads, claim: HeadClaim | None) -> str:

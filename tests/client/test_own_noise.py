@@ -14,7 +14,7 @@ from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
 from feddp.client.refusal import RefusedError
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.mechanism.sampling import Draw

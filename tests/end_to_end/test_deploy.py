@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from feddp.common.config.run_config import RunConfig, from_flat, to_toml
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.checkpoint import read_released
 from feddp.server.draw import POPULATION_NAME
 from feddp.server.opening import LEDGER_NAME

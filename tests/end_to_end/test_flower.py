@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from feddp.client.app import app as client_app
 from feddp.common.config.run_config import from_flat, to_flat
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.app import main
 from feddp.server.checkpoint import read_released
 from feddp.simulations.simulate import simulate
@@ -109,5 +109,5 @@ def test_the_bundle_holds_code_of_the_three_folders_alone(tmp_path: Path) -> Non
         "feddp/__init__.py",
         "server/app.py",
         "client/app.py",
-        "common/privacy/ledger.py",
+        "common/privacy/ledger/ledger.py",
     } <= set(files)

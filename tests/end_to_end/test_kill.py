@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import History
+from feddp.common.privacy.ledger.history import History
+from feddp.common.privacy.ledger.ledger import Ledger
 
 NUM_SPARE = 40
 SMALL = {

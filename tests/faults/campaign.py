@@ -23,7 +23,7 @@ from pathlib import Path
 from hostile_node import BEHAVIOURS, CANARY
 
 from feddp.common.config.run_config import RunConfig, from_flat
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.opening import LEDGER_NAME
 from feddp.server.publisher import METRICS_NAME
 from feddp.simulations.deploy import fleet_of, located, resuming

@@ -8,7 +8,7 @@ from typing import Any
 
 from small_ledger import small_plan
 
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, start_of
 
 PLAN = small_plan()

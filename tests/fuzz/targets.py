@@ -22,10 +22,10 @@ from feddp.common.errors import (
     LedgerDamagedError,
     LedgerLockedError,
 )
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import History
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.plan import plan_from_json
-from feddp.common.privacy.rows import History
 from feddp.common.wire.messages import MessageError
 from feddp.server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 from fuzz.changes import change_bytes, change_tree

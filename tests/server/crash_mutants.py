@@ -11,12 +11,12 @@ import small_run
 from crash_disk import OutsideLog
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.charge_terms import UPDATE
+from feddp.common.privacy.ledger.history import Charge, History, charge_body
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.store import NO_DELETE, SELECT, check_row
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.rows import Charge, History, charge_body
-from feddp.common.privacy.slots import UPDATE
-from feddp.common.privacy.store import NO_DELETE, SELECT, check_row
 from feddp.common.wire.messages import EvaluateRequest
 from feddp.server import checkpoint, rounds
 from feddp.server.checkpoint import Checkpoint, write_checkpoint

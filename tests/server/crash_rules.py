@@ -16,9 +16,9 @@ from small_ledger import small_plan
 from small_run import INITIAL, IntegerNodes, array_sha256, create, live
 
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import History
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.rows import History
 from feddp.server.checkpoint import checkpoint_path, parse_checkpoint
 
 Mutant = Callable[[OutsideLog], None]

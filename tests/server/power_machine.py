@@ -16,7 +16,7 @@ from power_medium import HAS_APSW, Medium
 from small_run import IntegerNodes, live
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.rows import FIELDS, History
+from feddp.common.privacy.ledger.history import FIELDS, History
 
 
 class Machine:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, LAYOUT_SHA256
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan

@@ -16,9 +16,9 @@ from small_run import create, live
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import Charge, Release
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.rows import Charge, Release
 from feddp.server.checkpoint import (
     Checkpoint,
     check_free_space,

@@ -12,7 +12,7 @@ from small_ledger import small_plan
 from small_run import create, live
 
 from feddp.common.errors import BudgetSpentError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 
 SEED = 7
 

@@ -12,11 +12,11 @@ from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, training_of
 
 from feddp.common.disk import Disk
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.history import Body
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.opening import start_of
-from feddp.common.privacy.rows import Body
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.rounds import RoundState, run_rounds
 

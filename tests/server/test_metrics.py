@@ -11,7 +11,7 @@ from small_ledger import small_plan
 from small_run import create, live
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.metrics import (
     LOOPBACK,
     REASONS,

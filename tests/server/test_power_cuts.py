@@ -17,8 +17,8 @@ from power_medium import HAS_APSW, Medium
 from small_ledger import small_plan
 
 from feddp.common.disk import Disk
-from feddp.common.privacy import store
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger import store
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.checkpoint import recover
 
 SEED = 7

@@ -12,7 +12,7 @@ from small_run import INITIAL, IntegerNodes, create, live, training_of
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.mechanism.sampling import Draw

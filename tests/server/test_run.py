@@ -6,7 +6,7 @@ import pytest
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.planning import config_sha256
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan import PrivacyPlan, make_plan
 from feddp.server.run import (
     create_run,

@@ -11,7 +11,7 @@ from flower_grid import InProcessGrid
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from feddp.common.privacy.anchor import HeadClaim
+from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (

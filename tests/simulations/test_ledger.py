@@ -12,7 +12,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import config_sha256, plan_from_config
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.opening import plan_row, start_of
 from feddp.common.privacy.plan import PrivacyPlan
 from feddp.common.privacy.population import planned_epsilon, shared_promise, spent_epsilon

@@ -20,7 +20,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.model.lora import load_adapter
-from feddp.common.privacy.ledger import Ledger
+from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.tracking import read_metrics
 from feddp.server.run import load_run

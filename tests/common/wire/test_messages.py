@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_messages import CLAIM, TURNS, P, headed, reply, request
 
-from feddp.common.privacy.anchor import MAX_PROOF_ROWS
+from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
     DIGESTS,

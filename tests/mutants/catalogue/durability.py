@@ -8,19 +8,19 @@ from mutants.mutant import Mutant
 
 ROUNDS = "server/rounds.py"
 CHECKPOINT = "server/checkpoint.py"
-LEDGER = "common/privacy/ledger.py"
-ROWS = "common/privacy/rows.py"
-STORE = "common/privacy/store.py"
-BUDGET = "common/privacy/budget.py"
+LEDGER = "common/privacy/ledger/ledger.py"
+ROWS = "common/privacy/ledger/history.py"
+STORE = "common/privacy/ledger/store.py"
+BUDGET = "common/privacy/ledger/budget.py"
 DISK = "common/disk.py"
 ORDER = (
     "tests/server/test_rounds.py::"
     "test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published"
 )
 TEST_CHECKPOINT = "tests/server/test_checkpoint.py::"
-TEST_LEDGER = "tests/common/privacy/test_ledger.py::"
-TEST_DAMAGE = "tests/common/privacy/test_ledger_damage.py::"
-TEST_ROWS = "tests/common/privacy/test_rows.py::"
+TEST_LEDGER = "tests/common/privacy/ledger/test_ledger.py::"
+TEST_DAMAGE = "tests/common/privacy/ledger/test_ledger_damage.py::"
+TEST_ROWS = "tests/common/privacy/ledger/test_history.py::"
 
 CHARGED = "    charge = ledger.charge(number)  # charged, then drawn\n"
 RELEASED = (
@@ -145,7 +145,7 @@ DURABILITY = (
             'run.num_charges < run.opened["num_charges"]': 'run.num_charges <= run.opened["num_charges"]'
         },
         (
-            "tests/common/privacy/test_overspent_rows.py::test_a_run_charges_what_it_planned_and_not_once_more",
+            "tests/common/privacy/ledger/test_overspent_rows.py::test_a_run_charges_what_it_planned_and_not_once_more",
         ),
         is_quick=True,
     ),
@@ -155,7 +155,9 @@ DURABILITY = (
         {
             "self._start.num_charges - self.num_charges) <= 0:": "self._start.num_charges - self.num_charges) < 0:"
         },
-        ("tests/common/privacy/test_budget.py::test_a_run_keeps_to_the_charges_of_its_own_plan",),
+        (
+            "tests/common/privacy/ledger/test_budget.py::test_a_run_keeps_to_the_charges_of_its_own_plan",
+        ),
     ),
     Mutant(
         "a run takes what another may still charge",
@@ -166,7 +168,7 @@ DURABILITY = (
             )
         },
         (
-            "tests/common/privacy/test_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
+            "tests/common/privacy/ledger/test_run_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
         ),
     ),
     Mutant(
@@ -178,21 +180,23 @@ DURABILITY = (
             )
         },
         (
-            "tests/common/privacy/test_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
+            "tests/common/privacy/ledger/test_run_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
         ),
     ),
     Mutant(
         "a run answers the charge of another",
         ROWS,
         {'(kind == "BURN" or self.charges[-1]["run"] == self.run)': "True"},
-        ("tests/common/privacy/test_budget.py::test_a_run_never_answers_the_charge_of_another",),
+        (
+            "tests/common/privacy/ledger/test_budget.py::test_a_run_never_answers_the_charge_of_another",
+        ),
     ),
     Mutant(
         "a charge may cost less than its event",
         BUDGET,
         {"return each * _TOLERANCE <= exact(cost) <= left": "return exact(cost) <= left"},
         (
-            "tests/common/privacy/test_budget.py::test_a_charge_that_says_less_than_it_costs_is_refused",
+            "tests/common/privacy/ledger/test_budget.py::test_a_charge_that_says_less_than_it_costs_is_refused",
         ),
     ),
     Mutant(
@@ -200,14 +204,16 @@ DURABILITY = (
         BUDGET,
         {"exact(cost) <= left and": "exact(cost) <= 9 * left and"},
         (
-            "tests/common/privacy/test_overspent_rows.py::test_a_filter_is_spent_to_its_edge_and_not_beyond",
+            "tests/common/privacy/ledger/test_overspent_rows.py::test_a_filter_is_spent_to_its_edge_and_not_beyond",
         ),
     ),
     Mutant(
         "a charge refunds the filter",
         BUDGET,
         {"self._left -= exact(cost)": "self._left += exact(cost)"},
-        ("tests/common/privacy/test_budget.py::test_runs_with_different_plans_share_one_filter",),
+        (
+            "tests/common/privacy/ledger/test_budget.py::test_runs_with_different_plans_share_one_filter",
+        ),
     ),
     Mutant(
         "chain unchecked",
@@ -224,7 +230,9 @@ DURABILITY = (
         "signature unchecked",
         STORE,
         {"if not is_signed(key or history.public_key, head, signature):": "if not signature:"},
-        ("tests/common/privacy/test_signing.py::test_rows_that_another_key_signed_are_refused",),
+        (
+            "tests/common/privacy/ledger/test_signing.py::test_rows_that_another_key_signed_are_refused",
+        ),
     ),
     Mutant(
         "chain without the row before",

@@ -22,9 +22,9 @@ from ledger_rows import (
 
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, LedgerDamagedError, RolledBackError
-from feddp.common.privacy.anchor import anchor_of, write_anchor
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.signing import create_key, default_key_path, is_signed, load_key
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.remembered_head import anchor_of, write_anchor
+from feddp.common.privacy.ledger.signing import create_key, default_key_path, is_signed, load_key
 
 
 def test_a_new_key_is_its_owners_alone_and_reads_back(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from feddp.common.errors import (
     FeddpError,
     LedgerDamagedError,
 )
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import Body
-from feddp.common.privacy.store import TABLE, Row, copy_file
+from feddp.common.privacy.ledger.history import Body
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.store import TABLE, Row, copy_file
 
 
 def assert_refused_or_same(path: Path, expected: list[Row]) -> bool:

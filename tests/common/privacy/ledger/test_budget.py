@@ -27,9 +27,9 @@ from ledger_rows import (
 
 from feddp.common.errors import BudgetSpentError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.accounting import renyi_filter as filters
-from feddp.common.privacy.budget import FilterBudget, ScheduleBudget, exact
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import Body, Charge
+from feddp.common.privacy.ledger.budget import FilterBudget, ScheduleBudget, exact
+from feddp.common.privacy.ledger.history import Body, Charge
+from feddp.common.privacy.ledger.ledger import Ledger
 
 SHARED = {"scope": "population", "population": "people", "plan_sha256": ""}
 
@@ -178,7 +178,7 @@ def test_a_charge_that_says_less_than_it_costs_is_refused(tmp_path: Path, share:
 
 def test_a_cost_stays_above_the_divergence_also_in_its_tolerance() -> None:
     from feddp.common.privacy.accounting.renyi import renyi_divergence
-    from feddp.common.privacy.budget import _TOLERANCE
+    from feddp.common.privacy.ledger.budget import _TOLERANCE
 
     for slot in (SLOT, EVALUATION):
         true = float(renyi_divergence(slot.event, "add-or-remove-one", [ALPHA])[0])

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from feddp.common.disk import Disk, disk_error, disk_errors, is_remote
 from feddp.common.errors import DiskError, FeddpError, LedgerDamagedError, LedgerLockedError
-from feddp.common.privacy.rows import GENESIS, Body, History, canonical
-from feddp.common.privacy.signing import is_signed
+from feddp.common.privacy.ledger.history import GENESIS, Body, History, canonical
+from feddp.common.privacy.ledger.signing import is_signed
 
 Row = tuple[int, str, str, bytes, bytes, bytes]  # seq, kind, body, prev, hash, sig
 

@@ -13,8 +13,8 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.ledger.charge_terms import Slot, schedule_from_body
 from feddp.common.privacy.mechanism.events import Event
-from feddp.common.privacy.slots import Slot, schedule_from_body
 
 FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 # Another machine may compute a cost that is larger in its last digits, and it must still verify:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
-from feddp.common.privacy.rows import GENESIS, History, row_hash
-from feddp.common.privacy.signing import is_signed
+from feddp.common.privacy.ledger.history import GENESIS, History, row_hash
+from feddp.common.privacy.ledger.signing import is_signed
 
 T = TypeVar("T")
 MAX_PROOF_ROWS = 1 << 15  # of 32 bytes: 1 MiB of a request

@@ -4,7 +4,7 @@ import pytest
 from ledger_rows import COST, PUBLIC_KEY, adaptive_plan, answer, charged_body, open_body
 
 from feddp.common.errors import LedgerDamagedError
-from feddp.common.privacy.rows import History
+from feddp.common.privacy.ledger.history import History
 
 
 def charged(num_charges: int, *, budget: str | None = None, allowed: int = 5) -> History:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledger_rows import PLAN, SIGNED_PLAN, answer, charged_body, open_body
 
 from feddp.common.errors import LedgerDamagedError
-from feddp.common.privacy.rows import (
+from feddp.common.privacy.ledger.history import (
     FIELDS,
     GENESIS,
     Body,

@@ -4,18 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.privacy.mechanism.events import (
-    FixedSizeGaussianEvent,
-    GaussianEvent,
-    PoissonGaussianEvent,
-)
-from feddp.common.privacy.slots import (
+from feddp.common.privacy.ledger.charge_terms import (
     PURPOSES,
     Planned,
     Slot,
     schedule_from_body,
     schedule_to_body,
     slot_from_body,
+)
+from feddp.common.privacy.mechanism.events import (
+    FixedSizeGaussianEvent,
+    GaussianEvent,
+    PoissonGaussianEvent,
 )
 
 MULTIPLIERS = st.floats(0.01, 1e6)

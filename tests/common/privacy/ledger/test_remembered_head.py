@@ -20,7 +20,9 @@ from ledger_rows import (
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, RolledBackError
-from feddp.common.privacy.anchor import (
+from feddp.common.privacy.ledger.history import GENESIS
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.remembered_head import (
     HeadClaim,
     HeadMemory,
     KnownHead,
@@ -31,8 +33,6 @@ from feddp.common.privacy.anchor import (
     read_anchor,
     write_anchor,
 )
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import GENESIS
 
 # The operator's file
 

@@ -34,8 +34,8 @@ from feddp.common.errors import (
     LedgerLockedError,
     PlanDiffersError,
 )
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import Charge, Release
+from feddp.common.privacy.ledger.history import Charge, Release
+from feddp.common.privacy.ledger.ledger import Ledger
 
 # Life of a ledger
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feddp.common.errors import ConfigError, LedgerDamagedError
-from feddp.common.privacy.budget import ADAPTIVE, FIXED_SCHEDULE, Budget, budget_of
+from feddp.common.privacy.ledger.budget import ADAPTIVE, FIXED_SCHEDULE, Budget, budget_of
+from feddp.common.privacy.ledger.charge_terms import UPDATE, Slot, read_slot, slot_from_body
 from feddp.common.privacy.mechanism.events import RELATIONS
-from feddp.common.privacy.slots import UPDATE, Slot, read_slot, slot_from_body
 
 Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in slots.py
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from feddp.common.disk import Disk, host_id
 from feddp.common.privacy.accounting import renyi_filter as filters
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
-from feddp.common.privacy.rows import (
+from feddp.common.privacy.ledger.charge_terms import UPDATE, Planned, Slot, schedule_to_body
+from feddp.common.privacy.ledger.history import (
     GENESIS,
     SCHEMA,
     Body,
@@ -18,10 +17,11 @@ from feddp.common.privacy.rows import (
     row_digest,
     row_hash,
 )
-from feddp.common.privacy.signing import LedgerKey, default_key_path, load_key
-from feddp.common.privacy.slots import UPDATE, Planned, Slot, schedule_to_body
-from feddp.common.privacy.start import Start
-from feddp.common.privacy.store import Row
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.run_start import Start
+from feddp.common.privacy.ledger.signing import LedgerKey, default_key_path, load_key
+from feddp.common.privacy.ledger.store import Row
+from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 
 PLAN_SHA256 = "a" * 64
 SHA256 = "b" * 64

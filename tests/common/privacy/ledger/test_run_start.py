@@ -22,9 +22,9 @@ from ledger_rows import (
 )
 
 from feddp.common.errors import BudgetSpentError, FeddpError, LedgerDamagedError
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import Body
-from feddp.common.privacy.slots import Planned, schedule_to_body
+from feddp.common.privacy.ledger.charge_terms import Planned, schedule_to_body
+from feddp.common.privacy.ledger.history import Body
+from feddp.common.privacy.ledger.ledger import Ledger
 
 SHARED = {"scope": "population", "population": "people", "plan_sha256": ""}
 SHARED_SCHEDULE = {**plan_of(6, 1), **SHARED}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feddp.common.disk import host_id
-from feddp.common.privacy.slots import Slot
+from feddp.common.privacy.ledger.charge_terms import Slot
 
 
 @dataclass(frozen=True)

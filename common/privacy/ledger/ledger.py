@@ -12,8 +12,18 @@ from types import TracebackType
 
 from feddp.common.disk import Disk, disk_errors
 from feddp.common.errors import BudgetSpentError, DiskError, LedgerDamagedError, PlanDiffersError
-from feddp.common.privacy import store
-from feddp.common.privacy.anchor import (
+from feddp.common.privacy.ledger import store
+from feddp.common.privacy.ledger.budget import Shortage
+from feddp.common.privacy.ledger.charge_terms import Slot
+from feddp.common.privacy.ledger.history import (
+    Body,
+    Charge,
+    History,
+    Release,
+    RunHistory,
+    charge_body,
+)
+from feddp.common.privacy.ledger.remembered_head import (
     MAX_PROOF_ROWS,
     HeadClaim,
     anchor_of,
@@ -21,9 +31,8 @@ from feddp.common.privacy.anchor import (
     claim_of,
     write_anchor,
 )
-from feddp.common.privacy.budget import Shortage
-from feddp.common.privacy.rows import Body, Charge, History, Release, RunHistory, charge_body
-from feddp.common.privacy.signing import (
+from feddp.common.privacy.ledger.run_start import Start
+from feddp.common.privacy.ledger.signing import (
     LedgerKey,
     create_key,
     default_key_path,
@@ -32,8 +41,6 @@ from feddp.common.privacy.signing import (
     replace_key,
     writer_key,
 )
-from feddp.common.privacy.slots import Slot
-from feddp.common.privacy.start import Start
 
 
 class Ledger:

@@ -46,11 +46,11 @@ from feddp.common.errors import (
     LedgerLockedError,
     RolledBackError,
 )
-from feddp.common.privacy.anchor import read_anchor
-from feddp.common.privacy.ledger import Ledger
-from feddp.common.privacy.rows import Body, Charge
-from feddp.common.privacy.signing import LedgerKey
-from feddp.common.privacy.slots import Slot
+from feddp.common.privacy.ledger.charge_terms import Slot
+from feddp.common.privacy.ledger.history import Body, Charge
+from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.remembered_head import read_anchor
+from feddp.common.privacy.ledger.signing import LedgerKey
 
 MEMORY = Path("/dev/shm")  # hundreds of commits; this test is not about the disk
 QUOTAS = {"a": 3, "b": 2}
