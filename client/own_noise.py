@@ -24,8 +24,8 @@ from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism, NoisedSum
 from feddp.common.privacy.mechanism.noise import BitStream, check_entropy, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import start_of
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.ledger_entries import start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import TrainReply, TrainRequest
 
 _ABOUT = "feddp-answer"

@@ -8,7 +8,7 @@ from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 
 MOST_CLIPPING_CHANGE = 64.0
 PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")

@@ -14,7 +14,7 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.statement import guarantee_line, not_covered
+from feddp.common.privacy.plan.statement import guarantee_line, not_covered
 from feddp.common.wire.identity_keys import read_private_key
 from feddp.common.wire.node_registry import read_registry
 from feddp.server.draw import POPULATION_NAME, ServerDraw

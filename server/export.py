@@ -16,9 +16,9 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.model.lora import AdapterLayout, check_export, save_adapter
 from feddp.common.model.other_kinds import PLAIN_KINDS, file_name
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.population import shared_promise
-from feddp.common.privacy.statement import (
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.shared_population import shared_promise
+from feddp.common.privacy.plan.statement import (
     delta_text,
     epsilon_text,
     guarantee_line,

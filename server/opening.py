@@ -6,8 +6,8 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
 
 LEDGER_NAME = "ledger.sqlite"
 

@@ -15,7 +15,7 @@ from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian, Noised
 from feddp.common.privacy.mechanism.gaussian import NoisedSum, ReleasedUpdate
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.aggregation import (
     MAX_SUM,

@@ -20,9 +20,9 @@ from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.noise import check_entropy
-from feddp.common.privacy.opening import start_of
-from feddp.common.privacy.plan import PrivacyPlan, plan_from_json, planned_curve
-from feddp.common.privacy.schedule import EXAMPLE
+from feddp.common.privacy.plan.ledger_entries import start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
+from feddp.common.privacy.plan.schedule import EXAMPLE
 from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import recover, released_rows
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks

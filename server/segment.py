@@ -14,7 +14,7 @@ from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate
 from feddp.common.privacy.mechanism.master_key import MasterKey, create_master_key, load_master_key
 from feddp.common.privacy.mechanism.noise import KEY_BYTES
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 
 SECRETS_NAME = "secrets"
 _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")

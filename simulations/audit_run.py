@@ -26,8 +26,8 @@ from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.statement import delta_text, epsilon_text
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.statement import delta_text, epsilon_text
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.aggregation import add_replies
 from feddp.server.optimizer import ServerOptimizer

@@ -18,7 +18,7 @@ from feddp.common.errors import FeddpError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.aggregation import metrics_of
 from feddp.server.run import load_run
 from feddp.simulations.evaluate import Extent, measure_adapter, train_to_folder

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from tqdm import tqdm
 
 from feddp.common.privacy.mechanism.allocation import update_noise_multiplier
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.statement import delta_text, epsilon_text, guarantee_line
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.statement import delta_text, epsilon_text, guarantee_line
 from feddp.server.rounds import RoundReport
 
 

@@ -20,7 +20,7 @@ from feddp.common.data.users import Example, Users, keys_of, user_digest
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import save_adapter
 from feddp.common.model.other_kinds import file_name
-from feddp.common.privacy.statement import delta_text, epsilon_text
+from feddp.common.privacy.plan.statement import delta_text, epsilon_text
 from feddp.server.aggregation import Evaluation
 from feddp.server.run import Run, load_run, optimizer_from_config
 from feddp.simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure

@@ -13,7 +13,7 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row
+from feddp.common.privacy.plan.ledger_entries import plan_row
 
 
 @dataclass(frozen=True)

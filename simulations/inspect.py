@@ -7,7 +7,7 @@ from feddp.common.errors import ConfigError, ProblemsError
 from feddp.common.model.base import BaseModel
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.edgeworth import cross_check_lines
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.tracking import tracker_problems
 from feddp.server.run import epsilon_curve_of
 from feddp.simulations.console import curve_lines, plan_lines

@@ -17,10 +17,19 @@ from feddp.common.privacy.ledger.history import Body, History
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.remembered_head import anchor_of, check_anchor_file, write_anchor
 from feddp.common.privacy.ledger.store import Content, copy_file
-from feddp.common.privacy.opening import plan_row, planned_of, terms_of
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.population import planned_epsilon, population_row, spent_epsilon
-from feddp.common.privacy.statement import NOT_PRIVATE, delta_text, epsilon_text, privacy_record
+from feddp.common.privacy.plan.ledger_entries import plan_row, planned_of, terms_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.shared_population import (
+    planned_epsilon,
+    population_row,
+    spent_epsilon,
+)
+from feddp.common.privacy.plan.statement import (
+    NOT_PRIVATE,
+    delta_text,
+    epsilon_text,
+    privacy_record,
+)
 from feddp.server.opening import LEDGER_NAME, anchor_path, key_path
 from feddp.server.run import CONFIG_NAME, Run, load_run
 

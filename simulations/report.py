@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feddp.common.privacy.statement import guarantee_line, statement
+from feddp.common.privacy.plan.statement import guarantee_line, statement
 from feddp.common.tracking import read_metrics
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run

@@ -11,8 +11,8 @@ from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.race import Spread, race
 from feddp.simulations.scoreboard import Scoreboard

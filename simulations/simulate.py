@@ -20,9 +20,9 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.statement import epsilon_text, guarantee_line, not_covered
+from feddp.common.privacy.plan.ledger_entries import plan_row
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.statement import epsilon_text, guarantee_line, not_covered
 from feddp.server.aggregation import metrics_of
 from feddp.server.export import finish_run
 from feddp.server.run import (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.remembered_head import HeadClaim
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 
 DIMENSION = 16
 NUM_USERS = 40

@@ -13,7 +13,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import from_flat, to_flat
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row
+from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.wire.messages import TrainRequest, decode_train_reply, encode_train_request
 
 OWN = {

@@ -19,8 +19,8 @@ from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.aggregation import add_noised_replies
 

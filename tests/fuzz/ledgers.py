@@ -9,7 +9,7 @@ from typing import Any
 from small_ledger import small_plan
 
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 
 PLAN = small_plan()
 

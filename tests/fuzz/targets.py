@@ -25,7 +25,7 @@ from feddp.common.errors import (
 from feddp.common.privacy.ledger.history import History
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
-from feddp.common.privacy.plan import plan_from_json
+from feddp.common.privacy.plan.plan import plan_from_json
 from feddp.common.wire.messages import MessageError
 from feddp.server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
 from fuzz.changes import change_bytes, change_tree

@@ -27,7 +27,7 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.schedule import MECHANISM_RELATIONS, Population, make_schedule
+from feddp.common.privacy.plan.schedule import MECHANISM_RELATIONS, Population, make_schedule
 
 GAUSSIAN = events.GaussianDpEvent(1.0)
 COLUMNS = list(itertools.product(("rdp", "pld"), (ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT)))

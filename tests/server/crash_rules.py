@@ -18,7 +18,7 @@ from small_run import INITIAL, IntegerNodes, array_sha256, create, live
 from feddp.common.errors import FeddpError
 from feddp.common.privacy.ledger.history import History
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.checkpoint import checkpoint_path, parse_checkpoint
 
 Mutant = Callable[[OutsideLog], None]

@@ -12,8 +12,8 @@ from small_ledger import DIMENSION, LAYOUT_SHA256
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.checkpoint import recover
 from feddp.server.optimizer import ServerOptimizer

@@ -18,7 +18,7 @@ from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row, start_of
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.server.checkpoint import (
     Checkpoint,
     check_free_space,

@@ -16,7 +16,7 @@ from feddp.common.privacy.ledger.history import Body
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import start_of
+from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.rounds import RoundState, run_rounds
 

@@ -17,8 +17,8 @@ from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, seeded_key
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.opening import start_of
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan.ledger_entries import start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.checkpoint import checkpoint_path
 from feddp.server.rounds import RoundReport, RoundState, resume_state, run_rounds

@@ -7,7 +7,7 @@ from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.run import (
     create_run,
     epsilon_curve_of,

@@ -11,7 +11,7 @@ from feddp.common.errors import ConfigError, FeddpError
 from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.mechanism.correlated import NoisedRow
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.segment import SECRETS_NAME, Segment, open_segment
 from feddp.simulations.cli import main
 

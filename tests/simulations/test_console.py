@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.aggregation import Evaluation
 from feddp.server.rounds import RoundReport
 from feddp.simulations.console import Progress, curve_lines, plan_lines, result_lines

@@ -13,10 +13,14 @@ from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.planning import config_sha256, plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.opening import plan_row, start_of
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.population import planned_epsilon, shared_promise, spent_epsilon
-from feddp.common.privacy.statement import epsilon_text, privacy_record
+from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.shared_population import (
+    planned_epsilon,
+    shared_promise,
+    spent_epsilon,
+)
+from feddp.common.privacy.plan.statement import epsilon_text, privacy_record
 from feddp.server.opening import LEDGER_NAME, open_ledger
 from feddp.server.run import Run, create_run
 from feddp.simulations.cli import main

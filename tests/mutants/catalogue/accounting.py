@@ -3,12 +3,12 @@
 from mutants.mutant import Mutant
 
 BRIDGE = "common/privacy/accounting/bridge.py"
-SCHEDULE = "common/privacy/schedule.py"
-MULTIPLIER = "common/privacy/multiplier.py"
+SCHEDULE = "common/privacy/plan/schedule.py"
+MULTIPLIER = "common/privacy/plan/noise_choice.py"
 SOURCE = "common/privacy/accounting/epsilon.py"
 EVENTS = "common/privacy/mechanism/events.py"
 TEST_EVENTS = "tests/common/privacy/mechanism/test_events.py::"
-TEST_PLAN = "tests/common/privacy/test_plan.py::"
+TEST_PLAN = "tests/common/privacy/plan/test_plan.py::"
 
 GOLDEN = "tests/golden/test_epsilon.py::test_each_kind_of_event_has_its_golden_epsilon"
 BRIDGE_TERM = "tests/golden/test_epsilon.py::test_the_bridge_term_has_its_golden_values"
@@ -158,8 +158,10 @@ ACCOUNTING = (
     ),
     Mutant(
         "epsilon printed rounded down",
-        "common/privacy/statement.py",
+        "common/privacy/plan/statement.py",
         {"rounding=ROUND_CEILING": 'rounding="ROUND_FLOOR"'},
-        ("tests/common/privacy/test_statement.py::test_printed_epsilon_is_never_below_the_bound",),
+        (
+            "tests/common/privacy/plan/test_statement.py::test_printed_epsilon_is_never_below_the_bound",
+        ),
     ),
 )

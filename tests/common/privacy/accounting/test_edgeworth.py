@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy import schedule
 from feddp.common.privacy.accounting import epsilon as accounting
 from feddp.common.privacy.accounting.edgeworth import cross_check_lines, edgeworth_epsilon
 from feddp.common.privacy.mechanism.events import (
@@ -13,7 +12,8 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.plan import PrivacyPlan
+from feddp.common.privacy.plan import schedule
+from feddp.common.privacy.plan.plan import PrivacyPlan
 
 # (q, rounds, z): integral form at orders 1, 2, 3; two-term form; delta 1e-5.
 GOLDEN = [

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.bridge import bridge_delta
-from feddp.common.privacy.matrix import NoiseMatrix
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.plan import PrivacyPlan, make_plan, plan_from_json
+from feddp.common.privacy.plan.matrix_choice import NoiseMatrix
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan, plan_from_json
 
 QUICK: dict[str, Any] = {
     "num_users": 1000,

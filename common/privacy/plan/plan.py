@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.epsilon import epsilon_curve
-from feddp.common.privacy.matrix import (
-    NoiseMatrix,
-    choose_matrix,
-    matrix_from_body,
-    participation_rule,
-)
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
 from feddp.common.privacy.mechanism.events import Charges, Event, from_body, to_body
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.mechanism.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
-from feddp.common.privacy.multiplier import Noise, choose_noise
-from feddp.common.privacy.schedule import (
+from feddp.common.privacy.plan.matrix_choice import (
+    NoiseMatrix,
+    choose_matrix,
+    matrix_from_body,
+    participation_rule,
+)
+from feddp.common.privacy.plan.noise_choice import Noise, choose_noise
+from feddp.common.privacy.plan.schedule import (
     CORRELATED,
     EXAMPLE,
     FIXED_SIZE,

@@ -18,8 +18,8 @@ from feddp.common.privacy.ledger.charge_terms import (
     slot_from_body,
 )
 from feddp.common.privacy.ledger.history import SCHEMA, Body
-from feddp.common.privacy.schedule import ACCOUNTING_SHARE
-from feddp.common.privacy.statement import accountant_version
+from feddp.common.privacy.plan.schedule import ACCOUNTING_SHARE
+from feddp.common.privacy.plan.statement import accountant_version
 
 
 def population_row(

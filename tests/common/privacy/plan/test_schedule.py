@@ -18,8 +18,8 @@ from feddp.common.privacy.mechanism.events import (
     PoissonGaussianEvent,
 )
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
-from feddp.common.privacy.statement import (
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
+from feddp.common.privacy.plan.statement import (
     guarantee_line,
     not_covered,
     privacy_record,

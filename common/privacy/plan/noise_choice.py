@@ -14,7 +14,7 @@ from feddp.common.privacy.accounting.calibration import (
 from feddp.common.privacy.accounting.epsilon import COARSE
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.schedule import Schedule
+from feddp.common.privacy.plan.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from feddp.common.privacy.mechanism.participation import (
     Participation,
 )
 from feddp.common.privacy.mechanism.toeplitz import best_banded, best_blt, quantise
-from feddp.common.privacy.schedule import BLT, CYCLIC_POISSON, Schedule
+from feddp.common.privacy.plan.schedule import BLT, CYCLIC_POISSON, Schedule
 
 NUM_BUFFERS = 2  # more gain next to nothing
 MAX_BANDS = 64  # more cost memory of the round state, and gain next to nothing

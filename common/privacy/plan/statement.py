@@ -8,8 +8,8 @@ from decimal import ROUND_CEILING, Decimal
 
 from feddp.common.privacy.accounting.epsilon import PLD, RDP
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
 
 NOT_PRIVATE = "seeded: not private"
 

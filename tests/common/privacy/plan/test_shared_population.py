@@ -5,7 +5,7 @@ from typing import Any
 from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.ledger.charge_terms import UPDATE, Planned, Slot, schedule_to_body
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
-from feddp.common.privacy.population import planned_epsilon, spent_epsilon
+from feddp.common.privacy.plan.shared_population import planned_epsilon, spent_epsilon
 
 TURN = PoissonGaussianEvent(0.25, 4.0)
 SLOT = Slot(UPDATE, TURN, 1000, 1 << 28)

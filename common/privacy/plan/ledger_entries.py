@@ -4,8 +4,8 @@ from feddp.common.privacy.ledger.budget import FIXED_SCHEDULE
 from feddp.common.privacy.ledger.charge_terms import UPDATE, Planned, Slot, schedule_to_body
 from feddp.common.privacy.ledger.history import SCHEMA, Body
 from feddp.common.privacy.ledger.run_start import Start
-from feddp.common.privacy.plan import PrivacyPlan
-from feddp.common.privacy.statement import accountant_version
+from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.statement import accountant_version
 
 
 def terms_of(plan: PrivacyPlan) -> dict[str, str | int]:

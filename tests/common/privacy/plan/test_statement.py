@@ -12,8 +12,8 @@ from dp_accounting.pld import PLDAccountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.privacy.plan import PrivacyPlan, make_plan
-from feddp.common.privacy.statement import (
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.statement import (
     accountant_version,
     delta_text,
     epsilon_text,

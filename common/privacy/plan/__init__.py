@@ -1,0 +1,1 @@
+"""What a run promises: derived, written down, and said in words."""
