@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from feddp.client.cohort import CohortEngine
-from feddp.client.fallback import UnitLoop
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.one_by_one import UnitLoop
+from feddp.client.engine.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
+from feddp.client.engine.protocol import Engine, LocalTraining
 from feddp.client.node import LocalData, Node
 from feddp.client.own_noise import OwnNoise
-from feddp.client.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
 from feddp.client.ranking import RankedUsers, perplexity_of
 from feddp.client.sharding import ShardedNode, part_of
-from feddp.client.work import Engine, LocalTraining
 from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.example_units import ExampleUnits

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from feddp.client.engine.protocol import Engine, LocalTraining, LocalWork, Sink
 from feddp.client.own_noise import OwnNoise, answer_round
-from feddp.client.work import Engine, LocalTraining, LocalWork, Sink
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, bound_contributions
 from feddp.common.model.lora import AdapterLayout

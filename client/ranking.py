@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.client.work import Engine
+from feddp.client.engine.protocol import Engine
 from feddp.common.data.tokens import tokenize_example
 from feddp.common.data.users import Example, Users, UsersView
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from feddp.client.passes import padded_length
+from feddp.client.engine.passes import padded_length
 from feddp.simulations import contestants
 from feddp.simulations.contestants import PASS_TOKENS
 from feddp.simulations.race import paired, peak_megabytes, race, run_apart

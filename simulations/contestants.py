@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from feddp.client.cohort import CohortEngine, LocalWork
-from feddp.client.loss import LinearCrossEntropy
-from feddp.client.stacked import install
-from feddp.client.work import LocalTraining
+from feddp.client.engine.cohort import CohortEngine, LocalWork
+from feddp.client.engine.loss import LinearCrossEntropy
+from feddp.client.engine.protocol import LocalTraining
+from feddp.client.engine.stacked import install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import PEFT_PREFIX, AdapterLayout

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.build import build_engine, build_node
+from feddp.client.engine.protocol import Engine, LocalTraining, LocalWork
 from feddp.client.node import Node
-from feddp.client.work import Engine, LocalTraining, LocalWork
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import demo_users

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from feddp.client.build import build_node
-from feddp.client.loss import LinearCrossEntropy
+from feddp.client.engine.loss import LinearCrossEntropy
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.user_index import open_users

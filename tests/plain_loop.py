@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from feddp.client.cohort import LocalTraining
+from feddp.client.engine.cohort import LocalTraining
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout, lay_out

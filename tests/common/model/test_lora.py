@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
-from feddp.client.cohort import CohortEngine
+from feddp.client.engine.cohort import CohortEngine
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel

@@ -5,14 +5,14 @@ from mutants.mutant import Mutant
 CLIPPING = "common/privacy/mechanism/clipping.py"
 SAMPLING = "common/privacy/mechanism/sampling.py"
 SUMMATION = "common/privacy/mechanism/summation.py"
-COHORT = "client/cohort.py"
+COHORT = "client/engine/cohort.py"
 NODE = "client/node.py"
-TEST_BITS = "tests/client/test_bits.py::test_a_user_has_the_same_bits_alone_and_in_company"
-TEST_PACKING = "tests/client/test_packing.py::"
+TEST_BITS = "tests/client/engine/test_bits.py::test_a_user_has_the_same_bits_alone_and_in_company"
+TEST_PACKING = "tests/client/engine/test_packing.py::"
 TEST_CLIPPING = "tests/common/privacy/mechanism/test_clipping.py::"
 TEST_SAMPLING = "tests/common/privacy/mechanism/test_sampling.py::"
-TEST_COHORT = "tests/client/test_cohort.py::"
-ISOLATION = "tests/client/test_isolation.py::"
+TEST_COHORT = "tests/client/engine/test_cohort.py::"
+ISOLATION = "tests/client/engine/test_isolation.py::"
 
 CLIPPED = """        return clip_to_grid(
             update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
@@ -197,25 +197,25 @@ CONTRIBUTION = (
     ),
     Mutant(
         "loss averaged over the users of a pass",
-        "client/forward.py",
+        "client/engine/forward.py",
         {"self._loss(batch, weights), live": "self._loss(batch, weights) / len(part), live"},
         (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
     ),
     Mutant(
         "products with a vector",
-        "client/stacked.py",
+        "client/engine/stacked.py",
         {"MIN_ROWS, MIN_RANK = 8, 2": "MIN_ROWS, MIN_RANK = 8, 1"},
         (TEST_BITS,),
     ),
     Mutant(
         "a mask where another row has padding",
-        "client/forward.py",
+        "client/engine/forward.py",
         {"mask = None if self._needs_no_mask else batch.mask[part]": "mask = batch.mask[part]"},
         (TEST_BITS,),
     ),
     Mutant(
         "packed passes of a model that mixes tokens",
-        "client/forward.py",
+        "client/engine/forward.py",
         {"and torch.equal(self._trial(other_first, second)[cut:], together[cut:])": ""},
         (TEST_PACKING + "test_a_model_that_mixes_the_end_of_a_row_into_the_next_is_not_packed",),
     ),

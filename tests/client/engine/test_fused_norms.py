@@ -11,7 +11,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from feddp.client.lean import ROTATION, is_root_mean_square, make_lean, rotate
+from feddp.client.engine.fused_norms import ROTATION, is_root_mean_square, make_lean, rotate
 
 # Modules of two blocks: two norms and an attention each, and a last norm; Qwen 3 norms q and k too.
 NUM_CHANGED = {

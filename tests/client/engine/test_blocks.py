@@ -9,10 +9,10 @@ import pytest
 import tiny
 import torch
 
-from feddp.client.blocks import PrefixCache, find_blocks
 from feddp.client.build import build_engine
-from feddp.client.cohort import CohortEngine
-from feddp.client.work import LocalTraining, LocalWork
+from feddp.client.engine.blocks import PrefixCache, find_blocks
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.protocol import LocalTraining, LocalWork
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.model.base import BaseModel

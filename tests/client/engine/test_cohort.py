@@ -21,7 +21,7 @@ from plain_loop import (
     relative,
 )
 
-from feddp.client.cohort import CohortEngine, LocalTraining, LocalWork
+from feddp.client.engine.cohort import CohortEngine, LocalTraining, LocalWork
 from feddp.common.data.tokens import IGNORE
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from feddp.client.loss import widen
-from feddp.client.slots import Stacks
-from feddp.client.work import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
+from feddp.client.engine.local_optimizer import Stacks
+from feddp.client.engine.loss import widen
+from feddp.client.engine.protocol import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.layout import AdapterLayout

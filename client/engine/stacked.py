@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from feddp.client.packing import GroupedLoRA, Groups
+from feddp.client.engine.packing import GroupedLoRA, Groups
 from feddp.common.model.lora import AdapterLayout
 
 Keep = Callable[[], Any]

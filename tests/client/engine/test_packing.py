@@ -8,10 +8,17 @@ import tiny
 import torch
 from torch import nn
 
-from feddp.client.batch import make_batch
-from feddp.client.cohort import CohortEngine
-from feddp.client.forward import StackedForward
-from feddp.client.packing import Group, GroupedLoRA, attend, group_lengths, may_pack, needs_no_mask
+from feddp.client.engine.batch import make_batch
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.forward import StackedForward
+from feddp.client.engine.packing import (
+    Group,
+    GroupedLoRA,
+    attend,
+    group_lengths,
+    may_pack,
+    needs_no_mask,
+)
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import lay_out
@@ -236,6 +243,6 @@ def test_a_kept_prefix_takes_rows_of_one_length(tmp_path: Path) -> None:
 def test_compiled_blocks_take_rows_of_one_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feddp.client.forward.compile_blocks", lambda blocks: None)
+    monkeypatch.setattr("feddp.client.engine.forward.compile_blocks", lambda blocks: None)
     tiny.save("llama", tmp_path, task="causal-lm")
     assert not forward_of(tiny.load(tmp_path / "llama-causal-lm"), is_compiled=True).is_packed

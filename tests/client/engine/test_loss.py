@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from feddp.client.loss import (
+from feddp.client.engine.loss import (
     CHUNK_POSITIONS,
     ROW_MULTIPLE,
     LinearCrossEntropy,

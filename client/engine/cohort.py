@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feddp.client.forward import StackedForward
-from feddp.client.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
-from feddp.client.slots import Stacks
-from feddp.client.work import Evaluation as Evaluation
-from feddp.client.work import LocalTraining as LocalTraining
-from feddp.client.work import LocalWork as LocalWork
-from feddp.client.work import Minibatches
-from feddp.client.work import Sink as Sink
+from feddp.client.engine.forward import StackedForward
+from feddp.client.engine.local_optimizer import Stacks
+from feddp.client.engine.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
+from feddp.client.engine.protocol import Evaluation as Evaluation
+from feddp.client.engine.protocol import LocalTraining as LocalTraining
+from feddp.client.engine.protocol import LocalWork as LocalWork
+from feddp.client.engine.protocol import Minibatches
+from feddp.client.engine.protocol import Sink as Sink
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
 from feddp.common.model.base import BaseModel

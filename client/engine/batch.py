@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feddp.client.packing import Groups, group_lengths
-from feddp.client.passes import padded_length
+from feddp.client.engine.packing import Groups, group_lengths
+from feddp.client.engine.passes import padded_length
 from feddp.common.data.tokens import IGNORE, TokenRow
 
 

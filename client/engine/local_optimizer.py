@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from feddp.client.work import LocalTraining
+from feddp.client.engine.protocol import LocalTraining
 
 ADAM_BETAS, ADAM_EPSILON = (0.9, 0.999), 1e-8
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from feddp.client.passes import PassRow, cut_passes, padded_length
+from feddp.client.engine.passes import PassRow, cut_passes, padded_length
 from feddp.common.data.tokens import TokenRow
 
 

@@ -12,8 +12,8 @@ from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, get_peft_mod
 from torch.nn import functional
 
 from feddp.client.build import build_node
-from feddp.client.fallback import UnitLoop
-from feddp.client.work import LocalTraining, LocalWork
+from feddp.client.engine.one_by_one import UnitLoop
+from feddp.client.engine.protocol import LocalTraining, LocalWork
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow

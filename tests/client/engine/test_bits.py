@@ -7,8 +7,8 @@ import pytest
 import tiny
 from numpy.typing import NDArray
 
-from feddp.client.cohort import CohortEngine
-from feddp.client.work import LocalTraining, LocalWork
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.protocol import LocalTraining, LocalWork
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.lora import lay_out
 

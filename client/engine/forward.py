@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from feddp.client.batch import Batch, make_batch
-from feddp.client.blocks import PrefixCache, compile_blocks, find_blocks, recompute
-from feddp.client.lean import make_lean
-from feddp.client.loss import (
+from feddp.client.engine.batch import Batch, make_batch
+from feddp.client.engine.blocks import PrefixCache, compile_blocks, find_blocks, recompute
+from feddp.client.engine.fused_norms import make_lean
+from feddp.client.engine.loss import (
     ROW_MULTIPLE,
     LinearCrossEntropy,
     score_positions,
     select_positions,
     widen,
 )
-from feddp.client.packing import Group, Groups, may_pack, needs_no_mask, set_packed
-from feddp.client.passes import PassRow
-from feddp.client.stacked import StackedLoRA, install
+from feddp.client.engine.packing import Group, Groups, may_pack, needs_no_mask, set_packed
+from feddp.client.engine.passes import PassRow
+from feddp.client.engine.stacked import StackedLoRA, install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.lora import AdapterLayout

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from feddp.client.stacked import StackedLinear, StackedLoRA
+from feddp.client.engine.stacked import StackedLinear, StackedLoRA
 
 COPIES, ROWS, TOKENS, IN, OUT, RANK = 3, 2, 5, 8, 6, 2
 

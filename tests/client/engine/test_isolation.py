@@ -9,7 +9,7 @@ import pytest
 import tiny
 from numpy.typing import NDArray
 
-from feddp.client.cohort import CohortEngine, LocalTraining
+from feddp.client.engine.cohort import CohortEngine, LocalTraining
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.lora import AdapterLayout, lay_out

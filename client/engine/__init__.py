@@ -1,0 +1,1 @@
+"""Local training of many users in shared passes over one frozen base."""
