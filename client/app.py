@@ -15,7 +15,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from feddp.client.refusal import RefusedError
-from feddp.client.resident import ResidentError, ask_resident, read_token, token_path
+from feddp.client.service.resident import ResidentError, ask_resident, read_token, token_path
 from feddp.common.wire.records import pack, unpack
 
 NODE_FAILED = 1000
@@ -105,10 +105,10 @@ def _build(
     part: tuple[int, int],
     files: tuple[str, str, str, str],
 ) -> Answer:
-    from feddp.client.answer import answer
     from feddp.client.build import build_part, holds_too_many
-    from feddp.client.heads import Heads
     from feddp.client.own_noise import own_noise_of
+    from feddp.client.service.answer import answer
+    from feddp.client.service.known_ledgers import Heads
     from feddp.common.assembly import Part, load_model, pin_threads
     from feddp.common.config.run_config import from_flat
 

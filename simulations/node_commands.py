@@ -76,8 +76,13 @@ def with_action(arguments: list[str]) -> list[str]:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from feddp.client.resident import UNIX, token_path
-    from feddp.client.service import NodeService, check_address, make_token, serve_until_stopped
+    from feddp.client.service.resident import UNIX, token_path
+    from feddp.client.service.service import (
+        NodeService,
+        check_address,
+        make_token,
+        serve_until_stopped,
+    )
 
     check_address(options.address)
     if options.token is None and not options.address.startswith(UNIX):
@@ -107,10 +112,10 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     identity = _identity(options)
     _check_own_ledger(config, options.ledger)
 
-    from feddp.client.answer import answer
     from feddp.client.build import build_part, holds_too_many
-    from feddp.client.heads import Heads
     from feddp.client.own_noise import own_noise_of
+    from feddp.client.service.answer import answer
+    from feddp.client.service.known_ledgers import Heads
     from feddp.common.assembly import Part, load_model, pin_threads
 
     part = Part(index, num_parts)
@@ -167,7 +172,7 @@ def _identity(options: argparse.Namespace) -> Any:
             [f"{name}: missing; a node that seals needs all three." for name in missing]
         )
 
-    from feddp.client.answer import Identity, Memory
+    from feddp.client.service.answer import Identity, Memory
     from feddp.common.wire.identity_keys import read_private_key, read_public_key
 
     return Identity(

@@ -13,8 +13,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from feddp.client import answer as answering
 from feddp.client.node import Node
+from feddp.client.service import answer as answering
 from feddp.common.wire.messages import FLAT_INT64, TrainReply
 from feddp.common.wire.records import opaque, read_opaque
 from feddp.common.wire.sealing import seal_reply

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from flwr.app import RecordDict
 
-from feddp.client import answer as answering
 from feddp.client.node import Node
+from feddp.client.service import answer as answering
 from feddp.simulations.cli import main
 
 

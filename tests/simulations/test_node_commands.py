@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from flwr.app import RecordDict
 
-from feddp.client.resident import ask_resident, read_token, token_path
-from feddp.client.service import NodeService
+from feddp.client.service.resident import ask_resident, read_token, token_path
+from feddp.client.service.service import NodeService
 from feddp.common.wire.node_registry import read_registry
 from feddp.common.wire.records import pack
 from feddp.simulations.cli import main
@@ -100,7 +100,7 @@ def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
         service.stop()
 
     monkeypatch.setattr("feddp.simulations.node_commands._answerer", answerer)
-    monkeypatch.setattr("feddp.client.service.serve_until_stopped", serve)
+    monkeypatch.setattr("feddp.client.service.service.serve_until_stopped", serve)
     assert main(["node", "serve", "--address", address]) == 0
     assert len(threads) == 4
     assert len(set(threads)) == 1

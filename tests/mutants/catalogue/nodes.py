@@ -3,10 +3,10 @@
 from mutants.mutant import Mutant
 
 OWN_NOISE = "client/own_noise.py"
-HEADS = "client/heads.py"
+HEADS = "client/service/known_ledgers.py"
 DRAW = "server/draw.py"
 TEST_OWN_NOISE = "tests/client/test_own_noise.py::"
-TEST_HEADS = "tests/client/test_heads.py::"
+TEST_HEADS = "tests/client/service/test_known_ledgers.py::"
 TEST_DRAW = "tests/server/test_draw.py::"
 
 NODES = (

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from feddp.client.refusal import RefusedError
-from feddp.client.resident import METHODS, SERVICE, UNIX, UNLIMITED
+from feddp.client.service.resident import METHODS, SERVICE, UNIX, UNLIMITED
 from feddp.common.errors import ConfigError
 from feddp.common.wire.messages import MessageError
 from feddp.common.wire.records import pack, unpack

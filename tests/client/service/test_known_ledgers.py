@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from small_ledger import HeadedLedger
 
-from feddp.client.heads import Heads
 from feddp.client.refusal import RefusedError
+from feddp.client.service.known_ledgers import Heads
 from feddp.common.errors import LedgerDamagedError
 from feddp.common.privacy.ledger.remembered_head import HeadClaim
 

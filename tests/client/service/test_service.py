@@ -13,8 +13,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from feddp.client.app import app as client_app
-from feddp.client.resident import UNIX, ResidentError, ask_resident, read_token, token_path
-from feddp.client.service import NodeService, check_address, make_token
+from feddp.client.service.resident import UNIX, ResidentError, ask_resident, read_token, token_path
+from feddp.client.service.service import NodeService, check_address, make_token
 from feddp.common.errors import ConfigError
 from feddp.common.wire.messages import MessageError
 from feddp.common.wire.records import opaque, pack

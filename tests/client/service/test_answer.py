@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 from small_ledger import HeadedLedger
 
-from feddp.client.answer import Identity, Memory, answer
 from feddp.client.build import build_node
-from feddp.client.heads import Heads
 from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
+from feddp.client.service.answer import Identity, Memory, answer
+from feddp.client.service.known_ledgers import Heads
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.privacy.mechanism.sampling import Draw

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 from flwr.app import ConfigRecord, RecordDict
 
-from feddp.client.heads import Heads
 from feddp.client.node import Node
+from feddp.client.service.known_ledgers import Heads
 from feddp.client.sharding import ShardedNode
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
