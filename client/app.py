@@ -105,7 +105,7 @@ def _build(
     part: tuple[int, int],
     files: tuple[str, str, str, str],
 ) -> Answer:
-    from feddp.client.build import build_part, holds_too_many
+    from feddp.client.assembly import build_part, holds_too_many
     from feddp.client.own_noise import own_noise_of
     from feddp.client.service.answer import answer
     from feddp.client.service.known_ledgers import Heads

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages

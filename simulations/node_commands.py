@@ -112,7 +112,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     identity = _identity(options)
     _check_own_ledger(config, options.ledger)
 
-    from feddp.client.build import build_part, holds_too_many
+    from feddp.client.assembly import build_part, holds_too_many
     from feddp.client.own_noise import own_noise_of
     from feddp.client.service.answer import answer
     from feddp.client.service.known_ledgers import Heads

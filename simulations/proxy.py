@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.client.build import build_engine, build_node
+from feddp.client.assembly import build_engine, build_node
 from feddp.client.engine.protocol import Engine, LocalTraining, LocalWork
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.engine.loss import LinearCrossEntropy
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig

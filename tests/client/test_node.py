@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat

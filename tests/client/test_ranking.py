@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from feddp.client.build import build_node, units_of
+from feddp.client.assembly import build_node, units_of
 from feddp.client.ranking import RankedUsers
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feddp.client.build import build_part
+from feddp.client.assembly import build_part
 from feddp.client.node import Node
 from feddp.client.sharding import ShardedNode, WorkerLostError, part_of
 from feddp.common.assembly import Part, load_model
@@ -33,7 +33,7 @@ def test_two_processes_give_the_bytes_of_one_and_a_lost_worker_is_replaced(
     node = build_part(replace(CONFIG, nodes=replace(CONFIG.nodes, workers=1)), Part())
     with monkeypatch.context() as loading:
         loaded = load_model(CONFIG)
-        loading.delattr("feddp.client.build.load_model")
+        loading.delattr("feddp.client.assembly.load_model")
         sharded = build_part(CONFIG, Part(), loaded=loaded)
     assert isinstance(node, Node)
     assert isinstance(sharded, ShardedNode)

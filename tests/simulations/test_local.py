@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from feddp.client.build import build_engine
+from feddp.client.assembly import build_engine
 from feddp.client.engine.blocks import PrefixCache, find_blocks
 from feddp.client.engine.cohort import CohortEngine
 from feddp.client.engine.protocol import LocalTraining, LocalWork

@@ -11,7 +11,7 @@ import torch
 from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn import functional
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.engine.one_by_one import UnitLoop
 from feddp.client.engine.protocol import LocalTraining, LocalWork
 from feddp.common.assembly import load_model, load_users

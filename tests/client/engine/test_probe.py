@@ -8,7 +8,7 @@ import tiny
 import torch
 from torch import nn
 
-from feddp.client.build import build_engine
+from feddp.client.assembly import build_engine
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError

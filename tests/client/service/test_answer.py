@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flwr.app import RecordDict
 from small_ledger import HeadedLedger
 
-from feddp.client.build import build_node
+from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
 from feddp.client.service.answer import Identity, Memory, answer

@@ -99,10 +99,10 @@ NODES = (
     ),
     Mutant(
         "a node holds one user more than it is registered for",
-        "client/build.py",
+        "client/assembly.py",
         {"num_users > most": "num_users > most + 1"},
         (
-            "tests/client/test_build.py::"
+            "tests/client/test_assembly.py::"
             "test_a_node_holds_too_many_users_from_one_more_than_it_is_registered_for",
         ),
     ),

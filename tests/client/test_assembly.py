@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from feddp.client.build import choose_device, holds_too_many
+from feddp.client.assembly import choose_device, holds_too_many
 from feddp.common.assembly import Part, load_users
 from feddp.common.config.run_config import from_flat
 
