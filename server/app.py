@@ -17,7 +17,7 @@ from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.statement import guarantee_line, not_covered
 from feddp.common.wire.identity_keys import read_private_key
 from feddp.common.wire.node_registry import read_registry
-from feddp.server.draw import POPULATION_NAME, ServerDraw
+from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes
 from feddp.server.rounds import RoundReport

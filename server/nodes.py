@@ -20,7 +20,7 @@ from feddp.common.wire.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
-from feddp.server.draw import ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics
 

@@ -32,8 +32,8 @@ from feddp.server.checkpoint import (
     write_checkpoint,
 )
 from feddp.server.nodes import Nodes
+from feddp.server.noise_segment import Segment
 from feddp.server.optimizer import Moments, ServerOptimizer
-from feddp.server.segment import Segment
 
 
 @dataclass(frozen=True)

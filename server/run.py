@@ -27,7 +27,7 @@ from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import recover, released_rows
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from feddp.server.nodes import Nodes
-from feddp.server.opening import create_or_check_ledger, ledger_path, open_ledger
+from feddp.server.noise_segment import Segment, open_segment
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.publisher import METRICS_NAME, Publisher
 from feddp.server.rounds import (
@@ -39,7 +39,7 @@ from feddp.server.rounds import (
     resume_state,
     run_rounds,
 )
-from feddp.server.segment import Segment, open_segment
+from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_ledger
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"

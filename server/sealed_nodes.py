@@ -23,7 +23,7 @@ from feddp.common.wire.messages import (
 )
 from feddp.common.wire.node_registry import Entry
 from feddp.common.wire.sealing import SealError
-from feddp.server.draw import ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics
 from feddp.server.nodes import MALFORMED, read_train_reply, tell_operator

@@ -30,8 +30,8 @@ from feddp.common.privacy.plan.statement import (
     epsilon_text,
     privacy_record,
 )
-from feddp.server.opening import LEDGER_NAME, anchor_path, key_path
 from feddp.server.run import CONFIG_NAME, Run, load_run
+from feddp.server.run_ledger import LEDGER_NAME, anchor_path, key_path
 
 # What privacy.json has to repeat of the plan, exactly.
 PROMISED = (

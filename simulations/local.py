@@ -7,7 +7,7 @@ from typing import Protocol
 
 from feddp.client.refusal import RefusedError
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from feddp.server.draw import ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 
 
 class Asked(Protocol):

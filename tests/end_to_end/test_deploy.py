@@ -16,9 +16,9 @@ import pytest
 from feddp.common.config.run_config import RunConfig, from_flat, to_toml
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.checkpoint import read_released
-from feddp.server.draw import POPULATION_NAME
-from feddp.server.opening import LEDGER_NAME
+from feddp.server.cohort_draw import POPULATION_NAME
 from feddp.server.publisher import METRICS_NAME
+from feddp.server.run_ledger import LEDGER_NAME
 from feddp.simulations.cli import main
 from feddp.simulations.deploy import (
     StoppedError,

@@ -24,8 +24,8 @@ from hostile_node import BEHAVIOURS, CANARY
 
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.server.opening import LEDGER_NAME
 from feddp.server.publisher import METRICS_NAME
+from feddp.server.run_ledger import LEDGER_NAME
 from feddp.simulations.deploy import fleet_of, located, resuming
 from feddp.simulations.fleet import Fleet
 from feddp.simulations.fleet_shares import shares_of

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feddp.common.config.run_config import RunConfig, load_config, parse_override
-from feddp.server.opening import LEDGER_NAME
 from feddp.server.publisher import METRICS_NAME
+from feddp.server.run_ledger import LEDGER_NAME
 from feddp.simulations.deploy import fleet_of, follow, located
 from feddp.simulations.fleet import Fleet
 from feddp.simulations.fleet_shares import shares_of

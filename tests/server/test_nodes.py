@@ -18,7 +18,7 @@ from feddp.common.wire.messages import (
     encode_evaluate_reply,
     encode_train_reply,
 )
-from feddp.server.draw import ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.metrics import Metrics
 from feddp.server.nodes import FlowerNodes
 

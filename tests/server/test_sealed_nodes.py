@@ -25,7 +25,7 @@ from feddp.common.wire.messages import (
 from feddp.common.wire.node_registry import Registry, read_registry, write_registry
 from feddp.common.wire.records import SEALED, opaque, pack, read_opaque
 from feddp.common.wire.sealing import Ask, seal_reply, verify_request
-from feddp.server.draw import ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.metrics import Metrics
 from feddp.server.sealed_nodes import SealedNodes
 from feddp.server.sealer import Sealer

@@ -21,8 +21,8 @@ from feddp.common.privacy.plan.shared_population import (
     spent_epsilon,
 )
 from feddp.common.privacy.plan.statement import epsilon_text, privacy_record
-from feddp.server.opening import LEDGER_NAME, open_ledger
 from feddp.server.run import Run, create_run
+from feddp.server.run_ledger import LEDGER_NAME, open_ledger
 from feddp.simulations.cli import main
 from feddp.simulations.ledger import PROMISED, create_ledger, show, verify
 

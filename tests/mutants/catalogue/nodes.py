@@ -4,10 +4,10 @@ from mutants.mutant import Mutant
 
 OWN_NOISE = "client/own_noise.py"
 HEADS = "client/service/known_ledgers.py"
-DRAW = "server/draw.py"
+DRAW = "server/cohort_draw.py"
 TEST_OWN_NOISE = "tests/client/test_own_noise.py::"
 TEST_HEADS = "tests/client/service/test_known_ledgers.py::"
-TEST_DRAW = "tests/server/test_draw.py::"
+TEST_DRAW = "tests/server/test_cohort_draw.py::"
 
 NODES = (
     Mutant(

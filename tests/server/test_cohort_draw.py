@@ -13,7 +13,7 @@ from feddp.common.errors import DiskError, LedgerDamagedError
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from feddp.server.draw import POPULATION_NAME, ServerDraw
+from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
 from feddp.simulations.local import LocalNodes
 
 P, K = 4, 1 << 20

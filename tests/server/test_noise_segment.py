@@ -12,7 +12,7 @@ from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.mechanism.correlated import NoisedRow
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
-from feddp.server.segment import SECRETS_NAME, Segment, open_segment
+from feddp.server.noise_segment import SECRETS_NAME, Segment, open_segment
 from feddp.simulations.cli import main
 
 DIMENSION, NUM_ROUNDS = 4, 6
