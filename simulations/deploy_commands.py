@@ -40,7 +40,7 @@ def add_deploy_commands(
 
 
 def _local(options: argparse.Namespace, config: RunConfig) -> int:
-    from feddp.simulations.deploy import deploy_local
+    from feddp.deploy.fleet.run import deploy_local
 
     num_nodes = 2 if options.nodes is None else options.nodes
     path = deploy_local(
@@ -51,7 +51,7 @@ def _local(options: argparse.Namespace, config: RunConfig) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from feddp.simulations.deploy import deploy_resume
+    from feddp.deploy.fleet.run import deploy_resume
 
     deploy_resume(options.run, num_nodes=options.nodes, folder=options.keep)
     print(f"\n  {options.run}\n  try: feddp chat {options.run}")

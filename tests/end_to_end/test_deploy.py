@@ -15,12 +15,7 @@ import pytest
 
 from feddp.common.config.run_config import RunConfig, from_flat, to_toml
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.server.checkpoint import read_released
-from feddp.server.cohort_draw import POPULATION_NAME
-from feddp.server.publisher import METRICS_NAME
-from feddp.server.run_ledger import LEDGER_NAME
-from feddp.simulations.cli import main
-from feddp.simulations.deploy import (
+from feddp.deploy.fleet.run import (
     StoppedError,
     deploy_local,
     deploy_resume,
@@ -29,7 +24,12 @@ from feddp.simulations.deploy import (
     located,
     resuming,
 )
-from feddp.simulations.fleet_shares import shares_of
+from feddp.deploy.fleet.shares import shares_of
+from feddp.server.checkpoint import read_released
+from feddp.server.cohort_draw import POPULATION_NAME
+from feddp.server.publisher import METRICS_NAME
+from feddp.server.run_ledger import LEDGER_NAME
+from feddp.simulations.cli import main
 from feddp.simulations.simulate import simulate
 
 pytestmark = pytest.mark.slow

@@ -19,10 +19,10 @@ from runbook import command
 
 from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat
-from feddp.simulations.deploy import fleet_of, located
-from feddp.simulations.fleet import HOST, Fleet, free_port
-from feddp.simulations.fleet_shares import Share
-from feddp.simulations.supervisor import Child
+from feddp.deploy.fleet.fleet import HOST, Fleet, free_port
+from feddp.deploy.fleet.run import fleet_of, located
+from feddp.deploy.fleet.shares import Share
+from feddp.deploy.fleet.supervisor import Child
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

@@ -24,11 +24,11 @@ from hostile_node import BEHAVIOURS, CANARY
 
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.deploy.fleet.fleet import Fleet
+from feddp.deploy.fleet.run import fleet_of, located, resuming
+from feddp.deploy.fleet.shares import shares_of
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run_ledger import LEDGER_NAME
-from feddp.simulations.deploy import fleet_of, located, resuming
-from feddp.simulations.fleet import Fleet
-from feddp.simulations.fleet_shares import shares_of
 
 DEADLINE_SECONDS = 40.0
 CONTROL_SECONDS = 300.0  # the positive control needs an answer, however slow the machine is

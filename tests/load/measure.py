@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from feddp.common.config.run_config import RunConfig, load_config, parse_override
+from feddp.deploy.fleet.fleet import Fleet
+from feddp.deploy.fleet.run import fleet_of, follow, located
+from feddp.deploy.fleet.shares import shares_of
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run_ledger import LEDGER_NAME
-from feddp.simulations.deploy import fleet_of, follow, located
-from feddp.simulations.fleet import Fleet
-from feddp.simulations.fleet_shares import shares_of
 
 FILES_SECONDS, PROCESSES_SECONDS, TOTAL_SECONDS = 0.02, 0.2, 3.0
 SERVE = (sys.executable, str(Path(__file__).with_name("timed_node.py")))

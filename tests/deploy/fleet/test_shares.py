@@ -8,7 +8,7 @@ from feddp.common.assembly import load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.simulations.fleet_shares import (
+from feddp.deploy.fleet.shares import (
     check_ledgers,
     ledgers_path,
     make_ledgers,

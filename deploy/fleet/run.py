@@ -11,10 +11,8 @@ from pathlib import Path
 
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError, FeddpError
-from feddp.server.export import RESULT_NAME
-from feddp.server.run import CONFIG_NAME, load_run
-from feddp.simulations.fleet import Fleet
-from feddp.simulations.fleet_shares import (
+from feddp.deploy.fleet.fleet import Fleet
+from feddp.deploy.fleet.shares import (
     Share,
     check_ledgers,
     ledgers_path,
@@ -22,6 +20,8 @@ from feddp.simulations.fleet_shares import (
     shares_of,
     with_ledgers,
 )
+from feddp.server.export import RESULT_NAME
+from feddp.server.run import CONFIG_NAME, load_run
 
 FOLLOW_SECONDS = 0.5
 

@@ -7,10 +7,10 @@ import pytest
 from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.wire.node_registry import read_registry
-from feddp.simulations.deploy import located, resuming
-from feddp.simulations.fleet import Fleet
-from feddp.simulations.fleet_app import write_app
-from feddp.simulations.fleet_shares import Share
+from feddp.deploy.fleet.fleet import Fleet
+from feddp.deploy.fleet.flower_app import write_app
+from feddp.deploy.fleet.run import located, resuming
+from feddp.deploy.fleet.shares import Share
 
 
 def fleet(folder: Path, *, is_sealed: bool = True) -> Fleet:

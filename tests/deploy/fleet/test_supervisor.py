@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.simulations.supervisor import Child, Supervisor
+from feddp.deploy.fleet.supervisor import Child, Supervisor
 
 SLEEP = "import time; time.sleep(600)"
 PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).wait()"
@@ -59,7 +59,7 @@ def test_the_dead_are_started_again_but_not_at_once(
     one.process.wait()
     assert supervisor.tend() == []
     assert one.num_starts == 1
-    monkeypatch.setattr("feddp.simulations.supervisor.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("feddp.deploy.fleet.supervisor.RETRY_SECONDS", 0.0)
     assert supervisor.tend() == [one]
     assert one.num_starts == 2
     supervisor.stop()

@@ -19,10 +19,10 @@ from feddp.common.errors import FeddpError
 from feddp.common.wire.identity_keys import make_key, read_public_key
 from feddp.common.wire.node_registry import Registry, write_registry
 from feddp.deploy.certificates import issue, make_ca
+from feddp.deploy.fleet.flower_app import APP_NAME, write_app
+from feddp.deploy.fleet.shares import Share
+from feddp.deploy.fleet.supervisor import Child, Supervisor
 from feddp.deploy.keys import make_secret, make_supernode_key
-from feddp.simulations.fleet_app import APP_NAME, write_app
-from feddp.simulations.fleet_shares import Share
-from feddp.simulations.supervisor import Child, Supervisor
 
 HOST = "127.0.0.1"
 STARTUP_SECONDS = 120.0

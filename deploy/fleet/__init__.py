@@ -1,0 +1,1 @@
+"""A whole fleet on loopback, as processes of this machine."""
