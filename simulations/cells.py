@@ -23,8 +23,8 @@ from feddp.server.aggregation import metrics_of
 from feddp.server.run import load_run
 from feddp.simulations.evaluate import Extent, measure_adapter, train_to_folder
 from feddp.simulations.planner import black_box_epsilon
+from feddp.simulations.run.simulate import resume, simulate
 from feddp.simulations.scoring import BaseScores
-from feddp.simulations.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)

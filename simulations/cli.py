@@ -132,11 +132,11 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.new_noise_segment and not is_resumed:
         raise ConfigError(["--new-noise-segment: only a run that is resumed has lost its key."])
     if is_resumed:
-        from feddp.simulations.simulate import resume
+        from feddp.simulations.run.simulate import resume
 
         path = options.resume or Path(config.run.resume)
         return resume(path, is_new_segment=options.new_noise_segment, command=options.line)
-    from feddp.simulations.simulate import simulate
+    from feddp.simulations.run.simulate import simulate
 
     return simulate(
         config,
@@ -168,7 +168,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> int:
-    from feddp.simulations.chat import chat
+    from feddp.simulations.run.chat import chat
 
     return chat(
         options.run,

@@ -10,9 +10,9 @@ from feddp.common.privacy.accounting.edgeworth import cross_check_lines
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.tracking import tracker_problems
 from feddp.server.run import epsilon_curve_of
-from feddp.simulations.console import curve_lines, plan_lines
 from feddp.simulations.planner import Setting, planner_lines, predict
-from feddp.simulations.problems import data_problems
+from feddp.simulations.run.console import curve_lines, plan_lines
+from feddp.simulations.run.data_problems import data_problems
 
 
 def show_plan(

@@ -21,7 +21,7 @@ from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.run import optimizer_from_config
-from feddp.simulations.non_private import train_without_privacy
+from feddp.simulations.run.non_private import train_without_privacy
 
 NUM_DEMO_USERS, DEMO_SEED = 400, 1  # a seed of its own: nobody among them is a user of the demo
 MAX_USERS, MAX_EXAMPLES = 48, 8

@@ -30,7 +30,7 @@ from feddp.simulations.plots import (
     save,
 )
 from feddp.simulations.rows import Row, example_epsilon, is_comparison, read_rows, shown
-from feddp.simulations.simulate import COMMAND_NAME
+from feddp.simulations.run.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
 _FIGURES = {

@@ -30,7 +30,7 @@ from feddp.server.cohort_draw import POPULATION_NAME
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run_ledger import LEDGER_NAME
 from feddp.simulations.cli import main
-from feddp.simulations.simulate import simulate
+from feddp.simulations.run.simulate import simulate
 
 pytestmark = pytest.mark.slow
 SMALL = {

@@ -15,7 +15,7 @@ from feddp.common.config.run_config import from_flat, to_flat
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.server.app import main
 from feddp.server.checkpoint import read_released
-from feddp.simulations.simulate import simulate
+from feddp.simulations.run.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

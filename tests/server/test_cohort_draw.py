@@ -14,7 +14,7 @@ from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
-from feddp.simulations.local import LocalNodes
+from feddp.simulations.run.local_nodes import LocalNodes
 
 P, K = 4, 1 << 20
 NAMES = [f"node-{i}" for i in range(50)]

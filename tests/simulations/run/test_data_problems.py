@@ -4,7 +4,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.base import BaseModel
-from feddp.simulations.problems import LABEL_USERS, SAMPLED_USERS, data_problems
+from feddp.simulations.run.data_problems import LABEL_USERS, SAMPLED_USERS, data_problems
 
 
 @pytest.fixture(scope="module")

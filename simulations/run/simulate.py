@@ -35,10 +35,10 @@ from feddp.server.run import (
     optimizer_from_config,
     train,
 )
-from feddp.simulations.console import Progress, plan_lines, result_lines
-from feddp.simulations.local import LocalNodes
-from feddp.simulations.non_private import train_without_privacy
-from feddp.simulations.problems import data_problems
+from feddp.simulations.run.console import Progress, plan_lines, result_lines
+from feddp.simulations.run.data_problems import data_problems
+from feddp.simulations.run.local_nodes import LocalNodes
+from feddp.simulations.run.non_private import train_without_privacy
 
 INTERRUPTED = 130
 NODE_LEDGER_NAME = "node-ledger.sqlite"

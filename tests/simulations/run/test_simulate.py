@@ -25,7 +25,7 @@ from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.tracking import read_metrics
 from feddp.server.run import load_run
 from feddp.simulations.cli import main
-from feddp.simulations.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
+from feddp.simulations.run.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
 
 SMALL = {
     "run.rounds": 3,

@@ -4,7 +4,7 @@ import pytest
 from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.aggregation import Evaluation
 from feddp.server.rounds import RoundReport
-from feddp.simulations.console import Progress, curve_lines, plan_lines, result_lines
+from feddp.simulations.run.console import Progress, curve_lines, plan_lines, result_lines
 
 
 @pytest.fixture(scope="module")

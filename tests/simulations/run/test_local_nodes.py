@@ -11,7 +11,7 @@ from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import TrainRequest
-from feddp.simulations.local import LocalNodes
+from feddp.simulations.run.local_nodes import LocalNodes
 
 CONFIG = RunConfig()
 

@@ -8,7 +8,7 @@ import tiny
 
 from feddp.common.config.run_config import from_flat
 from feddp.common.model.other_kinds import KINDS
-from feddp.simulations.simulate import simulate
+from feddp.simulations.run.simulate import simulate
 
 
 def run(path: Path, **changes: object) -> Path:
