@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from feddp.simulations.attacks import Scores
+from feddp.simulations.leakage.attacks import Scores
 
 GUESS_SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 THRESHOLD_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)

@@ -97,7 +97,7 @@ def add_measure_commands(
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from feddp.simulations.evaluate import Extent, evaluate_run
+    from feddp.simulations.leakage.evaluate import Extent, evaluate_run
 
     extent = Extent(
         num_users=options.users,

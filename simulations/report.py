@@ -10,7 +10,7 @@ from feddp.common.privacy.plan.statement import guarantee_line, statement
 from feddp.common.tracking import read_metrics
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run
-from feddp.simulations.evaluate import LEAKAGE_NAME
+from feddp.simulations.leakage.evaluate import LEAKAGE_NAME
 from feddp.simulations.page import (
     folded,
     heading,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from feddp.common.errors import ConfigError
-from feddp.simulations.attacks import Interval, mean_interval
 from feddp.simulations.cells import ELS, FEDERATED, ULS, Cell
+from feddp.simulations.leakage.attacks import Interval, mean_interval
 
 PAIRS = ((ULS, ELS), (FEDERATED, ULS))
 COMPARED = ("loss", "accuracy", "user_inference")

@@ -12,9 +12,14 @@ from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.lora import save_adapter
-from feddp.simulations.evaluate import Extent, choose_subjects, measure_adapter, write_leakage
-from feddp.simulations.leakage import Ceilings, Subjects
-from feddp.simulations.scoring import Scorer
+from feddp.simulations.leakage.evaluate import (
+    Extent,
+    choose_subjects,
+    measure_adapter,
+    write_leakage,
+)
+from feddp.simulations.leakage.scoring import Scorer
+from feddp.simulations.leakage.suite import Ceilings, Subjects
 
 EXTENT = Extent(num_users=6, num_secrets=0, seed=3)
 

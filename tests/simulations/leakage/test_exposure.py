@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from feddp.simulations.exposure import digit_ids, digits_of_order, secret_rank
-from feddp.simulations.scoring import sensitive_mask, sensitive_spans
+from feddp.simulations.leakage.exposure import digit_ids, digits_of_order, secret_rank
+from feddp.simulations.leakage.scoring import sensitive_mask, sensitive_spans
 
 
 def toy_model(rows: list[list[int]]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example
 from feddp.common.model.lora import save_adapter
-from feddp.simulations.scoring import Scorer, sensitive_mask
+from feddp.simulations.leakage.scoring import Scorer, sensitive_mask
 
 TEXTS = (
     "Hello, my order SO-120077 has not come.",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.data.users import Example
-from feddp.simulations.attacks import (
+from feddp.simulations.leakage.attacks import (
     Attack,
     Interval,
     Scores,
@@ -24,8 +24,8 @@ from feddp.simulations.attacks import (
     true_positive_rate_ceiling,
     user_inference_scores,
 )
-from feddp.simulations.exposure import digit_ids, digits_of_order, secret_rank
-from feddp.simulations.scoring import ExampleScore, Scorer, sensitive_mask
+from feddp.simulations.leakage.exposure import digit_ids, digits_of_order, secret_rank
+from feddp.simulations.leakage.scoring import ExampleScore, Scorer, sensitive_mask
 
 HIGH_EXPOSURE_BITS = 8
 

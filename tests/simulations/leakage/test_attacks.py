@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from feddp.simulations import attacks
-from feddp.simulations.attacks import (
+from feddp.simulations.leakage import attacks
+from feddp.simulations.leakage.attacks import (
     Interval,
     area_under_curve,
     auc_ceiling,

@@ -23,9 +23,9 @@ from feddp.common.model.other_kinds import file_name
 from feddp.common.privacy.plan.statement import delta_text, epsilon_text
 from feddp.server.aggregation import Evaluation
 from feddp.server.run import Run, load_run, optimizer_from_config
-from feddp.simulations.leakage import Ceilings, Leakage, Subject, Subjects, exceeded, measure
+from feddp.simulations.leakage.scoring import BaseScores, Scorer
+from feddp.simulations.leakage.suite import Ceilings, Leakage, Subject, Subjects, exceeded, measure
 from feddp.simulations.run.non_private import train_without_privacy
-from feddp.simulations.scoring import BaseScores, Scorer
 
 LEAKAGE_NAME = "leakage.json"
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
