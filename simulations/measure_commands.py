@@ -109,7 +109,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace, config: RunConfig) -> int:
-    from feddp.simulations.audit_run import AuditExtent, audit
+    from feddp.simulations.audit.canaries import AuditExtent, audit
 
     extent = AuditExtent(
         num_canaries=options.canaries,

@@ -5,7 +5,7 @@ import pytest
 
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
-from feddp.simulations.audit_run import AuditExtent, audit
+from feddp.simulations.audit.canaries import AuditExtent, audit
 
 EXTENT = AuditExtent(num_canaries=300, num_users=8, num_rounds=3)
 
@@ -42,7 +42,7 @@ def test_private_data_needs_to_be_asked_for() -> None:
 def test_canaries_that_are_absent_send_nothing() -> None:
     from feddp.common.privacy.mechanism.sampling import Draw
     from feddp.common.wire.messages import TrainRequest
-    from feddp.simulations.audit_run import CanaryNode
+    from feddp.simulations.audit.canaries import CanaryNode
 
     directions = np.eye(4, dtype=np.float32)
     node = CanaryNode(directions, np.array([True, False, True, False]), "x")

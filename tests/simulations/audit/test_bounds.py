@@ -3,8 +3,8 @@ import doctest
 import numpy as np
 import pytest
 
-from feddp.simulations import audit
-from feddp.simulations.audit import (
+from feddp.simulations.audit import bounds as audit
+from feddp.simulations.audit.bounds import (
     audit_scores,
     clopper_pearson_bound,
     f_dp_bound,

@@ -31,7 +31,7 @@ from feddp.common.privacy.plan.statement import delta_text, epsilon_text
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.aggregation import add_replies
 from feddp.server.optimizer import ServerOptimizer
-from feddp.simulations.audit import AuditResult, audit_scores
+from feddp.simulations.audit.bounds import AuditResult, audit_scores
 from feddp.simulations.leakage.attacks import Scores
 
 ALPHA = 0.05

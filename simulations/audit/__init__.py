@@ -1,0 +1,1 @@
+"""Canary users in the real pipeline, and what their traces say about epsilon."""
