@@ -21,9 +21,9 @@ from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaus
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.aggregation import metrics_of
 from feddp.server.run import load_run
+from feddp.simulations.group_size.planner import black_box_epsilon
 from feddp.simulations.leakage.evaluate import Extent, measure_adapter, train_to_folder
 from feddp.simulations.leakage.scoring import BaseScores
-from feddp.simulations.planner import black_box_epsilon
 from feddp.simulations.run.simulate import resume, simulate
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"

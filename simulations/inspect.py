@@ -10,7 +10,7 @@ from feddp.common.privacy.accounting.edgeworth import cross_check_lines
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.tracking import tracker_problems
 from feddp.server.run import epsilon_curve_of
-from feddp.simulations.planner import Setting, planner_lines, predict
+from feddp.simulations.group_size.planner import Setting, planner_lines, predict
 from feddp.simulations.run.console import curve_lines, plan_lines
 from feddp.simulations.run.data_problems import data_problems
 
@@ -55,7 +55,7 @@ def _grouping(config: RunConfig, plan: PrivacyPlan, proxy_path: str | None) -> l
         advice = "  Name public users in the columns of data to have it chosen: --proxy FILE."
         return [*planner_lines(setting, predict(setting)), advice]
     # Heavy, and needed here alone.
-    from feddp.simulations.choosing import choose_grouping
+    from feddp.simulations.group_size.choice import choose_grouping
 
     return choose_grouping(config, setting, most=most, proxy_path=proxy_path)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from feddp.common.config.run_config import from_flat
-from feddp.simulations.choosing import choose_grouping
 from feddp.simulations.cli import main
-from feddp.simulations.planner import Setting
+from feddp.simulations.group_size.choice import choose_grouping
+from feddp.simulations.group_size.planner import Setting
 
 
 @pytest.mark.slow

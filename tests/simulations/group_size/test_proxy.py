@@ -9,7 +9,7 @@ import pytest
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
-from feddp.simulations.proxy import (
+from feddp.simulations.group_size.proxy import (
     Proxy,
     clipping_norm_of,
     measure_proxy,

@@ -5,16 +5,21 @@ from pathlib import Path
 
 from feddp.common.assembly import pin_threads
 from feddp.common.config.run_config import RunConfig
-from feddp.simulations.grouping import (
+from feddp.simulations.group_size.grouping import (
     choose,
     crossings,
     grouping_lines,
     nu_of_examples,
     nu_of_users,
 )
-from feddp.simulations.planner import Setting, predict
+from feddp.simulations.group_size.planner import Setting, predict
+from feddp.simulations.group_size.proxy import (
+    clipping_norm_of,
+    measure_proxy,
+    public_users,
+    warm_adapter,
+)
 from feddp.simulations.plots import draw_nu, save
-from feddp.simulations.proxy import clipping_norm_of, measure_proxy, public_users, warm_adapter
 
 PICTURE_FOLDER, PICTURE_NAME = "plan", "group-size"
 

@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feddp.simulations.planner import Prediction, Setting
-from feddp.simulations.proxy import Proxy
+from feddp.simulations.group_size.planner import Prediction, Setting
+from feddp.simulations.group_size.proxy import Proxy
 
 _EQUAL = 1.01
 

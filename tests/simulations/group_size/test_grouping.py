@@ -6,16 +6,16 @@ import math
 import numpy as np
 import pytest
 
-from feddp.simulations import proxy as proxy_module
-from feddp.simulations.grouping import (
+from feddp.simulations.group_size import proxy as proxy_module
+from feddp.simulations.group_size.grouping import (
     choose,
     crossings,
     grouping_lines,
     nu_of_examples,
     nu_of_users,
 )
-from feddp.simulations.planner import Prediction, Setting, best_group_size, nu, predict
-from feddp.simulations.proxy import Proxy
+from feddp.simulations.group_size.planner import Prediction, Setting, best_group_size, nu, predict
+from feddp.simulations.group_size.proxy import Proxy
 
 
 def proxy(correlation: float, count: int = 64, norm: float = 2.0) -> Proxy:

@@ -4,9 +4,8 @@ import pytest
 
 from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
-from feddp.simulations import planner
-from feddp.simulations.inspect import show_plan
-from feddp.simulations.planner import (
+from feddp.simulations.group_size import planner
+from feddp.simulations.group_size.planner import (
     Prediction,
     Setting,
     best_group_size,
@@ -18,6 +17,7 @@ from feddp.simulations.planner import (
     quieter_unit,
     typical_norm,
 )
+from feddp.simulations.inspect import show_plan
 
 
 def setting(examples: float, epsilon: float) -> Setting:
