@@ -123,7 +123,7 @@ def _audit(options: argparse.Namespace, config: RunConfig) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from feddp.simulations.compare import compare, default_processes
+    from feddp.simulations.comparison.compare import compare, default_processes
 
     return compare(
         options.config,

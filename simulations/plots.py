@@ -12,7 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from feddp.simulations.rows import Row
+from feddp.simulations.comparison.table import Row
 
 # Replaced by the page's own text colour, so that one picture serves light, dark and paper.
 _INK = "#123456"

@@ -10,6 +10,7 @@ from feddp.common.privacy.plan.statement import guarantee_line, statement
 from feddp.common.tracking import read_metrics
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run
+from feddp.simulations.comparison.table import Row, example_epsilon, is_comparison, read_rows, shown
 from feddp.simulations.leakage.evaluate import LEAKAGE_NAME
 from feddp.simulations.page import (
     folded,
@@ -29,7 +30,6 @@ from feddp.simulations.plots import (
     draw_noise,
     save,
 )
-from feddp.simulations.rows import Row, example_epsilon, is_comparison, read_rows, shown
 from feddp.simulations.run.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from feddp.common.errors import ConfigError
+from feddp.simulations.comparison.table import Difference, Row, write_comparison
 from feddp.simulations.leakage.attacks import Interval
 from feddp.simulations.page import paragraph, table
 from feddp.simulations.report import report
-from feddp.simulations.rows import Difference, Row, write_comparison
 
 
 class Finder(HTMLParser):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from feddp.common.errors import ConfigError
-from feddp.simulations.cells import ELS, FEDERATED, ULS, Cell
+from feddp.simulations.comparison.cells import ELS, FEDERATED, ULS, Cell
 from feddp.simulations.leakage.attacks import Interval, mean_interval
 
 PAIRS = ((ULS, ELS), (FEDERATED, ULS))

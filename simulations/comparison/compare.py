@@ -11,8 +11,8 @@ from typing import Any
 
 from feddp.common.config.run_config import RunConfig, from_flat, read_flat, to_toml
 from feddp.common.errors import ConfigError
-from feddp.simulations.cells import ELS, METHODS, Cell, Grid, run_cell
-from feddp.simulations.rows import (
+from feddp.simulations.comparison.cells import ELS, METHODS, Cell, Grid, run_cell
+from feddp.simulations.comparison.table import (
     COMPARISON_NAME,
     difference_lines,
     paired_differences,

@@ -10,9 +10,9 @@ import pytest
 from feddp.common.assembly import load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
-from feddp.simulations.cells import Cell, Grid, cell_config, mean_examples, run_cell
-from feddp.simulations.compare import read_comparison
-from feddp.simulations.rows import (
+from feddp.simulations.comparison.cells import Cell, Grid, cell_config, mean_examples, run_cell
+from feddp.simulations.comparison.compare import read_comparison
+from feddp.simulations.comparison.table import (
     difference_lines,
     example_epsilon,
     paired_differences,
