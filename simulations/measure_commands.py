@@ -137,7 +137,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from feddp.simulations.report import report
+    from feddp.simulations.report.report import report
 
     return report(options.folder)
 

@@ -19,7 +19,7 @@ from feddp.simulations.group_size.proxy import (
     public_users,
     warm_adapter,
 )
-from feddp.simulations.plots import draw_nu, save
+from feddp.simulations.report.plots import draw_nu, save
 
 PICTURE_FOLDER, PICTURE_NAME = "plan", "group-size"
 

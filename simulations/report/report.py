@@ -12,7 +12,7 @@ from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run
 from feddp.simulations.comparison.table import Row, example_epsilon, is_comparison, read_rows, shown
 from feddp.simulations.leakage.evaluate import LEAKAGE_NAME
-from feddp.simulations.page import (
+from feddp.simulations.report.page import (
     folded,
     heading,
     page,
@@ -22,7 +22,7 @@ from feddp.simulations.page import (
     table,
     verbatim,
 )
-from feddp.simulations.plots import (
+from feddp.simulations.report.plots import (
     draw_against_epsilon,
     draw_attacks,
     draw_curves,

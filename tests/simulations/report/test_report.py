@@ -8,8 +8,8 @@ import pytest
 from feddp.common.errors import ConfigError
 from feddp.simulations.comparison.table import Difference, Row, write_comparison
 from feddp.simulations.leakage.attacks import Interval
-from feddp.simulations.page import paragraph, table
-from feddp.simulations.report import report
+from feddp.simulations.report.page import paragraph, table
+from feddp.simulations.report.report import report
 
 
 class Finder(HTMLParser):
