@@ -146,9 +146,9 @@ def _bench(options: argparse.Namespace) -> int:
     if options.repeats < 1:
         raise ConfigError([f"--repeats {options.repeats}: must be at least 1."])
     if options.gpu:
-        from feddp.simulations.gpu_bench import gpu_bench
+        from feddp.simulations.bench.gpu import gpu_bench
 
         return gpu_bench(repeats=options.repeats, folder=options.output_dir)
-    from feddp.simulations.bench import bench
+    from feddp.simulations.bench.bench import bench
 
     return bench(repeats=options.repeats, folder=options.output_dir, only=options.only)

@@ -20,9 +20,16 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from flwr.simulation import run_simulation
 
 from feddp.common.model.lora import AdapterLayout
-from feddp.simulations import contestants
-from feddp.simulations.race import Contestant
-from feddp.simulations.workload import Population, Shape, User, make_base, make_users, nonzero_start
+from feddp.simulations.bench import contestants
+from feddp.simulations.bench.race import Contestant
+from feddp.simulations.bench.workload import (
+    Population,
+    Shape,
+    User,
+    make_base,
+    make_users,
+    nonzero_start,
+)
 
 CLIPPING_NORM = 0.1
 NOISE_MULTIPLIER = 1.0

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
-from feddp.simulations import contestants
-from feddp.simulations.workload import Population, Shape, User, make_base, make_users
+from feddp.simulations.bench import contestants
+from feddp.simulations.bench.workload import Population, Shape, User, make_base, make_users
 
 CLIPPING_NORM = 0.1
 NOISE_MULTIPLIER = 1.0

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from feddp.common.errors import FeddpError
-from feddp.simulations import contestants
-from feddp.simulations.race import Spread, paired, race
-from feddp.simulations.workload import Population, Shape, make_base, make_users, num_tokens
+from feddp.simulations.bench import contestants
+from feddp.simulations.bench.race import Spread, paired, race
+from feddp.simulations.bench.workload import Population, Shape, make_base, make_users, num_tokens
 
 SHAPE = Shape(
     hidden=2048,

@@ -24,7 +24,7 @@ from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
 from feddp.common.privacy.mechanism.sampling import PoissonSampler
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.simulations.workload import User, copy_base, nonzero_start
+from feddp.simulations.bench.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20
 LEARNING_RATE = 0.1

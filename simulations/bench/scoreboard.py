@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from feddp.simulations.race import Spread
+from feddp.simulations.bench.race import Spread
 
 PACKAGES = ("torch", "transformers", "peft", "opacus", "pfl", "flwr", "ray")
 

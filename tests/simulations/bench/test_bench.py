@@ -8,15 +8,15 @@ import pytest
 
 from feddp.common.data.tokens import IGNORE
 from feddp.common.errors import FeddpError
-from feddp.simulations import contestants
-from feddp.simulations.bench import STAGES, useful_share
-from feddp.simulations.gpu_bench import gpu_bench
+from feddp.simulations.bench import contestants
+from feddp.simulations.bench.bench import STAGES, useful_share
+from feddp.simulations.bench.gpu import gpu_bench
+from feddp.simulations.bench.race import Spread, paired, peak_megabytes, race, run_apart
+from feddp.simulations.bench.scale import index_of, loss_of, rounds_of, write_users
+from feddp.simulations.bench.scoreboard import Measure, Scoreboard
+from feddp.simulations.bench.server_path import server_path
+from feddp.simulations.bench.workload import Population, Shape, make_base, make_users, nonzero_start
 from feddp.simulations.measure_commands import BENCH_STAGES
-from feddp.simulations.race import Spread, paired, peak_megabytes, race, run_apart
-from feddp.simulations.scale import index_of, loss_of, rounds_of, write_users
-from feddp.simulations.scoreboard import Measure, Scoreboard
-from feddp.simulations.server_path import server_path
-from feddp.simulations.workload import Population, Shape, make_base, make_users, nonzero_start
 
 SMALL = {
     "hidden": 32,
@@ -103,12 +103,12 @@ def test_the_command_line_knows_all_stages() -> None:
 
 
 def test_a_function_apart_has_a_peak_of_its_own() -> None:
-    assert run_apart("feddp.simulations.race:peak_megabytes") < peak_megabytes() / 2
+    assert run_apart("feddp.simulations.bench.race:peak_megabytes") < peak_megabytes() / 2
 
 
 def test_a_function_that_fails_apart_says_why() -> None:
     with pytest.raises(FeddpError, match="no attribute 'absent'"):
-        run_apart("feddp.simulations.race:absent")
+        run_apart("feddp.simulations.bench.race:absent")
 
 
 def test_both_losses_of_the_vocabulary_stage_give_one_gradient() -> None:
@@ -141,7 +141,7 @@ def test_a_scoreboard_writes_numbers_and_a_plot(tmp_path: Path) -> None:
 def test_pfl_and_the_engine_do_equal_work() -> None:
     pytest.importorskip("pfl.version", reason="pfl is not installed")
     found = run_apart(
-        "feddp.simulations.pfl_peer:compare",
+        "feddp.simulations.bench.pfl_peer:compare",
         population=[4, [0.7, 1.0, 1, 6], [2.5, 0.8, 2, 40]],
         shape=SMALL,
         width=40,
@@ -153,7 +153,7 @@ def test_pfl_and_the_engine_do_equal_work() -> None:
 
 def test_a_flower_client_trains_as_the_loop_does() -> None:
     flower_peer = pytest.importorskip(
-        "feddp.simulations.flower_peer", reason="psutil is not installed"
+        "feddp.simulations.bench.flower_peer", reason="psutil is not installed"
     )
     population = [1, [0, 0, 3, 3], [2.5, 0.8, 2, 40], 2]
     trainee = flower_peer.Trainee(population, SMALL)
@@ -173,7 +173,7 @@ def test_a_flower_client_trains_as_the_loop_does() -> None:
 def test_flower_and_the_engine_do_equal_work_and_ray_ends() -> None:
     psutil = pytest.importorskip("psutil")
     found = run_apart(
-        "feddp.simulations.flower_peer:compare",
+        "feddp.simulations.bench.flower_peer:compare",
         population=[3, [0, 0, 2, 2], [0, 0, 9, 9]],
         shape=SMALL,
         repeats=1,

@@ -23,8 +23,8 @@ from feddp.common.data.user_index import open_users
 from feddp.common.data.users import Columns, Users
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
-from feddp.simulations.race import paired, peak_megabytes, race, run_apart
-from feddp.simulations.scoreboard import Measure, Scoreboard
+from feddp.simulations.bench.race import paired, peak_megabytes, race, run_apart
+from feddp.simulations.bench.scoreboard import Measure, Scoreboard
 
 FEW, MANY = 1_000, 1_000_000
 COHORT, TENTH, LARGE_COHORT = 64, 1_000, 10_000
@@ -41,13 +41,13 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
 
         def apart(path: Path, **arguments: Any) -> Any:
             return run_apart(
-                "feddp.simulations.scale:rounds_of", path=str(path), cache=folder, **arguments
+                "feddp.simulations.bench.scale:rounds_of", path=str(path), cache=folder, **arguments
             )
 
         for path in (few, many):
             board.figure(
                 f"index of {path.stem} users",
-                run_apart("feddp.simulations.scale:index_of", path=str(path), cache=folder),
+                run_apart("feddp.simulations.bench.scale:index_of", path=str(path), cache=folder),
             )
         peaks = []
         for path, cohort in ((few, COHORT), (many, COHORT), (many, TENTH), (many, LARGE_COHORT)):
@@ -70,7 +70,7 @@ def measure_vocabulary(board: Scoreboard, repeats: int) -> None:
     ratio = paired(seconds, "full logits", "chunked")
     board.measure([Measure("vocabulary 150000", "chunked loss", "full logits", ratio, rate)])
     peaks = {
-        name: run_apart("feddp.simulations.scale:peak_of_loss", name=name)
+        name: run_apart("feddp.simulations.bench.scale:peak_of_loss", name=name)
         for name in ("none", "full logits", "chunked")
     }
     board.figure("peak memory in MB, vocabulary 150000", peaks)

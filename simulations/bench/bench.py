@@ -12,13 +12,20 @@ import numpy as np
 import torch
 
 from feddp.client.engine.passes import padded_length
-from feddp.simulations import contestants
-from feddp.simulations.contestants import PASS_TOKENS
-from feddp.simulations.race import paired, peak_megabytes, race, run_apart
-from feddp.simulations.scale import measure_population, measure_vocabulary
-from feddp.simulations.scoreboard import Measure, Scoreboard
-from feddp.simulations.server_path import measure_server
-from feddp.simulations.workload import Population, Shape, User, make_base, make_users, num_tokens
+from feddp.simulations.bench import contestants
+from feddp.simulations.bench.contestants import PASS_TOKENS
+from feddp.simulations.bench.race import paired, peak_megabytes, race, run_apart
+from feddp.simulations.bench.scale import measure_population, measure_vocabulary
+from feddp.simulations.bench.scoreboard import Measure, Scoreboard
+from feddp.simulations.bench.server_path import measure_server
+from feddp.simulations.bench.workload import (
+    Population,
+    Shape,
+    User,
+    make_base,
+    make_users,
+    num_tokens,
+)
 
 CLIPPING_NORM = 0.1
 ROWS_OF_USER = (0.7, 1.0, 1, 12)
@@ -160,7 +167,7 @@ def measure_pfl(board: Scoreboard, repeats: int) -> None:
     for name, case in PFL_CASES.items():
         users = make_users(case.population, Shape(**case.shape).vocabulary)
         found = run_apart(
-            "feddp.simulations.pfl_peer:compare",
+            "feddp.simulations.bench.pfl_peer:compare",
             population=astuple(case.population),
             shape=case.shape,
             width=case.width,
@@ -182,7 +189,7 @@ def measure_flower(board: Scoreboard, repeats: int) -> None:
     for name, (population, shape) in FLOWER_CASES.items():
         users = make_users(population, Shape().vocabulary)
         found = run_apart(
-            "feddp.simulations.flower_peer:compare",
+            "feddp.simulations.bench.flower_peer:compare",
             population=astuple(population),
             shape=shape,
             repeats=repeats,
@@ -198,7 +205,7 @@ def measure_flower(board: Scoreboard, repeats: int) -> None:
 def measure_memory(board: Scoreboard, repeats: int) -> None:
     """Peak resident memory of one process per contestant."""
     names = ("central", "loop", "engine")
-    peaks = {who: run_apart("feddp.simulations.bench:peak_of", who=who) for who in names}
+    peaks = {who: run_apart("feddp.simulations.bench.bench:peak_of", who=who) for who in names}
     board.figure("peak memory in MB, lognormal users", peaks)
 
 

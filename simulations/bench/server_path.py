@@ -14,8 +14,8 @@ from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
 from feddp.server.optimizer import ServerOptimizer
-from feddp.simulations.race import Spread, race
-from feddp.simulations.scoreboard import Scoreboard
+from feddp.simulations.bench.race import Spread, race
+from feddp.simulations.bench.scoreboard import Scoreboard
 
 NUMBERS = 1 << 22
 ADAPTER_BYTES = 4  # of one number

@@ -1,0 +1,1 @@
+"""Speed and memory beside central training and peers."""
