@@ -9,10 +9,10 @@ from pathlib import Path
 
 from feddp.common.config.run_config import RunConfig, load_config, parse_override, settings, to_flat
 from feddp.common.errors import ConfigError, DiskError, FeddpError
-from feddp.simulations.deploy_commands import add_deploy_commands
-from feddp.simulations.ledger_commands import add_ledger_commands
-from feddp.simulations.measure_commands import add_measure_commands
-from feddp.simulations.node_commands import add_node_commands, with_action
+from feddp.simulations.commands.deploy import add_deploy_commands
+from feddp.simulations.commands.ledger import add_ledger_commands
+from feddp.simulations.commands.measure import add_measure_commands
+from feddp.simulations.commands.node import add_node_commands, with_action
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,7 +148,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     config = _config(options)
-    from feddp.simulations.inspect import show_plan
+    from feddp.simulations.commands.look import show_plan
 
     if options.proxy is not None and not options.group_size:
         raise ConfigError(["--proxy: only --group-size reads it. Add --group-size."])
@@ -162,7 +162,7 @@ def _check(options: argparse.Namespace) -> int:
             print(f"{key} = {defaults[key]!r}\n    {about.doc}; {about.allowed()}")
         return 0
     config = _config(options)
-    from feddp.simulations.inspect import check
+    from feddp.simulations.commands.look import check
 
     return check(config, is_counting=options.count_users)
 

@@ -8,7 +8,7 @@ from runbook import RUNBOOK, commands
 
 from feddp.deploy.certificates import days_left
 from feddp.simulations.cli import _parser
-from feddp.simulations.node_commands import with_action
+from feddp.simulations.commands.node import with_action
 
 ROOT = Path(__file__).parents[2]
 

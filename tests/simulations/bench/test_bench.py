@@ -16,7 +16,7 @@ from feddp.simulations.bench.scale import index_of, loss_of, rounds_of, write_us
 from feddp.simulations.bench.scoreboard import Measure, Scoreboard
 from feddp.simulations.bench.server_path import server_path
 from feddp.simulations.bench.workload import Population, Shape, make_base, make_users, nonzero_start
-from feddp.simulations.measure_commands import BENCH_STAGES
+from feddp.simulations.commands.measure import BENCH_STAGES
 
 SMALL = {
     "hidden": 32,

@@ -4,6 +4,7 @@ import pytest
 
 from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
+from feddp.simulations.commands.look import show_plan
 from feddp.simulations.group_size import planner
 from feddp.simulations.group_size.planner import (
     Prediction,
@@ -17,7 +18,6 @@ from feddp.simulations.group_size.planner import (
     quieter_unit,
     typical_norm,
 )
-from feddp.simulations.inspect import show_plan
 
 
 def setting(examples: float, epsilon: float) -> Setting:

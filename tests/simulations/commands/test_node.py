@@ -99,7 +99,7 @@ def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
             ask_resident(address, token, "hello", pack(RecordDict()), seconds=10)
         service.stop()
 
-    monkeypatch.setattr("feddp.simulations.node_commands._answerer", answerer)
+    monkeypatch.setattr("feddp.simulations.commands.node._answerer", answerer)
     monkeypatch.setattr("feddp.client.service.service.serve_until_stopped", serve)
     assert main(["node", "serve", "--address", address]) == 0
     assert len(threads) == 4

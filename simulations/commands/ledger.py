@@ -52,44 +52,44 @@ def add_ledger_commands(commands: Subparsers) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import show
+    from feddp.simulations.commands.ledger_work import show
 
     return show(options.path)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import verify
+    from feddp.simulations.commands.ledger_work import verify
 
     return verify(options.path, anchor=options.anchor)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import export
+    from feddp.simulations.commands.ledger_work import export
 
     return export(options.path)
 
 
 def _anchor(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import anchor
+    from feddp.simulations.commands.ledger_work import anchor
 
     return anchor(options.path, file=options.file)
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import rotate
+    from feddp.simulations.commands.ledger_work import rotate
 
     return rotate(options.path)
 
 
 def _backup(options: argparse.Namespace) -> int:
-    from feddp.simulations.ledger import backup
+    from feddp.simulations.commands.ledger_work import backup
 
     return backup(options.path, target=options.file)
 
 
 def _create(options: argparse.Namespace) -> int:
     configs = [load_config(path) for path in options.config or [None]]
-    from feddp.simulations.ledger import create_ledger
+    from feddp.simulations.commands.ledger_work import create_ledger
 
     return create_ledger(
         options.path,

@@ -24,7 +24,7 @@ from feddp.common.privacy.plan.statement import epsilon_text, privacy_record
 from feddp.server.run import Run, create_run
 from feddp.server.run_ledger import LEDGER_NAME, open_ledger
 from feddp.simulations.cli import main
-from feddp.simulations.ledger import PROMISED, create_ledger, show, verify
+from feddp.simulations.commands.ledger_work import PROMISED, create_ledger, show, verify
 
 SETTINGS = {"run.rounds": 4, "run.name": "mine", "privacy.spare-attempts": 2}
 
