@@ -12,6 +12,7 @@ from pathlib import Path
 
 from feddp.common.errors import DiskError
 
+PRIVATE, PUBLIC = 0o600, 0o644
 MOUNTS_PATH = Path("/proc/self/mountinfo")
 BOOT_PATH = Path("/proc/sys/kernel/random/boot_id")
 # Locks and syncs reach the disk of another machine late, or never.
@@ -19,7 +20,7 @@ REMOTE = re.compile(r"nfs\d?|cifs|smb\w*|9p|fuse.*|afs|ceph|glusterfs|lustre|gpf
 
 
 class Disk:
-    """The real thing. Every step of the charge-and-release protocol passes through it."""
+    """The real disk. Every step of the release protocol passes through it."""
 
     def connect(self, path: Path, *, is_new: bool = False) -> sqlite3.Connection:
         """A connection that never creates a missing file unless `is_new`."""
@@ -30,9 +31,38 @@ class Disk:
     def point(self, name: str) -> None:
         """A named moment of the protocol; a crash test dies here."""
 
-    def write(self, path: Path, content: bytes) -> None:
+    def replace(
+        self, path: Path, content: bytes, *, mode: int = PRIVATE, is_shared: bool = False
+    ) -> None:
+        """Durably puts `content` in the place of a file, or makes it: whole, or not at all.
+
+        Args:
+          path: of the file; `path` with ".tmp" appended is what a crash may leave behind.
+          content: all of it.
+          mode: of the file from its first byte on, less the umask.
+          is_shared: other processes replace it at the same time; the last one wins.
+        """
+        owner = f".{os.getpid()}" if is_shared else ""
+        temporary = path.with_name(f"{path.name}{owner}.tmp")
+        if os.path.lexists(temporary):
+            self.remove(temporary)  # it may be open to others, or lead elsewhere
+        self.write(temporary, content, mode)
+        self.rename_durably(temporary, path)
+
+    def rename_durably(self, source: Path, target: Path) -> None:
+        """Gives a file or folder whose content is durable its name in the same folder, for good."""
+        self.rename(source, target)
+        self.fsync_folder(target.parent)
+
+    def place_folder(self, making: Path, folder: Path) -> None:
+        """Durably gives a finished folder its name: after a power cut it is whole, or not there."""
+        for path in (*making.rglob("*"), making):
+            self.fsync(path)
+        self.rename_durably(making, folder)
+
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
         """Writes a whole new file and makes its bytes durable; its name is not yet."""
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
         try:
             view = memoryview(content)
             while view:
@@ -42,7 +72,7 @@ class Disk:
             os.close(descriptor)
 
     def fsync(self, path: Path) -> None:
-        """Makes the bytes of an existing file durable."""
+        """Makes the bytes of a file, or the names in a folder, durable."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

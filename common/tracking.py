@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import ConfigError
 
 TRACKERS = {
@@ -40,9 +41,7 @@ class JsonLinesTracker:
         kept = [line for line in read_metrics(self._path) if line["round"] < round]
         lines = [*kept, {"round": round, **metrics}]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self._path)
+        Disk().replace(self._path, text.encode(), mode=PUBLIC)
 
     def close(self) -> None:
         """Nothing is buffered."""

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
 from feddp.deploy.commands import run_commands
-from feddp.deploy.files import write_private, write_public
 
 Options = argparse.Namespace
 Command = Callable[[Options], int]
@@ -61,8 +61,10 @@ def make_ca(folder: Path, *, days: int = CA_DAYS) -> Path:
         .add_extension(_key_usage(is_ca=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    write_private(folder / "ca.key", _pem(key))
-    write_public(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    Disk().replace(folder / "ca.key", _pem(key))
+    Disk().replace(
+        folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC
+    )
     _write_crl(folder, revoked=[])
     return folder / "ca.crt"
 
@@ -101,9 +103,9 @@ def issue(
     certificate = builder.sign(ca_key, hashes.SHA256())
     content = certificate.public_bytes(serialization.Encoding.PEM)
     issued = Issued(folder / f"{name}.crt", folder / f"{name}.key")
-    write_public(folder / "issued" / f"{certificate.serial_number:x}.crt", content)
-    write_private(issued.key_path, _pem(key))
-    write_public(issued.certificate_path, content)
+    Disk().replace(folder / "issued" / f"{certificate.serial_number:x}.crt", content, mode=PUBLIC)
+    Disk().replace(issued.key_path, _pem(key))
+    Disk().replace(issued.certificate_path, content, mode=PUBLIC)
     return issued
 
 
@@ -222,7 +224,7 @@ def _write_crl(folder: Path, *, revoked: Sequence[x509.RevokedCertificate]) -> N
     for entry in revoked:
         builder = builder.add_revoked_certificate(entry)
     crl = builder.sign(key, hashes.SHA256())
-    write_public(folder / "ca.crl", crl.public_bytes(serialization.Encoding.PEM))
+    Disk().replace(folder / "ca.crl", crl.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
 
 
 def _load_crl(folder: Path) -> x509.CertificateRevocationList:

@@ -12,9 +12,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
 from feddp.deploy.commands import run_commands
-from feddp.deploy.files import write_private, write_public
 
 SECRET_BYTES = 48
 
@@ -47,8 +47,8 @@ def make_supernode_key(path: Path) -> Path:
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, private)
-    write_public(public_path, public + b"\n")
+    Disk().replace(path, private)
+    Disk().replace(public_path, public + b"\n", mode=PUBLIC)
     return public_path
 
 
@@ -60,7 +60,7 @@ def make_secret(path: Path) -> Path:
     """
     _check_new(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, secrets.token_bytes(SECRET_BYTES))
+    Disk().replace(path, secrets.token_bytes(SECRET_BYTES))
     return path
 
 

@@ -95,11 +95,8 @@ class ServerDraw:
     def _write(self) -> None:
         turns = None if self._turns is None else self._turns.to_json()
         content = json.dumps({"names": self._names, "turns": turns}).encode()
-        temporary = self._path.with_name(self._path.name + ".tmp")
         try:
-            self._disk.write(temporary, content)
-            self._disk.rename(temporary, self._path)
-            self._disk.fsync_folder(self._path.parent)
+            self._disk.replace(self._path, content)
         except OSError as error:
             raise DiskError(f"{self._path}: cannot be written ({error.strerror}).") from error
 

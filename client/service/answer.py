@@ -1,7 +1,6 @@
 """A request's records -> the node's answer; sealed where the node has an identity."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,10 +81,7 @@ class Memory:
         newest_round = max(ask.round, last.round if last else 0)
         self._seen[run] = Seen(ask.epoch, ask.number, newest_round, ask.seal_key)
         content = json.dumps({name: vars(seen) for name, seen in self._seen.items()})
-        disk, temporary = Disk(), self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        disk.write(temporary, content.encode())
-        disk.rename(temporary, self._path)
-        disk.fsync_folder(self._path.parent)
+        Disk().replace(self._path, content.encode(), is_shared=True)
 
 
 def answer(

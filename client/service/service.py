@@ -2,7 +2,6 @@
 
 import hmac
 import logging
-import os
 import secrets
 import signal
 import threading
@@ -16,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from feddp.client.refusal import RefusedError
 from feddp.client.service.resident import METHODS, SERVICE, UNIX, UNLIMITED
+from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
 from feddp.common.wire.messages import MessageError
 from feddp.common.wire.records import pack, unpack
@@ -117,10 +117,7 @@ def serve_until_stopped(service: NodeService, ready: Callable[[], None]) -> None
 def make_token(path: Path) -> str:
     """A fresh token, in a file that the owner and the group can read, as the umask allows."""
     token = secrets.token_urlsafe(32)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(token + "\n")
+    Disk().replace(path, f"{token}\n".encode(), mode=0o640)
     return token
 
 

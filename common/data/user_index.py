@@ -32,6 +32,7 @@ from feddp.common.data.users import (
     keys_of,
     user_digest,
 )
+from feddp.common.disk import Disk
 from feddp.common.errors import DataError
 
 FORMAT = "users-2"
@@ -88,10 +89,9 @@ def open_users(
                 try:
                     batches = read_batches(source, columns, batch_rows)
                     _build(batches, making, bucket_bytes, on_progress, path)
-                    _sync(making)
                     for outdated in cache.glob(f"{name}-*"):
                         shutil.rmtree(outdated, ignore_errors=True)
-                    making.rename(folder)
+                    Disk().place_folder(making, folder)
                 finally:
                     shutil.rmtree(making, ignore_errors=True)
             return UserTable(folder, columns)
@@ -99,13 +99,6 @@ def open_users(
         raise DataError(
             [f"{cache}: the index of the users cannot be written ({error.strerror or error})."]
         ) from error
-
-
-def _sync(folder: Path) -> None:
-    """Makes the files durable: after a power cut, an index that is there is whole."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

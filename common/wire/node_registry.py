@@ -1,7 +1,6 @@
 """The registry of nodes: name, public key and number of users, kept by the operator as TOML."""
 
 import dataclasses
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -117,10 +116,7 @@ def write_registry(path: Path, registry: Registry) -> None:
         f'\n[{name}]\npublic-key = "{e.public_key}"\nusers = {e.users}\nstate = "{e.state}"\n'
         for name, e in registry.entries.items()
     ]
-    disk, temporary = Disk(), path.with_name(f".{path.name}.{os.getpid()}")
-    disk.write(temporary, "".join([HEADER, *paragraphs]).encode())
-    disk.rename(temporary, path)
-    disk.fsync_folder(path.parent)
+    Disk().replace(path, "".join([HEADER, *paragraphs]).encode(), is_shared=True)
 
 
 def _problems(entries: Mapping[str, Entry]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
+from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.epsilon import epsilon
@@ -173,9 +174,8 @@ def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[st
         # Expected, if every example filled a row: a figure of the plan, of no data.
         result["tokens"] = result["rounds"] * grid.examples_per_round * config.model.max_tokens
     content = {"cell": asdict(cell), **result, "seconds": round(time.process_time() - started, 1)}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(content, indent=2) + "\n"
+    Disk().replace(path, text.encode(), mode=PUBLIC)
     return content
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
 from feddp.client.refusal import RefusedError
-from feddp.common.disk import Disk
+from feddp.common.disk import PRIVATE, Disk
 from feddp.common.errors import DiskError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
@@ -225,10 +225,10 @@ class DyingDisk(Disk):
     def point(self, name: str) -> None:
         self._step()
 
-    def write(self, path: Path, content: bytes) -> None:
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
         path.write_bytes(content[: len(content) // 2])
         self._step()
-        super().write(path, content)
+        super().write(path, content, mode)
         self._step()
 
     def fsync(self, path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.disk import Disk, filesystem_of, host_id, is_remote
+from feddp.common.disk import PRIVATE, PUBLIC, Disk, filesystem_of, host_id, is_remote
 
 
 @pytest.fixture
@@ -59,6 +59,85 @@ def test_a_renamed_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     Disk().rename(tmp_path / "new", tmp_path / "old")
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert (tmp_path / "old").read_bytes() == b"new"
+
+
+def test_a_replaced_file_is_durable_before_its_name_and_its_name_before_the_end(
+    tmp_path: Path, synced: list[tuple[str, int]]
+) -> None:
+    path = tmp_path / "file"
+    for content in (b"first", b"second"):
+        synced.clear()
+        Disk().replace(path, content)
+        assert path.read_bytes() == content
+        assert synced[0] == ("file.tmp", len(content))
+        assert [name for name, _ in synced] == ["file.tmp", tmp_path.name]
+        assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("failing", ["write", "rename"])
+def test_a_file_that_cannot_be_replaced_stays_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(self: Disk, path: Path, *rest: object) -> None:
+        path.write_bytes(b"ne")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Disk, failing, full)
+        with pytest.raises(OSError, match="No space"):
+            Disk().replace(path, b"new")
+    assert path.read_bytes() == b"old"
+    Disk().replace(path, b"new")
+    assert [found.read_bytes() for found in tmp_path.iterdir()] == [b"new"]
+
+
+@pytest.mark.parametrize("mode", [PRIVATE, PUBLIC, 0o640])
+def test_a_replaced_file_has_its_own_mode_whatever_lay_there(tmp_path: Path, mode: int) -> None:
+    path, left, other = tmp_path / "file", tmp_path / "file.tmp", tmp_path / "other"
+    for leave in (lambda: left.write_bytes(b"torn"), lambda: left.symlink_to(other)):
+        leave()
+        path.write_bytes(b"old")
+        path.chmod(0o666)
+        Disk().replace(path, b"new", mode=mode)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        assert path.read_bytes() == b"new"
+        assert not path.is_symlink()
+        assert not other.exists()
+
+
+def test_two_processes_never_write_to_the_same_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    rename = Disk.rename
+
+    def note(self: Disk, source: Path, target: Path) -> None:
+        written.append(source)
+        rename(self, source, target)
+
+    monkeypatch.setattr(Disk, "rename", note)
+    for process in (11, 12):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        Disk().replace(tmp_path / "file", b"content", is_shared=True)
+    assert len({path.name for path in written}) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_durable_with_all_that_lies_in_it_before_it_gets_its_name(
+    tmp_path: Path, synced: list[tuple[str, int]]
+) -> None:
+    making = tmp_path / "making"
+    (making / "inner").mkdir(parents=True)
+    (making / "inner" / "file").write_bytes(b"12345")
+    Disk().place_folder(making, tmp_path / "made")
+    names = [name for name, _ in synced]
+    assert set(names[:2]) == {"inner", "file"}
+    assert names[2:] == ["making", tmp_path.name]
+    assert (tmp_path / "made" / "inner" / "file").read_bytes() == b"12345"
+    assert not making.exists()
 
 
 def test_removing_and_counting_free_bytes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from feddp.common.disk import Disk
+from feddp.common.disk import PRIVATE, Disk
 
 
 class OutsideLog:
@@ -58,12 +58,12 @@ class CrashDisk(Disk):
         connection.set_trace_callback(self.step)
         return connection
 
-    def write(self, path: Path, content: bytes) -> None:
-        self._log.add("answer", path.stem, hashlib.sha256(content).hexdigest())
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
+        self._log.add("answer", path.name.partition(".")[0], hashlib.sha256(content).hexdigest())
         self.step("before write")
         path.write_bytes(content[: len(content) // 2])
         self.step("inside write")
-        super().write(path, content)
+        super().write(path, content, mode)
         self.step("after write")
 
     def fsync(self, path: Path) -> None:
@@ -92,11 +92,11 @@ class FailingDisk(Disk):
         self._fails_at = fails_at
         self._error = error
 
-    def write(self, path: Path, content: bytes) -> None:
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
         if self._is_now("write"):
             path.write_bytes(content[: len(content) // 3])
             self._fail()
-        super().write(path, content)
+        super().write(path, content, mode)
 
     def fsync(self, path: Path) -> None:
         if self._is_now("fsync"):

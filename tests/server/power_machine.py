@@ -15,7 +15,7 @@ from crash_rules import RuleBrokenError, Trial
 from power_medium import HAS_APSW, Medium
 from small_run import IntegerNodes, live
 
-from feddp.common.disk import Disk
+from feddp.common.disk import PRIVATE, Disk
 from feddp.common.privacy.ledger.history import FIELDS, History
 
 
@@ -113,9 +113,9 @@ class MachineDisk(Disk):
             self._log.add("head", self._connection.execute(query).fetchone()[0].hex())
         self._machine.step()
 
-    def write(self, path: Path, content: bytes) -> None:
-        self._log.add("answer", path.stem, hashlib.sha256(content).hexdigest())
-        super().write(path, content)
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
+        self._log.add("answer", path.name.partition(".")[0], hashlib.sha256(content).hexdigest())
+        super().write(path, content, mode)
 
 
 @dataclass

@@ -121,7 +121,7 @@ def test_what_was_drawn_is_durable_before_it_is_told(
 ) -> None:
     made, draw = server_draw(tmp_path, separation=2), Draw(separation=2, salt="7" * 64)
 
-    def full(self: Disk, path: Path, content: bytes) -> None:
+    def full(self: Disk, path: Path, content: bytes, mode: int) -> None:
         raise OSError(28, "No space left on device")
 
     names, _ = made.draw(request(draw, 1))

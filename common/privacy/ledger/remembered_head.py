@@ -302,10 +302,7 @@ def _read(path: Path, parse: Callable[[str], T]) -> T | None:
 
 
 def _write(path: Path, text: str, disk: Disk) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        disk.write(temporary, text.encode() + b"\n")
-        disk.rename(temporary, path)
-        disk.fsync_folder(path.parent)
+        disk.replace(path, text.encode() + b"\n")
     except OSError as error:
         raise DiskError(f"{path}: cannot be written ({error.strerror or error}).") from error

@@ -29,10 +29,7 @@ def create_key(path: Path, disk: Disk) -> LedgerKey:
       OSError: it cannot be written.
     """
     private = Ed25519PrivateKey.generate()
-    temporary = path.with_name(path.name + ".tmp")
-    disk.write(temporary, private.private_bytes_raw().hex().encode() + b"\n")
-    disk.rename(temporary, path)
-    disk.fsync_folder(path.parent)
+    disk.replace(path, private.private_bytes_raw().hex().encode() + b"\n")
     return LedgerKey(private)
 
 
@@ -96,8 +93,7 @@ def replace_key(path: Path, disk: Disk) -> None:
     Raises:
       OSError: it cannot.
     """
-    disk.rename(new_key_path(path), path)
-    disk.fsync_folder(path.parent)
+    disk.rename_durably(new_key_path(path), path)
 
 
 def writer_key(path: Path, public_key: bytes, disk: Disk) -> LedgerKey:

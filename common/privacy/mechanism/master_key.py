@@ -91,12 +91,8 @@ def create_master_key(path: Path, *, run: bytes, disk: Disk) -> MasterKey:
         raise FeddpError(f"{path}: there is a master key already; it is never replaced.")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_folder(path.parent)
-    temporary = path.with_suffix(".tmp")
     secret = os.urandom(KEY_BYTES)
-    temporary.unlink(missing_ok=True)
-    disk.write(temporary, secret)
-    disk.rename(temporary, path)
-    disk.fsync_folder(path.parent)
+    disk.replace(path, secret)
     return MasterKey(secret, run=run)
 
 
