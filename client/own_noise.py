@@ -6,21 +6,26 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from feddp.client.refusal import RefusedError
 from feddp.common.config.run_config import RunConfig
-from feddp.common.disk import Disk, disk_errors
-from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError
+from feddp.common.disk import Disk
+from feddp.common.errors import BudgetSpentError, ConfigError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
-from feddp.common.privacy.ledger.history import Charge
+from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import (
+    charge_and_release,
+    read_released,
+    recover,
+)
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism, NoisedSum
 from feddp.common.privacy.mechanism.noise import BitStream, check_entropy, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
@@ -38,16 +43,56 @@ class _Answer:
     Attributes:
       round: of the request.
       asked: digest of the request.
-      charge: round and attempt of its charge in the node's ledger.
-      total: int64, noised.
-      sha256: of the whole file, hex.
+      charge: in the node's ledger; its rounds count this node's answers.
+      noised: what leaves.
     """
 
     round: int
     asked: str
-    charge: tuple[int, int]
-    total: NDArray[np.int64]
-    sha256: str
+    charge: Charge | Release
+    noised: NoisedSum
+
+
+@dataclass(frozen=True)
+class _AnswerFile:
+    """The one file of a node, in which each answer takes the place of the last one.
+
+    Attributes:
+      file_path: of the file.
+    """
+
+    file_path: Path
+    remedy: ClassVar[str] = "A round is answered once: restore the file."
+
+    def path(self, charge: Charge | Release) -> Path:
+        return self.file_path
+
+    def to_bytes(self, answer: _Answer) -> bytes:
+        total = answer.noised.total
+        about = {
+            "round": answer.round,
+            "asked": answer.asked,
+            "charge": [answer.charge.round, answer.charge.attempt],
+            "sum_sha256": hashlib.sha256(total.tobytes()).hexdigest(),
+        }
+        content: bytes = save({"sum": total}, metadata={_ABOUT: json.dumps(about)})
+        return content
+
+    def parse(self, content: bytes, charge: Charge | Release) -> _Answer | None:
+        try:
+            total = load(content)["sum"]
+            size = int.from_bytes(content[:8], "little")
+            about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ABOUT])
+            noised = NoisedSum.from_node(total)
+            answer = _Answer(about["round"], about["asked"], charge, noised)
+            is_whole = about["sum_sha256"] == hashlib.sha256(total.tobytes()).hexdigest()
+            is_its = about["charge"] == [charge.round, charge.attempt]
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+            return None
+        return answer if is_whole and is_its and total.dtype == np.int64 else None
+
+    def next_clipping_norm(self, answer: _Answer) -> str:
+        return ""
 
 
 class OwnNoise:
@@ -94,9 +139,8 @@ class OwnNoise:
         if not plan.is_noised_by_nodes or not isinstance(mechanism, GaussianMechanism):
             raise ValueError("the plan has no noise of the nodes' own")
         self._plan, self._mechanism, self._ledger = plan, mechanism, ledger
-        self._path, self._name, self._disk = answer_path, name, disk or Disk()
+        self._file, self._name, self._disk = _AnswerFile(answer_path), name, disk or Disk()
         self._recover()
-        self._last()
 
     def answer(self, request: TrainRequest, train: Callable[[], UpdateSum]) -> NoisedSum:
         """The noised sum of a round; `train` runs only where it was not answered before.
@@ -107,21 +151,21 @@ class OwnNoise:
           DiskError: ledger or answer cannot be written; what was charged stays spent.
         """
         self._check(request)
-        self._recover()
-        asked, last = _request_sha256(request), self._last()
+        asked, last = _request_sha256(request), self._recover()
         if last is not None and (last.round, last.asked) == (request.round, asked):
-            return NoisedSum.from_node(last.total)
+            return last.noised
         if last is not None and request.round <= last.round:
             raise RefusedError("answered")
         total = train()
+
+        def draw(charge: Charge) -> _Answer:
+            noised = self._mechanism.add_noise(total, bits=BitStream(self._key(request, total)))
+            return _Answer(request.round, asked, charge, noised)
+
         try:
-            charge = self._ledger.charge(self._ledger.next_round)  # charged, then drawn
+            return charge_and_release(self._ledger, self._file, self._disk, draw).noised
         except BudgetSpentError as error:
             raise RefusedError("budget-spent") from error
-        noised = self._mechanism.add_noise(total, bits=BitStream(self._key(request, total)))
-        digest = self._write(request.round, asked, charge, noised)
-        self._ledger.release(charge, digest)  # durable, then sent
-        return noised
 
     def _key(self, request: TrainRequest, total: UpdateSum) -> bytes:
         if request.seed is not None:
@@ -156,52 +200,16 @@ class OwnNoise:
         if asked != expected or not is_its_norm or not 1 <= request.round <= plan.num_rounds:
             raise RefusedError("another-plan")
 
-    def _recover(self) -> None:
-        """Adopts the answer to a charge that a crash left open, or burns the charge."""
-        charge = self._ledger.open_charge
-        if charge is None:
-            return
-        answer = self._read()
-        if answer is None or answer.charge != (charge.round, charge.attempt):
-            self._ledger.burn(charge, "crash")
-            return
-        with disk_errors(self._path):
-            self._disk.fsync(self._path)
-            self._disk.fsync_folder(self._path.parent)
-        self._ledger.release(charge, answer.sha256)
+    def _recover(self) -> _Answer | None:
+        """Closes what a crash left open; then the last answer, or None before the first.
 
-    def _write(self, round: int, asked: str, charge: Charge, noised: NoisedSum) -> str:
-        """Durably puts an answer in the place of the last one; SHA-256 of the file, hex."""
-        about = {
-            "round": round,
-            "asked": asked,
-            "charge": [charge.round, charge.attempt],
-            "sum_sha256": hashlib.sha256(noised.total.tobytes()).hexdigest(),
-        }
-        content = save({"sum": noised.total}, metadata={_ABOUT: json.dumps(about)})
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        with disk_errors(self._path):
-            self._disk.write(temporary, content)
-            self._disk.rename(temporary, self._path)
-            self._disk.fsync_folder(self._path.parent)
-        return hashlib.sha256(content).hexdigest()
-
-    def _last(self) -> _Answer | None:
-        """The last answer, which must be the one that the ledger knows; None before the first."""
-        released, answer = self._ledger.last_release, self._read()
-        if released is None:
-            return None
-        if answer is None or answer.sha256 != released.sha256:
-            raise LedgerDamagedError(
-                f"{self._path}: missing, or not what the ledger says was released. A round is "
-                "answered once: restore the file."
-            )
-        return answer
-
-    def _read(self) -> _Answer | None:
-        """What the answer file holds; None where there is none, or a torn one."""
-        with disk_errors(self._path):
-            return _parse(self._path.read_bytes()) if self._path.is_file() else None
+        Raises:
+          LedgerDamagedError: the answer is not the one that the ledger says was released.
+          DiskError: see `release_protocol.recover`.
+        """
+        recover(self._ledger, self._file, self._disk)
+        released = self._ledger.last_release
+        return None if released is None else read_released(self._file, released)
 
 
 @contextmanager
@@ -288,26 +296,6 @@ def answer_round(
     else:
         total = train()
     return TrainReply(request.round, request.layout_sha256, total)
-
-
-def _parse(content: bytes) -> _Answer | None:
-    """The answer in the bytes of a file; None when they are torn or not ours."""
-    try:
-        total = load(content)["sum"]
-        size = int.from_bytes(content[:8], "little")
-        about = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ABOUT])
-        round, attempt = about["charge"]
-        answer = _Answer(
-            round=about["round"],
-            asked=about["asked"],
-            charge=(round, attempt),
-            total=total,
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        is_whole = about["sum_sha256"] == hashlib.sha256(total.tobytes()).hexdigest()
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return answer if is_whole and total.dtype == np.int64 else None
 
 
 def _request_sha256(request: TrainRequest) -> str:

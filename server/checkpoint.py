@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from feddp.common.disk import Disk, disk_errors
-from feddp.common.errors import DiskError, LedgerDamagedError
-from feddp.common.privacy.ledger.charge_terms import UPDATE
+from feddp.common.errors import DiskError
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released, recover
 from feddp.common.privacy.mechanism.correlated import NoisedRow
 
 _ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
@@ -47,37 +47,97 @@ class Checkpoint:
     row: NoisedRow | None = None
 
 
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run: the answer to each of its charges, in a file of its own.
+
+    Attributes:
+      folder: of the files.
+      plan_sha256: of the run.
+    """
+
+    folder: Path
+    plan_sha256: str
+    remedy: ClassVar[str] = "A release is never drawn again: restore the file, or start a new run."
+
+    def path(self, charge: Charge | Release) -> Path:
+        """See `AnswerFiles`."""
+        return checkpoint_path(self.folder, charge.round, charge.attempt)
+
+    def to_bytes(self, checkpoint: Checkpoint) -> bytes:
+        """See `AnswerFiles`."""
+        about = {
+            "round": checkpoint.round,
+            "attempt": checkpoint.attempt,
+            "plan_sha256": checkpoint.plan_sha256,
+            "clipping_norm": repr(checkpoint.clipping_norm),
+            "row_nonce": _nonce(checkpoint),
+            "content_sha256": _content_sha256(checkpoint),
+        }
+        content: bytes = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
+        return content
+
+    def parse(self, content: bytes, charge: Charge | Release) -> Checkpoint | None:
+        """See `AnswerFiles`; a checkpoint of another plan is no answer."""
+        found = parse_checkpoint(content)
+        if found is None or found.plan_sha256 != self.plan_sha256:
+            return None
+        return found if (found.round, found.attempt) == (charge.round, charge.attempt) else None
+
+    def next_clipping_norm(self, checkpoint: Checkpoint) -> str:
+        """See `AnswerFiles`."""
+        return repr(checkpoint.clipping_norm)
+
+    def released_rows(self, releases: Sequence[Release]) -> list[NoisedRow]:
+        """The rows of a run with correlated noise, in the order of its rounds.
+
+        Raises:
+          LedgerDamagedError: a released checkpoint is missing or is not the recorded one.
+        """
+        rows = [read_released(self, release).row for release in releases]
+        return [row for row in rows if row is not None]
+
+    def check_free_space(self, num_bytes: int, disk: Disk) -> None:
+        """Stops before anything is charged when the disk cannot hold two checkpoints.
+
+        Raises:
+          DiskError: too little space.
+        """
+        with disk_errors(self.folder):
+            free = disk.free_bytes(self.folder)
+        if free < num_bytes:
+            raise DiskError(
+                f"{self.folder}: {free:,} bytes free, {num_bytes:,} needed for two checkpoints. "
+                "Nothing was charged for this round; free the disk and resume."
+            )
+
+    def prune(self, disk: Disk, *, last_round: int, keep: int = 3) -> None:
+        """Deletes the checkpoints that `keep` newer released rounds have replaced.
+
+        Raises:
+          DiskError: one cannot be deleted.
+        """
+        with disk_errors(self.folder):
+            for path in list(self.folder.iterdir()):
+                match = _NAME.fullmatch(path.name)
+                if match and int(match[1]) <= last_round - keep:
+                    disk.remove(path)
+
+    def recover(self, ledger: Ledger, disk: Disk) -> None:
+        """Closes the charge that a crash left open, and deletes what it left half written.
+
+        Raises:
+          DiskError: see `release_protocol.recover`; or a file cannot be deleted.
+        """
+        recover(ledger, self, disk)
+        with disk_errors(self.folder):
+            for path in list(self.folder.glob("*.tmp")):
+                disk.remove(path)
+
+
 def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
     """Where the checkpoint of one charge lies."""
     return folder / f"round-{round:06d}-attempt-{attempt}.safetensors"
-
-
-def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
-    """Writes, syncs, renames, syncs the folder; returns the SHA-256 of the whole file, hex.
-
-    Raises:
-      DiskError: a write, sync or rename failed; the charge stays open, and spent.
-    """
-    about = {
-        "round": checkpoint.round,
-        "attempt": checkpoint.attempt,
-        "plan_sha256": checkpoint.plan_sha256,
-        "clipping_norm": repr(checkpoint.clipping_norm),
-        "row_nonce": _nonce(checkpoint),
-        "content_sha256": _content_sha256(checkpoint),
-    }
-    content = save(_arrays(checkpoint), metadata={_ABOUT: json.dumps(about)})
-    path = checkpoint_path(folder, checkpoint.round, checkpoint.attempt)
-    temporary = path.with_suffix(".tmp")
-    with disk_errors(path):
-        disk.point("before checkpoint")
-        disk.write(temporary, content)
-        disk.point("checkpoint written")
-        disk.rename(temporary, path)
-        disk.point("checkpoint renamed")
-        disk.fsync_folder(folder)
-        disk.point("after checkpoint")
-    return hashlib.sha256(content).hexdigest()
 
 
 def parse_checkpoint(content: bytes) -> Checkpoint | None:
@@ -102,106 +162,6 @@ def parse_checkpoint(content: bytes) -> Checkpoint | None:
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return checkpoint if is_whole else None
-
-
-def read_released(folder: Path, release: Release) -> Checkpoint:
-    """The checkpoint that a RELEASE row speaks of.
-
-    Raises:
-      LedgerDamagedError: its file is missing, torn, or not the one that was released.
-      DiskError: it cannot be read.
-    """
-    path = checkpoint_path(folder, release.round, release.attempt)
-    content = _read(path)
-    checkpoint = parse_checkpoint(content)
-    if checkpoint is None or hashlib.sha256(content).hexdigest() != release.sha256:
-        raise LedgerDamagedError(
-            f"{path}: missing, or not what the ledger says was released. A release is never drawn "
-            "again: restore the file, or start a new run."
-        )
-    return checkpoint
-
-
-def released_rows(folder: Path, releases: Sequence[Release]) -> list[NoisedRow]:
-    """The rows of a run with correlated noise, in the order of its rounds.
-
-    Raises:
-      LedgerDamagedError: a released checkpoint is missing or is not the recorded one.
-    """
-    rows = [read_released(folder, release).row for release in releases]
-    return [row for row in rows if row is not None]
-
-
-def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
-    """Closes the charge that a crash left open: adopts its finished checkpoint, or burns it.
-
-    **Guarantee:** a charge has at most one answer. A complete file is adopted byte for byte, after
-    a second sync, because a file seen after a process crash need not be durable; without one the
-    charge stays spent, and its round is charged again. A charge that was not for an update has no
-    checkpoint: it is burned.
-
-    Raises:
-      DiskError: a read, sync or write failed; the charge stays open, and spent.
-    """
-    charge = ledger.open_charge
-    if charge is not None:
-        path = checkpoint_path(folder, charge.round, charge.attempt)
-        content = _read(path)
-        checkpoint = parse_checkpoint(content)
-        is_update = charge.purpose == UPDATE
-        if is_update and checkpoint is not None and _answers(checkpoint, charge, plan_sha256):
-            with disk_errors(path):
-                disk.fsync(path)
-                disk.fsync_folder(folder)
-            ledger.release(
-                charge,
-                hashlib.sha256(content).hexdigest(),
-                next_clipping_norm=repr(checkpoint.clipping_norm),
-            )
-        else:
-            ledger.burn(charge, "crash")
-    with disk_errors(folder):
-        for leftover in list(folder.glob("*.tmp")):
-            disk.remove(leftover)
-
-
-def check_free_space(folder: Path, num_bytes: int, disk: Disk) -> None:
-    """Stops before anything is charged when the disk cannot hold two checkpoints.
-
-    Raises:
-      DiskError: too little space.
-    """
-    with disk_errors(folder):
-        free = disk.free_bytes(folder)
-    if free < num_bytes:
-        raise DiskError(
-            f"{folder}: {free:,} bytes free, {num_bytes:,} needed for two checkpoints. Nothing was "
-            "charged for this round; free the disk and resume."
-        )
-
-
-def prune(folder: Path, disk: Disk, *, last_round: int, keep: int = 3) -> None:
-    """Deletes checkpoints that `keep` newer released rounds have replaced.
-
-    Raises:
-      DiskError: one cannot be deleted.
-    """
-    with disk_errors(folder):
-        for path in list(folder.iterdir()):
-            match = _NAME.fullmatch(path.name)
-            if match and int(match[1]) <= last_round - keep:
-                disk.remove(path)
-
-
-def _read(path: Path) -> bytes:
-    """The bytes of a file; none when it is absent."""
-    with disk_errors(path):
-        return path.read_bytes() if path.is_file() else b""
-
-
-def _answers(checkpoint: Checkpoint, charge: Charge, plan_sha256: str) -> bool:
-    ours = (charge.round, charge.attempt, plan_sha256)
-    return (checkpoint.round, checkpoint.attempt, checkpoint.plan_sha256) == ours
 
 
 def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
@@ -235,7 +195,7 @@ def _content_sha256(checkpoint: Checkpoint) -> str:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """What `write_checkpoint` says about the arrays of a file that `load` has accepted."""
+    """What a checkpoint says beside its arrays, in the bytes of a file that `load` has accepted."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     about: dict[str, Any] = json.loads(header["__metadata__"][_ABOUT])

@@ -24,21 +24,14 @@ from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
 from feddp.common.privacy.plan.schedule import EXAMPLE
 from feddp.common.tracking import read_metrics
-from feddp.server.checkpoint import recover, released_rows
+from feddp.server.checkpoint import Checkpoints
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from feddp.server.nodes import Nodes
 from feddp.server.noise_segment import Segment, open_segment
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.publisher import METRICS_NAME, Publisher
-from feddp.server.rounds import (
-    RoundReport,
-    RoundState,
-    Training,
-    evaluate,
-    is_due,
-    resume_state,
-    run_rounds,
-)
+from feddp.server.release import RoundState, Training, resume_state
+from feddp.server.rounds import RoundReport, evaluate, is_due, run_rounds
 from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_ledger
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
@@ -63,6 +56,11 @@ class Run:
     def ledger_path(self) -> Path:
         """Its own ledger, or its population's."""
         return ledger_path(self.path, self.config)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What its charges were answered with."""
+        return Checkpoints(self.path / CHECKPOINTS_NAME, self.plan.sha256)
 
 
 def create_run(
@@ -106,9 +104,7 @@ def create_run(
             (making / CHECKPOINTS_NAME).mkdir()
             create_or_check_ledger(making, config, plan, name, disk)
             furnish(making, name)
-            disk.fsync_folder(making)
-            disk.rename(making, path)
-            disk.fsync_folder(parent)
+            disk.place_folder(making, path)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
             raise
@@ -202,16 +198,15 @@ def train(
     with ExitStack() as stack:
         ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
-        checkpoints_path = run.path / CHECKPOINTS_NAME
-        recover(ledger, checkpoints_path, run.plan.sha256, disk)
+        run.checkpoints.recover(ledger, disk)
         segment = open_segment(
             run.path,
             run.plan,
-            released_rows(checkpoints_path, ledger.releases) if run.plan.matrix else [],
+            run.checkpoints.released_rows(ledger.releases) if run.plan.matrix else [],
             starts_anew=is_new_segment,
             disk=disk,
         )
-        training = _training(run, ledger, nodes, checkpoints_path, segment, disk)
+        training = _training(run, ledger, nodes, segment, disk)
         state = resume_state(training, initial)
         publisher = Publisher(run.path, run.config, run.plan, ledger, metrics, show)
         stack.callback(publisher.close)
@@ -273,7 +268,6 @@ def _training(
     run: Run,
     ledger: Ledger,
     nodes: Nodes,
-    checkpoints_path: Path,
     segment: Segment | None,
     disk: Disk,
 ) -> Training:
@@ -286,7 +280,7 @@ def _training(
         ledger=ledger,
         nodes=nodes,
         optimizer=optimizer_from_config(run.config),
-        checkpoints_path=checkpoints_path,
+        checkpoints=run.checkpoints,
         evaluate_every=every or max(1, run.plan.num_rounds // DEFAULT_EVALUATIONS),
         disk=disk,
     )

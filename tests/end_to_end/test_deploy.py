@@ -15,6 +15,7 @@ import pytest
 
 from feddp.common.config.run_config import RunConfig, from_flat, to_toml
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.deploy.fleet.run import (
     StoppedError,
     deploy_local,
@@ -25,9 +26,9 @@ from feddp.deploy.fleet.run import (
     resuming,
 )
 from feddp.deploy.fleet.shares import shares_of
-from feddp.server.checkpoint import read_released
 from feddp.server.cohort_draw import POPULATION_NAME
 from feddp.server.publisher import METRICS_NAME
+from feddp.server.run import load_run
 from feddp.server.run_ledger import LEDGER_NAME
 from feddp.simulations.cli import main
 from feddp.simulations.run.simulate import simulate
@@ -50,7 +51,7 @@ def config(folder: Path, name: str) -> RunConfig:
 
 def released(path: Path) -> np.ndarray:
     last = Ledger.read(path / LEDGER_NAME).releases[-1]
-    return read_released(path / "checkpoints", last).adapter
+    return read_released(load_run(path).checkpoints, last).adapter
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_a_fleet_charges_the_ledger_of_its_population(tmp_path: Path, straight: 
     path = deploy_local(own, num_nodes=2, is_sealed=True, folder=None)
     history = Ledger.read(tmp_path / "clinic.sqlite")
     assert (len(history.charges), len(history.releases)) == (3, 3)
-    last = read_released(path / "checkpoints", history.releases[-1])
+    last = read_released(load_run(path).checkpoints, history.releases[-1])
     np.testing.assert_array_equal(last.adapter, straight)
 
 

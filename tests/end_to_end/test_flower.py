@@ -13,8 +13,9 @@ from flwr.app import Message
 from feddp.client.app import app as client_app
 from feddp.common.config.run_config import from_flat, to_flat
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.server.app import main
-from feddp.server.checkpoint import read_released
+from feddp.server.run import load_run
 from feddp.simulations.run.simulate import simulate
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ SMALL = {
 
 def released(path: Path) -> np.ndarray:
     last = Ledger.read(path / "ledger.sqlite").releases[-1]
-    return read_released(path / "checkpoints", last).adapter
+    return read_released(load_run(path).checkpoints, last).adapter
 
 
 def run_flower(tmp_path: Path, name: str, num_nodes: int, **options: object) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Every parser of foreign input: random inputs near valid ones, and what may escape."""
 
 import json
-import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,6 @@ import numpy as np
 from feddp.common.config.run_config import RunConfig, from_flat, load_config, to_flat, to_toml
 from feddp.common.data.sources import read_batches
 from feddp.common.data.users import Columns, parse_messages, to_example
-from feddp.common.disk import Disk
 from feddp.common.errors import (
     ConfigError,
     DataError,
@@ -27,7 +25,7 @@ from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.plan.plan import plan_from_json
 from feddp.common.wire.messages import MessageError
-from feddp.server.checkpoint import Checkpoint, parse_checkpoint, write_checkpoint
+from feddp.server.checkpoint import Checkpoint, Checkpoints, parse_checkpoint
 from fuzz.changes import change_bytes, change_tree
 from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS
 from fuzz.messages import MESSAGES, make_message
@@ -150,11 +148,8 @@ def parse_ledger(content: bytes, folder: Path) -> None:
 
 def _checkpoint_bytes() -> bytes:
     values = np.array([0.5, -0.0, 1e-45, 3e38], dtype=np.float32)
-    with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Checkpoint(1, 1, "a" * 64, values, {"first": np.arange(4.0)}, 0.5)
-        write_checkpoint(Path(folder), checkpoint, Disk())
-        (path,) = Path(folder).iterdir()
-        return path.read_bytes()
+    checkpoint = Checkpoint(1, 1, "a" * 64, values, {"first": np.arange(4.0)}, 0.5)
+    return Checkpoints(Path(), "a" * 64).to_bytes(checkpoint)
 
 
 CHECKPOINT = _checkpoint_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import small_run
 from crash_disk import OutsideLog
+from small_run import write_checkpoint
 
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger.charge_terms import UPDATE
@@ -18,10 +19,11 @@ from feddp.common.privacy.ledger.store import NO_DELETE, SELECT, check_row
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest
-from feddp.server import checkpoint, rounds
-from feddp.server.checkpoint import Checkpoint, write_checkpoint
+from feddp.server import release as server_release
+from feddp.server import rounds
+from feddp.server.checkpoint import Checkpoint, Checkpoints
 from feddp.server.optimizer import Moments
-from feddp.server.rounds import RoundState, Training
+from feddp.server.release import RoundState, Training
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def no_mutation(log: OutsideLog) -> None:
     def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
         charge = training.ledger.charge(training.ledger.next_round)
         checkpoint, state = draw(training, state, total, charge)
-        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        digest = write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         training.ledger.release(charge, digest)
         publish(training, state)
         return state
@@ -86,7 +88,7 @@ def release_before_checkpoint(log: OutsideLog) -> None:
         with tempfile.TemporaryDirectory() as elsewhere:
             digest = write_checkpoint(Path(elsewhere), checkpoint, Disk())
         training.ledger.release(charge, digest)
-        write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         return state
 
     use_release(release)
@@ -98,7 +100,7 @@ def publish_before_charge(log: OutsideLog) -> None:
         checkpoint, state = draw(training, state, total, charge)
         publish(training, state)
         training.ledger.charge(charge.round)
-        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        digest = write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         training.ledger.release(charge, digest)
         return state
 
@@ -110,7 +112,7 @@ def publish_before_checkpoint(log: OutsideLog) -> None:
         charge = training.ledger.charge(training.ledger.next_round)
         checkpoint, state = draw(training, state, total, charge)
         publish(training, state)
-        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        digest = write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         training.ledger.release(charge, digest)
         return state
 
@@ -121,7 +123,7 @@ def draw_before_charge(log: OutsideLog) -> None:
     def release(training: Training, state: RoundState, total: UpdateSum) -> RoundState:
         charge = training.ledger._run.next_charge(UPDATE)
         checkpoint, state = draw(training, state, total, charge)
-        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        digest = write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         training.ledger.release(training.ledger.charge(charge.round), digest)
         return state
 
@@ -133,7 +135,7 @@ def reuse_open_charge(log: OutsideLog) -> None:
         ledger = training.ledger
         charge = ledger.open_charge or ledger.charge(ledger.next_round)
         checkpoint, state = draw(training, state, total, charge)
-        digest = write_checkpoint(training.checkpoints_path, checkpoint, training.disk)
+        digest = write_checkpoint(training.checkpoints.folder, checkpoint, training.disk)
         ledger.release(charge, digest)
         return state
 
@@ -144,7 +146,7 @@ def reuse_open_charge(log: OutsideLog) -> None:
 def refund_open_charge(log: OutsideLog) -> None:
     """On recovery, the charge without an answer is taken out of the ledger."""
 
-    def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
+    def recover(ledger: Ledger, checkpoints: Checkpoints, disk: Disk) -> None:
         if ledger.open_charge is None:
             return
         connection: sqlite3.Connection = ledger._connection
@@ -189,39 +191,40 @@ def allow_one_charge_more(log: OutsideLog) -> None:
 
 def forget_moments(log: OutsideLog) -> None:
     """A checkpoint that lacks the state of the server optimizer."""
-    honest = rounds.read_released
+    honest = server_release.read_released
 
     def read_released(*parts: object) -> Checkpoint:
         checkpoint = honest(*parts)  # type: ignore[arg-type]
         zeros: Moments = {name: value * 0 for name, value in checkpoint.moments.items()}
         return replace(checkpoint, moments=zeros)
 
-    rounds.read_released = read_released  # type: ignore[assignment]
+    server_release.read_released = read_released  # type: ignore[assignment]
 
 
 def redraw_a_release(log: OutsideLog) -> None:
     """A released file is written again on every start, with fresh noise."""
-    honest = rounds.read_released
+    honest = server_release.read_released
 
-    def read_released(folder: Path, release: object) -> Checkpoint:
-        checkpoint = honest(folder, release)  # type: ignore[arg-type]
+    def read_released(checkpoints: Checkpoints, release: object) -> Checkpoint:
+        checkpoint = honest(checkpoints, release)  # type: ignore[arg-type]
         other = replace(checkpoint, adapter=checkpoint.adapter + 1)
-        write_checkpoint(folder, other, Disk())
+        write_checkpoint(checkpoints.folder, other, Disk())
         return other
 
-    rounds.read_released = read_released  # type: ignore[assignment]
+    server_release.read_released = read_released  # type: ignore[assignment]
 
 
 def adopt_any_file(log: OutsideLog) -> None:
     """Recovery adopts the temporary file, whole or torn."""
 
-    def recover(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
+    def recover(ledger: Ledger, checkpoints: Checkpoints, disk: Disk) -> None:
         charge = ledger.open_charge
         if charge is None:
             return
-        path = checkpoint.checkpoint_path(folder, charge.round, charge.attempt)
-        if path.with_suffix(".tmp").exists():
-            path.with_suffix(".tmp").rename(path)
+        path = checkpoints.path(charge)
+        temporary = path.with_name(path.name + ".tmp")
+        if temporary.exists():
+            temporary.rename(path)
         if path.exists():
             ledger.release(charge, hashlib.sha256(path.read_bytes()).hexdigest())
         else:

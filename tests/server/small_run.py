@@ -10,21 +10,17 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, LAYOUT_SHA256
 
 from feddp.common.disk import Disk
+from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import write_answer
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
-from feddp.server.checkpoint import recover
+from feddp.server.checkpoint import Checkpoint, Checkpoints
 from feddp.server.optimizer import ServerOptimizer
-from feddp.server.rounds import (
-    RoundReport,
-    RoundState,
-    Training,
-    evaluate,
-    resume_state,
-    run_rounds,
-)
+from feddp.server.release import RoundState, Training, resume_state
+from feddp.server.rounds import RoundReport, evaluate, run_rounds
 
 INITIAL = np.linspace(-1, 1, DIMENSION, dtype=np.float32)
 Log = Callable[..., None]
@@ -90,10 +86,21 @@ def training_of(
         ledger=ledger,
         nodes=nodes,
         optimizer=ServerOptimizer("fedadam", 0.1, 0.9, 0.99, 1e-5),
-        checkpoints_path=folder / "checkpoints",
+        checkpoints=Checkpoints(folder / "checkpoints", plan.sha256),
         evaluate_every=1,
         disk=disk,
     )
+
+
+def recover(ledger: Ledger, checkpoints: Checkpoints, disk: Disk) -> None:
+    """What a life begins with; mutants put another in its place."""
+    checkpoints.recover(ledger, disk)
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
+    """The file of a checkpoint, as a release leaves it; its SHA-256, hex."""
+    charge = Charge(checkpoint.round, checkpoint.attempt)
+    return write_answer(Checkpoints(folder, checkpoint.plan_sha256), charge, checkpoint, disk)
 
 
 def live(
@@ -110,8 +117,8 @@ def live(
     path = folder / "ledger.sqlite"
     with Ledger.open(path, disk=disk) as ledger:
         ledger.open_run(start_of("small", plan))
-        recover(ledger, folder / "checkpoints", plan.sha256, disk)
         training = training_of(folder, plan, ledger, nodes, disk)
+        recover(ledger, training.checkpoints, disk)
         state = resume_state(training, INITIAL)
         on_round(RoundReport(state.round, 0.0, evaluate(training, state)))
         return run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, small_plan
 from small_run import IntegerNodes, create, live
 
-from feddp.common.disk import Disk
+from feddp.common.disk import PRIVATE, Disk
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream
 from feddp.common.privacy.mechanism.summation import UpdateSum
@@ -23,9 +24,8 @@ class DiedError(BaseException):
 class DyingDisk(Disk):
     """Dies once, when the checkpoint of the first attempt is about to be written."""
 
-    def point(self, name: str) -> None:
-        if name == "before checkpoint":
-            raise DiedError(signal.SIGKILL)
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
+        raise DiedError(signal.SIGKILL)
 
 
 class StillNodes(IntegerNodes):

@@ -12,23 +12,15 @@ from crash_disk import FailingDisk
 from crash_rules import quick_folder
 from safetensors.numpy import save
 from small_ledger import small_plan
-from small_run import create, live
+from small_run import create, live, write_checkpoint
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
-from feddp.server.checkpoint import (
-    Checkpoint,
-    check_free_space,
-    checkpoint_path,
-    parse_checkpoint,
-    prune,
-    read_released,
-    recover,
-    write_checkpoint,
-)
+from feddp.server.checkpoint import Checkpoint, Checkpoints, checkpoint_path, parse_checkpoint
 
 PLAN = small_plan()
 CHECKPOINT = Checkpoint(
@@ -40,6 +32,10 @@ CHECKPOINT = Checkpoint(
     clipping_norm=0.1 + 0.2,
 )
 PATH = "round-000001-attempt-1.safetensors"
+
+
+def checkpoints_in(folder: Path) -> Checkpoints:
+    return Checkpoints(folder, PLAN.sha256)
 
 
 def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
@@ -66,7 +62,7 @@ def test_a_checkpoint_is_read_back_bit_for_bit(tmp_path: Path) -> None:
     digest = write_checkpoint(tmp_path, CHECKPOINT, Disk())
     assert [path.name for path in tmp_path.iterdir()] == [PATH]
     assert hashlib.sha256((tmp_path / PATH).read_bytes()).hexdigest() == digest
-    assert_same(read_released(tmp_path, Release(1, 1, digest)), CHECKPOINT)
+    assert_same(read_released(checkpoints_in(tmp_path), Release(1, 1, digest)), CHECKPOINT)
 
 
 def test_equal_checkpoints_have_equal_bytes(tmp_path: Path) -> None:
@@ -77,7 +73,7 @@ def test_equal_checkpoints_have_equal_bytes(tmp_path: Path) -> None:
 def test_an_optimizer_without_moments_has_checkpoints_too(tmp_path: Path) -> None:
     bare = replace(CHECKPOINT, moments={})
     digest = write_checkpoint(tmp_path, bare, Disk())
-    assert_same(read_released(tmp_path, Release(1, 1, digest)), bare)
+    assert_same(read_released(checkpoints_in(tmp_path), Release(1, 1, digest)), bare)
 
 
 def test_any_flipped_bit_makes_a_checkpoint_unreadable(tmp_path: Path) -> None:
@@ -124,12 +120,12 @@ def test_only_the_released_bytes_are_accepted(tmp_path: Path) -> None:
     other = replace(CHECKPOINT, adapter=CHECKPOINT.adapter + 1)
     write_checkpoint(tmp_path, other, Disk())  # sound, and not what was released
     with pytest.raises(LedgerDamagedError, match="restore the file"):
-        read_released(tmp_path, Release(1, 1, digest))
+        read_released(checkpoints_in(tmp_path), Release(1, 1, digest))
 
 
 def test_a_missing_release_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerDamagedError, match="missing"):
-        read_released(tmp_path, Release(1, 1, "0" * 64))
+        read_released(checkpoints_in(tmp_path), Release(1, 1, "0" * 64))
 
 
 def test_the_bytes_are_durable_before_the_name_and_the_name_before_the_end(tmp_path: Path) -> None:
@@ -144,7 +140,7 @@ def test_pruning_keeps_the_newest_rounds_and_what_is_not_ours(tmp_path: Path, ke
     others = ["round-000001-attempt-1.tmp", "notes.txt", "around-000001-attempt-1.safetensors"]
     for name in (*names, *others):
         (tmp_path / name).touch()
-    prune(tmp_path, Disk(), last_round=7, keep=keep)
+    checkpoints_in(tmp_path).prune(Disk(), last_round=7, keep=keep)
     assert {path.name for path in tmp_path.iterdir()} == {*names[-keep:], *others}
 
 
@@ -157,16 +153,16 @@ def test_a_round_needs_room_for_two_checkpoints(
             return 1000 - missing
 
     if is_enough:
-        check_free_space(tmp_path, 1000, Nearly())
+        checkpoints_in(tmp_path).check_free_space(1000, Nearly())
     else:
         with pytest.raises(DiskError, match="999 bytes free, 1,000 needed"):
-            check_free_space(tmp_path, 1000, Nearly())
+            checkpoints_in(tmp_path).check_free_space(1000, Nearly())
 
 
 def test_free_bytes_are_those_of_the_file_system(tmp_path: Path) -> None:
-    check_free_space(tmp_path, 1, Disk())
+    checkpoints_in(tmp_path).check_free_space(1, Disk())
     with pytest.raises(DiskError):
-        check_free_space(tmp_path, 1 << 80, Disk())
+        checkpoints_in(tmp_path).check_free_space(1 << 80, Disk())
 
 
 # Recovery
@@ -188,7 +184,7 @@ def test_a_finished_checkpoint_is_adopted_byte_for_byte(charged: tuple[Ledger, P
     ledger, folder = charged
     digest = write_checkpoint(folder, CHECKPOINT, Disk())
     before = (folder / PATH).read_bytes()
-    recover(ledger, folder, PLAN.sha256, Disk())
+    checkpoints_in(folder).recover(ledger, Disk())
     assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
     assert ledger.num_charges == 1
     assert (folder / PATH).read_bytes() == before
@@ -210,7 +206,7 @@ def test_an_adopted_file_is_synced_again_before_its_release(
             seen.append((path.name, ledger.last_release))
             super().fsync_folder(path)
 
-    recover(ledger, folder, PLAN.sha256, Watching())
+    checkpoints_in(folder).recover(ledger, Watching())
     assert seen == [(PATH, None), ("checkpoints", None)]
     assert ledger.last_release is not None
 
@@ -221,7 +217,7 @@ def _nothing(folder: Path) -> None:
 
 def _whole_temporary(folder: Path) -> None:
     write_checkpoint(folder, CHECKPOINT, Disk())
-    (folder / PATH).rename(folder / "round-000001-attempt-1.tmp")
+    (folder / PATH).rename(folder / f"{PATH}.tmp")
 
 
 def _torn(folder: Path) -> None:
@@ -254,7 +250,7 @@ def test_without_its_own_whole_file_a_charge_is_burned(
 ) -> None:
     ledger, folder = charged
     leave(folder)
-    recover(ledger, folder, PLAN.sha256, Disk())
+    checkpoints_in(folder).recover(ledger, Disk())
     assert ledger.last_release is None
     assert ledger.open_charge is None
     assert ledger.num_charges == 1
@@ -264,9 +260,9 @@ def test_without_its_own_whole_file_a_charge_is_burned(
 
 def test_recovery_without_an_open_charge_writes_nothing(charged: tuple[Ledger, Path]) -> None:
     ledger, folder = charged
-    recover(ledger, folder, PLAN.sha256, Disk())
+    checkpoints_in(folder).recover(ledger, Disk())
     head = ledger.head
-    recover(ledger, folder, PLAN.sha256, Disk())
+    checkpoints_in(folder).recover(ledger, Disk())
     assert ledger.head == head
 
 
@@ -294,9 +290,9 @@ def test_a_failed_sync_keeps_recovery_from_releasing(
     ledger, folder = charged
     digest = write_checkpoint(folder, CHECKPOINT, Disk())
     with pytest.raises(DiskError):
-        recover(ledger, folder, PLAN.sha256, FailingDisk(fails_at, error))
+        checkpoints_in(folder).recover(ledger, FailingDisk(fails_at, error))
     assert ledger.open_charge == Charge(1, 1)
-    recover(ledger, folder, PLAN.sha256, Disk())
+    checkpoints_in(folder).recover(ledger, Disk())
     assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
 
 
@@ -311,7 +307,7 @@ def test_a_checkpoint_that_cannot_be_read_is_neither_adopted_nor_burned(
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(DiskError):
-        recover(ledger, folder, PLAN.sha256, Disk())
+        checkpoints_in(folder).recover(ledger, Disk())
     assert ledger.open_charge == Charge(1, 1)
 
 

@@ -19,7 +19,7 @@ from small_ledger import small_plan
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger import store
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.server.checkpoint import recover
+from feddp.server.checkpoint import Checkpoints
 
 SEED = 7
 DEFAULT_TRIALS = 60
@@ -134,8 +134,8 @@ def no_mutation(log: OutsideLog) -> None:
 
 
 def write_without_sync(log: OutsideLog) -> None:
-    def write(disk: Disk, path: Path, content: bytes) -> None:
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    def write(disk: Disk, path: Path, content: bytes, mode: int) -> None:
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
         while content:
             content = content[os.write(descriptor, content) :]
         os.close(descriptor)
@@ -152,8 +152,8 @@ def adopt_without_sync(log: OutsideLog) -> None:
         def fsync(self, path: Path) -> None: ...
         def fsync_folder(self, path: Path) -> None: ...
 
-    def adopt(ledger: Ledger, folder: Path, plan_sha256: str, disk: Disk) -> None:
-        recover(ledger, folder, plan_sha256, Careless())
+    def adopt(ledger: Ledger, checkpoints: Checkpoints, disk: Disk) -> None:
+        checkpoints.recover(ledger, Careless())
 
     small_run.recover = adopt
 

@@ -10,7 +10,7 @@ import pytest
 from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
 from small_run import INITIAL, IntegerNodes, create, live, training_of
 
-from feddp.common.disk import Disk
+from feddp.common.disk import PRIVATE, Disk
 from feddp.common.errors import DiskError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
@@ -21,7 +21,8 @@ from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import TrainReply, TrainRequest
 from feddp.server.checkpoint import checkpoint_path
-from feddp.server.rounds import RoundReport, RoundState, resume_state, run_rounds
+from feddp.server.release import RoundState, resume_state
+from feddp.server.rounds import RoundReport, run_rounds
 
 SEEDED = small_plan(seed=7)
 Change = Callable[[TrainRequest, list[TrainReply]], Sequence[TrainReply]]
@@ -36,11 +37,25 @@ def final_bytes(folder: Path, nodes: IntegerNodes, plan: PrivacyPlan = SEEDED) -
 
 
 class EventDisk(Disk):
+    """Tells of every point and of every file operation."""
+
     def __init__(self, events: list[str]):
         self.events = events
 
     def point(self, name: str) -> None:
         self.events.append(name)
+
+    def write(self, path: Path, content: bytes, mode: int = PRIVATE) -> None:
+        super().write(path, content, mode)
+        self.events.append("checkpoint written")
+
+    def rename(self, source: Path, target: Path) -> None:
+        super().rename(source, target)
+        self.events.append("checkpoint renamed")
+
+    def fsync_folder(self, path: Path) -> None:
+        super().fsync_folder(path)
+        self.events.append(f"{path.name} synced")
 
 
 # Order
@@ -70,10 +85,9 @@ def test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published(
         "before CHARGE",
         "after CHARGE",
         "drawn",
-        "before checkpoint",
         "checkpoint written",
         "checkpoint renamed",
-        "after checkpoint",
+        "checkpoints synced",
         "before RELEASE",
         "after RELEASE",
         "evaluated",
@@ -137,15 +151,19 @@ def test_a_stop_while_nodes_train_costs_nothing(tmp_path: Path) -> None:
 def test_a_stop_after_the_charge_finishes_the_round_first(tmp_path: Path, late: str) -> None:
     is_stopped, published = [False], []
 
-    class Stopping(Disk):
+    class Stopping(EventDisk):
         def point(self, name: str) -> None:
             is_stopped[0] |= name == late
+
+        def rename(self, source: Path, target: Path) -> None:
+            super().rename(source, target)
+            is_stopped[0] |= late == "checkpoint renamed"
 
     folder = create(tmp_path / "run", SEEDED)
     state = live(
         folder,
         SEEDED,
-        disk=Stopping(),
+        disk=Stopping([]),
         on_round=lambda report: published.append(report.round),
         is_stopped=lambda: is_stopped[0],
     )

@@ -8,6 +8,7 @@ from mutants.mutant import Mutant
 
 ROUNDS = "server/rounds.py"
 CHECKPOINT = "server/checkpoint.py"
+PROTOCOL = "common/privacy/ledger/release_protocol.py"
 LEDGER = "common/privacy/ledger/ledger.py"
 ROWS = "common/privacy/ledger/history.py"
 STORE = "common/privacy/ledger/store.py"
@@ -18,28 +19,33 @@ ORDER = (
     "test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published"
 )
 TEST_CHECKPOINT = "tests/server/test_checkpoint.py::"
+TEST_PROTOCOL = "tests/common/privacy/ledger/test_release_protocol.py::"
 TEST_LEDGER = "tests/common/privacy/ledger/test_ledger.py::"
 TEST_DAMAGE = "tests/common/privacy/ledger/test_ledger_damage.py::"
 TEST_ROWS = "tests/common/privacy/ledger/test_history.py::"
 
-CHARGED = "    charge = ledger.charge(number)  # charged, then drawn\n"
+CHARGED = "    charge = ledger.charge(ledger.next_round)  # charged, then drawn\n"
+DRAWN = "    answer = draw(charge)\n"
+WRITTEN = "    digest = write_answer(files, charge, answer, disk)\n"
 RELEASED = (
-    "    ledger.release(charge, digest, next_clipping_norm=repr(norm))  # durable, then published\n"
+    "    norm = files.next_clipping_norm(answer)\n"
+    "    ledger.release(charge, digest, next_clipping_norm=norm)  # durable, then published\n"
 )
-WRITTEN = "    digest = write_checkpoint(training.checkpoints_path, checkpoint, disk)\n"
 
 DURABILITY = (
     Mutant(
         "noise before charge",
-        ROUNDS,
+        PROTOCOL,
         {
-            CHARGED: (
-                "    early = total if isinstance(total, NoisedSum) else plan.mechanism.add_noise(\n"
-                "        total, bits=BitStream(fresh_key(b'early', total))\n"
-                "    )\n" + CHARGED.replace("# charged", "# drawn") + "    total = early\n"
+            CHARGED + DRAWN: (
+                "    answer = draw(Charge(ledger.next_round, 1))\n"
+                + CHARGED.replace("# charged", "# drawn")
             )
         },
-        (ORDER,),
+        (
+            ORDER,
+            TEST_PROTOCOL + "test_an_answer_is_charged_drawn_written_and_released_in_this_order",
+        ),
     ),
     Mutant(
         "published before the release row",
@@ -56,13 +62,16 @@ DURABILITY = (
     ),
     Mutant(
         "release row before the checkpoint",
-        ROUNDS,
+        PROTOCOL,
         {WRITTEN + RELEASED: RELEASED.replace("digest", "'0' * 64") + WRITTEN},
-        (ORDER,),
+        (
+            ORDER,
+            TEST_PROTOCOL + "test_an_answer_is_charged_drawn_written_and_released_in_this_order",
+        ),
     ),
     Mutant(
         "a charge for a round that nobody asked for",
-        ROUNDS,
+        PROTOCOL,
         {CHARGED: CHARGED + "    ledger.burn(charge, 'operator')\n" + CHARGED},
         (ORDER,),
     ),
@@ -78,10 +87,12 @@ DURABILITY = (
         ("tests/common/test_disk.py::test_a_written_file_is_whole_private_and_durable",),
     ),
     Mutant(
-        "name of a checkpoint not synced",
-        CHECKPOINT,
+        "name of a replaced file not synced",
+        DISK,
         {
-            '        disk.fsync_folder(folder)\n        disk.point("after checkpoint")': '        disk.point("after checkpoint")'
+            "        self.rename(source, target)\n        self.fsync_folder(target.parent)\n": (
+                "        self.rename(source, target)\n"
+            )
         },
         (
             TEST_CHECKPOINT
@@ -90,28 +101,42 @@ DURABILITY = (
     ),
     Mutant(
         "adopted without a second sync",
-        CHECKPOINT,
+        PROTOCOL,
         {
-            "                disk.fsync(path)\n                disk.fsync_folder(folder)\n": (
-                "                disk.point('adopting')\n"
+            "        disk.fsync(path)\n        disk.fsync_folder(path.parent)\n": (
+                "        disk.point('adopting')\n"
             )
         },
-        (TEST_CHECKPOINT + "test_an_adopted_file_is_synced_again_before_its_release",),
+        (
+            TEST_CHECKPOINT + "test_an_adopted_file_is_synced_again_before_its_release",
+            TEST_PROTOCOL + "test_a_whole_answer_is_synced_again_and_adopted",
+        ),
+    ),
+    Mutant(
+        "the answer to another purpose adopted",
+        PROTOCOL,
+        {
+            "files.parse(content, charge) if charge.purpose == UPDATE else None": (
+                "files.parse(content, charge)"
+            )
+        },
+        (TEST_PROTOCOL + "test_a_charge_that_was_not_for_an_update_is_burned",),
     ),
     Mutant(
         "checkpoint of another attempt adopted",
         CHECKPOINT,
-        {" and _answers(checkpoint, charge, plan_sha256):": ":"},
+        {
+            "        if found is None or found.plan_sha256 != self.plan_sha256:\n"
+            "            return None\n"
+            "        return found if (found.round, found.attempt) == (charge.round, charge.attempt) "
+            "else None\n": "        return found\n"
+        },
         (TEST_CHECKPOINT + "test_without_its_own_whole_file_a_charge_is_burned",),
     ),
     Mutant(
         "a released file may be replaced",
-        CHECKPOINT,
-        {
-            "if checkpoint is None or hashlib.sha256(content).hexdigest() != release.sha256:": (
-                "if checkpoint is None:"
-            )
-        },
+        PROTOCOL,
+        {"if answer is None or _sha256(content) != release.sha256:": "if answer is None:"},
         (TEST_CHECKPOINT + "test_only_the_released_bytes_are_accepted",),
     ),
     Mutant(

@@ -5,7 +5,7 @@ from mutants.mutant import Mutant
 MECHANISM = "common/privacy/mechanism/gaussian.py"
 NOISE = "common/privacy/mechanism/noise.py"
 OPTIMIZER = "server/optimizer.py"
-ROUNDS = "server/rounds.py"
+SERVER = "server/release.py"
 TEST_MECHANISM = "tests/common/privacy/mechanism/test_gaussian.py::"
 TEST_NOISE = "tests/common/privacy/mechanism/test_noise.py::"
 TEST_POWER = "tests/properties/test_noise_power.py::"
@@ -162,19 +162,19 @@ RELEASE = (
     ),
     Mutant(
         "noise seeded in a private run",
-        ROUNDS,
+        SERVER,
         {KEY: "        key = seeded_key(plan.seed or 0, charge.round)\n"},
         ("tests/server/test_rounds.py::test_unseeded_runs_never_share_their_noise",),
     ),
     Mutant(
         "same noise for two attempts",
-        ROUNDS,
+        SERVER,
         {KEY: KEY.replace("fresh_key(context, total)", "seeded_key(1, charge.round)")},
         ("tests/server/test_attempts.py::test_a_second_attempt_draws_other_noise",),
     ),
     Mutant(
         "key not bound to the attempt",
-        ROUNDS,
+        SERVER,
         {
             'context = f"{training.ledger.head}/{charge.round}/{charge.attempt}".encode()': 'context = b"feddp"'
         },

@@ -23,6 +23,7 @@ from feddp.common.model.lora import load_adapter
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.tracking import read_metrics
+from feddp.server.checkpoint import Checkpoints
 from feddp.server.run import load_run
 from feddp.simulations.cli import main
 from feddp.simulations.run.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
@@ -257,7 +258,7 @@ def test_noise_of_the_node_is_the_only_noise_and_survives_a_crash_of_the_run(
     for name in ("straight", "crashed"):
         with monkeypatch.context() as broken:
             if name == "crashed":  # charged, and not yet durable
-                broken.setattr("feddp.server.rounds.write_checkpoint", lambda *arguments: 1 / 0)
+                broken.setattr(Checkpoints, "to_bytes", lambda *arguments: 1 / 0)
             run = config(tmp_path, **asked, run__name=name)
             with pytest.raises(ZeroDivisionError) if name == "crashed" else nullcontext():
                 simulate(run, is_comparing=False, non_private_path=None)
