@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feddp.common.config.run_config import RunConfig, load_config, to_toml
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
+from feddp.common.field_types import check_fields
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
@@ -36,6 +37,7 @@ from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_le
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"
+FINGERPRINTS = {"config_sha256", "base_sha256", "layout_sha256"}
 DEFAULT_EVALUATIONS = 10
 
 
@@ -127,7 +129,10 @@ def load_run(path: Path) -> Run:
     config = load_config(path / CONFIG_NAME)
     try:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError) as error:
+        check_fields(plan)
+        if not plan.details.keys() >= FINGERPRINTS:
+            raise ValueError("a fingerprint is missing")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise PlanDiffersError(f"{path / PLAN_NAME}: missing or damaged.") from error
     if plan.details["config_sha256"] != config_sha256(config):
         raise PlanDiffersError(

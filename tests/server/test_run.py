@@ -1,7 +1,11 @@
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
+from fuzz.changes import change_bytes, change_tree
 
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
@@ -22,8 +26,9 @@ def config(tmp_path: Path) -> RunConfig:
     return from_flat({"run.name": "a", "run.output-dir": str(tmp_path)})
 
 
-@pytest.fixture
-def plan(config: RunConfig) -> PrivacyPlan:
+@pytest.fixture(scope="module")
+def plan() -> PrivacyPlan:
+    config = from_flat({})  # its hash leaves out what a run is called and where it lies
     return make_plan(
         num_users=1000,
         target_epsilon=8.0,
@@ -103,11 +108,68 @@ def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_a_damaged_plan_is_refused(config: RunConfig, plan: PrivacyPlan) -> None:
-    made = create_run(config, plan)
-    (made.path / "plan.json").write_text("{")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "{",
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: text.replace('"details": {', '"details": {}, "reasons_": {'),
+        lambda text: text.replace('"num_rounds": 4', '"num_rounds": "4"'),
+        lambda text: text.replace('"num_rounds": 4', '"num_rounds": 4.0'),
+        lambda text: text.replace('"num_rounds": 4,', ""),
+        lambda text: text.replace('"charges": [', '"charges": [1, '),
+        lambda text: text.replace('"quantile": null', '"quantile": {"share": 1}'),
+        lambda text: text.replace('"matrix": null', '"matrix": {"shift": 1}'),
+        lambda text: text.replace('"matrix": null', '"matrix": 1'),
+        *(
+            lambda text, name=name: text.replace(f'"{name}"', f'"{name}_"')
+            for name in ("config_sha256", "base_sha256", "layout_sha256")
+        ),
+    ],
+)
+def test_a_damaged_plan_is_refused(
+    config: RunConfig, plan: PrivacyPlan, damage: Callable[[str], str]
+) -> None:
+    path = create_run(config, plan).path
+    text = (path / "plan.json").read_text()
+    assert damage(text) != text
+    (path / "plan.json").write_text(damage(text))
+    with pytest.raises(PlanDiffersError, match=r"plan\.json: missing or damaged\."):
+        load_run(path)
+
+
+def test_a_plan_without_its_fingerprints_is_refused(config: RunConfig, plan: PrivacyPlan) -> None:
+    path = create_run(config, plan).path
+    content = json.loads((path / "plan.json").read_text())
+    (path / "plan.json").write_text(json.dumps(content | {"details": {}}))
     with pytest.raises(PlanDiffersError, match="missing or damaged"):
-        load_run(made.path)
+        load_run(path)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "config.toml"])
+def test_any_damage_is_refused_in_one_line_or_shows_in_the_hash_of_the_plan(
+    config: RunConfig, plan: PrivacyPlan, name: str
+) -> None:
+    """What is still a plan is another one, which the ledger does not open for."""
+    run = create_run(config, plan)
+    content, rng, refusals = (run.path / name).read_bytes(), Random(0), []
+    for number in range(120):
+        if name == "plan.json" and number % 2:
+            damaged = json.dumps(change_tree(rng, json.loads(content))).encode()
+        else:
+            damaged = change_bytes(rng, content)
+        (run.path / name).write_bytes(damaged)
+        try:
+            found = load_run(run.path).plan
+        except (PlanDiffersError, ConfigError) as error:
+            refusals.append(error)
+        else:
+            is_same = found == dataclasses.replace(plan, reasons=found.reasons)
+            assert is_same or found.sha256 != plan.sha256
+    assert len(refusals) > 60
+    told = [str(error) for error in refusals if isinstance(error, PlanDiffersError)]
+    assert all("\n" not in text for text in told)
 
 
 def test_a_configuration_changed_after_the_plan_is_refused(
