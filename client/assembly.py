@@ -1,6 +1,7 @@
 """From a RunConfig to a Node. Heavy; done once."""
 
 import functools
+import importlib
 import logging
 import os
 from dataclasses import replace
@@ -12,20 +13,21 @@ from numpy.typing import NDArray
 from feddp.client.engine.cohort import CohortEngine
 from feddp.client.engine.one_by_one import UnitLoop
 from feddp.client.engine.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
-from feddp.client.engine.protocol import Engine, LocalTraining
+from feddp.client.engine.protocol import Engine, LocalMethod
 from feddp.client.node import LocalData, Node
 from feddp.client.own_noise import OwnNoise
 from feddp.client.ranking import RankedUsers, perplexity_of
 from feddp.client.sharding import ShardedNode, part_of
 from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig
+from feddp.common.config.sections import LocalSection
 from feddp.common.data.example_units import ExampleUnits
 from feddp.common.data.tokens import TokenRow
 from feddp.common.data.users import Units, Users
 from feddp.common.errors import ModelError
-from feddp.common.model import other_kinds as methods
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.other_kinds import KINDS
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512
@@ -57,9 +59,6 @@ def build_node(
         max_tokens=config.model.max_tokens,
         max_rows=config.data.max_examples_per_user,
         selection=config.data.selection,
-        batch_size=config.local.batch_size,
-        epochs=config.local.epochs,
-        steps=config.local.steps,
         chunk_tokens=chunk_tokens_of(config),
     )
     if config.data.selection.startswith("perplexity"):
@@ -84,7 +83,7 @@ def build_node(
         tokenizer=base.tokenizer,
         layout=layout,
         data=data,
-        training=LocalTraining(config.local.optimizer, config.local.learning_rate),
+        method=local_method(config.local),
         own_noise=own_noise,
     )
 
@@ -94,6 +93,16 @@ def chunk_tokens_of(config: RunConfig) -> int | None:
     if config.data.selection != "random-chunk":
         return None
     return config.data.chunk_tokens or config.model.max_tokens
+
+
+def local_method(local: LocalSection) -> LocalMethod:
+    """What a user computes in a round: the file of `engine/methods` that `local.optimizer` names.
+
+    The choices of that setting are the list of these files.
+    """
+    file = importlib.import_module(f"feddp.client.engine.methods.{local.optimizer}")
+    method: LocalMethod = file.from_section(local)
+    return method
 
 
 def units_of(config: RunConfig, users: Users) -> Units:
@@ -185,7 +194,7 @@ def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> E
     """
     device = choose_device(config.nodes.device)
     rows, adapters = probe_rows(base), probe_adapters(layout)
-    if layout.kind in methods.KINDS:
+    if layout.kind in KINDS:
         loop = UnitLoop(base, layout, device=device)
         check_gradients(base, loop.gradients, adapters[:1], rows[:1])
         return loop

@@ -7,22 +7,24 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.client.engine.protocol import Engine, LocalTraining, LocalWork, Sink
+from feddp.client.engine.minibatches import Minibatches
+from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork, Sink
 from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, bound_contributions
+from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit
 from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins, training_rng
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 
 CACHED_USERS = 20_000
 
 
 @dataclass(frozen=True)
 class LocalData:
-    """How a user's examples become rows, and rows become minibatches.
+    """How a user's examples become the rows of a round.
 
     Attributes:
       task: "causal-lm" or "classification".
@@ -30,9 +32,6 @@ class LocalData:
       max_tokens: longest row.
       max_rows: rows of one user in one round.
       selection: which examples are kept of a user who has more.
-      batch_size: rows of one local step.
-      epochs: passes over the kept rows.
-      steps: most local steps; None is no limit.
       chunk_tokens: a round takes blocks of so many tokens of a user's joined texts; None: examples.
     """
 
@@ -41,9 +40,6 @@ class LocalData:
     max_tokens: int
     max_rows: int
     selection: str
-    batch_size: int
-    epochs: int
-    steps: int | None
     chunk_tokens: int | None = None
 
 
@@ -62,7 +58,7 @@ class Node:
         tokenizer: PreTrainedTokenizerBase,
         layout: AdapterLayout,
         data: LocalData,
-        training: LocalTraining,
+        method: LocalMethod,
         max_evaluation_users: int,
         own_noise: OwnNoise | None = None,
     ):
@@ -75,7 +71,7 @@ class Node:
         self._tokenizer = tokenizer
         self._layout_sha256 = layout.sha256
         self._data = data
-        self._training = training
+        self._method = method
         self._rows: OrderedDict[int, list[TokenRow]] = OrderedDict()
         self._evaluation_rows: list[TokenRow] | None = None
 
@@ -116,9 +112,9 @@ class Node:
         # Who has most to do begins, so that nobody is left to train alone at the end.
         order = sorted(cohort, key=lambda unit: -self._units.num_examples(int(unit)))
         work = (self._work(int(unit), request) for unit in order)
-        self.engine.train(request.adapter, work, training=self._training, sink=sink)
+        self.engine.train(request.adapter, work, method=self._method, sink=sink)
 
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+    def evaluate(self, request: EvaluateRequest) -> Evaluation:
         """Sums of loss and correct predictions over the declared evaluation users."""
         self._check_layout(request.layout_sha256)
         if self._evaluation_rows is None:
@@ -128,8 +124,7 @@ class Node:
                 for user in everyone
                 for row in self._tokenize(self._evaluation_users.examples(user))
             ]
-        result = self.engine.evaluate(request.adapter, self._evaluation_rows)
-        return EvaluateReply(result.loss_sum, result.num_targets, result.num_correct)
+        return self.engine.evaluate(request.adapter, self._evaluation_rows)
 
     def _work(self, unit: int, request: TrainRequest) -> LocalWork:
         key = int(self._keys[unit])
@@ -140,19 +135,12 @@ class Node:
         rng = training_rng(request.seed, -request.round, int(self._keys[unit]))
         return bool(rng.random() < dropout)
 
-    def _minibatches(self, unit: int, key: int, request: TrainRequest) -> list[list[TokenRow]]:
+    def _minibatches(self, unit: int, key: int, request: TrainRequest) -> Minibatches:
         """A function of this unit, the round and the unit's own randomness alone."""
-        data, rng = self._data, training_rng(request.seed, request.round, key)
+        rng = training_rng(request.seed, request.round, key)
         rows = self._cached_rows(unit) or self._chosen_rows(unit, rng)
-        kept = rng.permutation(len(rows))[: data.max_rows]
-        steps: list[list[TokenRow]] = []
-        for _ in range(data.epochs):
-            order = rng.permutation(kept)
-            steps += [
-                [rows[i] for i in order[start : start + data.batch_size]]
-                for start in range(0, len(order), data.batch_size)
-            ]
-        return steps[: data.steps]
+        kept = [rows[i] for i in rng.permutation(len(rows))[: self._data.max_rows]]
+        return self._method.minibatches(kept, rng)
 
     def _cached_rows(self, unit: int) -> list[TokenRow]:
         """The rows of a unit whose every example is kept; [] where the round has to choose."""

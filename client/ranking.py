@@ -97,7 +97,6 @@ def perplexity_of(
         rows = tokenize_example(example, tokenizer, task=task, max_tokens=max_tokens, labels=labels)
         if not rows:
             return float("nan")
-        found = engine.evaluate(adapter, rows)
-        return found.loss_sum / found.num_targets
+        return engine.evaluate(adapter, rows).loss
 
     return perplexity

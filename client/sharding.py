@@ -1,11 +1,10 @@
 """One node over several processes: each trains its share of the users; their sums add up.
 
 A share is a node of its own over a disjoint part of the users, and sums are exact integers, so the
-result has the same bytes as one process would give. Requests and replies travel as JSON and raw
-numbers over a pipe per worker, whose end says at once that the worker is gone.
+result has the same bytes as one process would give. Requests and replies travel as the messages of
+`common.wire` over a pipe per worker, whose end says at once that the worker is gone.
 """
 
-import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from flwr.app import ConfigRecord, RecordDict
 from torch import multiprocessing
 
 from feddp.client.node import Node
@@ -23,13 +21,28 @@ from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.assembly import Part
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
-from feddp.common.privacy.mechanism.sampling import Draw
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.wire.messages import (
+    EvaluateRequest,
+    TrainReply,
+    TrainRequest,
+    decode_evaluate_reply,
+    decode_evaluate_request,
+    decode_train_reply,
+    decode_train_request,
+    encode_evaluate_reply,
+    encode_evaluate_request,
+    encode_train_reply,
+    encode_train_request,
+)
+from feddp.common.wire.records import MAX_HEADER_BYTES, pack, unpack
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]
 READY = b"ready"
+QUESTION = "question"  # of a message to a worker: which one it is
 STOP_SECONDS = 5.0
+MOST_FRAME = 2 * MAX_HEADER_BYTES  # of a reply, besides its array
 Reply = TypeVar("Reply")
 
 
@@ -101,30 +114,24 @@ class ShardedNode:
         return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
 
     def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
-        header = asdict(replace(request, head=None))
-        header = {name: value for name, value in header.items() if name not in ("adapter", "head")}
+        content = encode_train_request(replace(request, head=None))
+        content[QUESTION] = ConfigRecord({"kind": "train", "dropout": dropout})
+        dimension = request.sum_dimension
         total, others = self._ask(
-            {**header, "dropout": dropout},
-            request.adapter,
-            lambda: self._node.update_sum(request, dropout),
-            8 * request.sum_dimension,
+            content, lambda: self._node.update_sum(request, dropout), 8 * dimension
         )
-        for content in others:
-            total.merge(UpdateSum(np.frombuffer(content, dtype="<i8").astype(np.int64)))
+        for other in others:
+            part = decode_train_reply(other, dimension=dimension).total
+            assert isinstance(part, UpdateSum)  # a worker has no noise of its own
+            total.merge(part)
         return total
 
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+    def evaluate(self, request: EvaluateRequest) -> Evaluation:
         """Same contract as `Node.evaluate`, over the evaluation users of all processes."""
-        header: dict[str, object] = {"layout_sha256": request.layout_sha256}
-        reply, others = self._ask(
-            header, request.adapter, lambda: self._node.evaluate(request), 1 << 10
-        )
-        replies = [reply, *(EvaluateReply(**json.loads(content)) for content in others)]
-        return EvaluateReply(
-            sum(part.loss_sum for part in replies),
-            sum(part.num_targets for part in replies),
-            sum(part.num_correct for part in replies),
-        )
+        content = encode_evaluate_request(request)
+        content[QUESTION] = ConfigRecord({"kind": "evaluate"})
+        own, others = self._ask(content, lambda: self._node.evaluate(request), 0)
+        return sum(map(decode_evaluate_reply, others), start=own)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -147,20 +154,20 @@ class ShardedNode:
 
     def _ask(
         self,
-        header: dict[str, object],
-        adapter: NDArray[np.float32],
+        content: RecordDict,
         own: Callable[[], Reply],
-        most_bytes: int,
-    ) -> tuple[Reply, list[bytes]]:
-        """This process's answer and those of all workers, who compute at the same time."""
-        content = json.dumps(header).encode() + b"\n" + adapter.astype("<f4").tobytes()
+        array_bytes: int,
+    ) -> tuple[Reply, list[RecordDict]]:
+        """This process's answer and those of all workers, which compute at the same time."""
+        packed = pack(content)
         with self._fence():
             if not self._workers:
                 self._start()
                 self._receive(len(READY))
             for worker in self._workers:
-                worker.pipe.send_bytes(content)
-            return own(), self._receive(most_bytes)
+                worker.pipe.send_bytes(packed)
+            answer = own()
+            return answer, [unpack(part) for part in self._receive(MOST_FRAME + array_bytes)]
 
     @contextmanager
     def _fence(self) -> Iterator[None]:
@@ -217,13 +224,16 @@ def _work(
         pipe.send_bytes(_answer(node, content))
 
 
-def _answer(node: Node, content: bytes) -> bytes:
-    """A sum as int64, or an evaluation as JSON. Sensitive."""
-    line, _, raw = content.partition(b"\n")
-    header = json.loads(line)
-    adapter = np.frombuffer(raw, dtype="<f4").astype(np.float32)
-    if "round" not in header:
-        return json.dumps(asdict(node.evaluate(EvaluateRequest(adapter, **header)))).encode()
-    dropout, draw = header.pop("dropout"), Draw(**header.pop("draw"))
-    request = TrainRequest(adapter=adapter, draw=draw, **header)
-    return node.update_sum(request, dropout).total.astype("<i8").tobytes()
+def _answer(node: Node, packed: bytes) -> bytes:
+    """A packed reply, with an exact sum or an evaluation. Sensitive."""
+    content = unpack(packed)
+    question = content.config_records[QUESTION]
+    del content[QUESTION]
+    if question["kind"] == "evaluate":
+        looked_at = decode_evaluate_request(content, dimension=node.dimension)
+        return pack(encode_evaluate_reply(node.evaluate(looked_at)))
+    request = decode_train_request(content, dimension=node.dimension)
+    dropout = question["dropout"]
+    assert isinstance(dropout, float)
+    total = node.update_sum(request, dropout)
+    return pack(encode_train_reply(TrainReply(request.round, request.layout_sha256, total)))

@@ -1,32 +1,15 @@
 """Validate replies, add their sums, treat everything else as zero."""
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from feddp.common.privacy.mechanism.clipping import is_within
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
+from feddp.common.wire.messages import TrainReply, TrainRequest
 
 MAX_SUM = 1 << 62
 MAX_NOISED = 1 << 53
 MAX_NOISED_PARTS = 512  # so many of them stay below 2^62
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Mean loss over all evaluation users of all nodes.
-
-    Attributes:
-      loss: nats per predicted position or row.
-      accuracy: share of positions or rows whose largest logit is right.
-      num_targets: how many there were.
-    """
-
-    loss: float
-    accuracy: float
-    num_targets: int
 
 
 def add_replies(
@@ -89,24 +72,3 @@ def _ours(replies: Sequence[TrainReply], request: TrainRequest) -> Iterator[Trai
         is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
         if is_ours and len(reply.total.total) == request.sum_dimension:
             yield reply
-
-
-def add_evaluations(replies: Sequence[EvaluateReply]) -> Evaluation | None:
-    """Mean loss and accuracy over all nodes; None when no node has evaluation users."""
-    num_targets = sum(reply.num_targets for reply in replies)
-    if num_targets == 0:
-        return None
-    return Evaluation(
-        loss=sum(reply.loss_sum for reply in replies) / num_targets,
-        accuracy=sum(reply.num_correct for reply in replies) / num_targets,
-        num_targets=num_targets,
-    )
-
-
-def metrics_of(evaluation: Evaluation | None, *, task: str) -> dict[str, float]:
-    """The public metrics of an evaluation, by the names of metrics.jsonl without their prefix."""
-    if evaluation is None:
-        return {}
-    if task == "classification":
-        return {"loss": evaluation.loss, "accuracy": evaluation.accuracy}
-    return {"loss": evaluation.loss, "perplexity": math.exp(min(evaluation.loss, 700.0))}

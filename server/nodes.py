@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.wire.messages import (
-    EvaluateReply,
     EvaluateRequest,
     MessageError,
     TrainReply,
@@ -35,7 +35,7 @@ class Nodes(Protocol):
         """One update sum per node that answered."""
         ...
 
-    def evaluate(self, request: EvaluateRequest) -> Sequence[EvaluateReply]:
+    def evaluate(self, request: EvaluateRequest) -> Sequence[Evaluation]:
         """Sums over each node's declared evaluation users."""
         ...
 
@@ -87,7 +87,7 @@ class FlowerNodes:
             decode=lambda reply: read_train_reply(reply, request),
         )
 
-    def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
+    def evaluate(self, request: EvaluateRequest) -> list[Evaluation]:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
         return self._ask(
             "evaluate",

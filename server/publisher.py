@@ -5,10 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from feddp.common.config.run_config import RunConfig, to_flat
+from feddp.common.evaluation import metrics_of
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.plan import PrivacyPlan, planned_curve
 from feddp.common.tracking import open_trackers
-from feddp.server.aggregation import metrics_of
 from feddp.server.metrics import Metrics
 from feddp.server.rounds import RoundReport
 

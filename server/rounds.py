@@ -4,17 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from feddp.common.evaluation import Evaluation, add_evaluations
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
-from feddp.server.aggregation import (
-    MAX_SUM,
-    Evaluation,
-    add_evaluations,
-    add_noised_replies,
-    add_replies,
-)
+from feddp.server.aggregation import MAX_SUM, add_noised_replies, add_replies
 from feddp.server.release import RoundState, Training, release
 
 

@@ -9,10 +9,10 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.clipping import is_within
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.wire.messages import (
-    EvaluateReply,
     EvaluateRequest,
     MessageError,
     TrainReply,
@@ -103,7 +103,7 @@ class SealedNodes:
             decode=decode,
         )
 
-    def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
+    def evaluate(self, request: EvaluateRequest) -> list[Evaluation]:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
         enrolled = self.sealer.enrolled()
         return self._ask(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional
 
-from feddp.client.engine.cohort import LocalTraining
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.protocol import LocalMethod
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout, lay_out
@@ -61,7 +62,7 @@ def loop_updates(
     layout: AdapterLayout,
     start: NDArray[np.floating],
     users: Sequence[User],
-    training: LocalTraining,
+    method: LocalMethod,
 ) -> NDArray[np.floating]:
     """The oracle: one user at a time, PEFT's modules, the library's forward, full logits."""
     config = LoraConfig(
@@ -102,9 +103,9 @@ def loop_updates(
             parameter.data = part.reshape(entry.shape).to(dtype)
             offset += entry.size
         optimizer = (
-            torch.optim.SGD(trained, lr=training.learning_rate)
-            if training.optimizer == "sgd"
-            else torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+            torch.optim.SGD(trained, lr=method.learning_rate)
+            if isinstance(method, SGD)
+            else torch.optim.AdamW(trained, lr=method.learning_rate, weight_decay=0.0)
         )
         for step in user:
             optimizer.zero_grad(set_to_none=False)

@@ -21,19 +21,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feddp.client.engine.forward import StackedForward
-from feddp.client.engine.local_optimizer import Stacks
+from feddp.client.engine.local_state import LocalState, Stacks
+from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
-from feddp.client.engine.protocol import Evaluation as Evaluation
-from feddp.client.engine.protocol import LocalTraining as LocalTraining
-from feddp.client.engine.protocol import LocalWork as LocalWork
-from feddp.client.engine.protocol import Minibatches
-from feddp.client.engine.protocol import Sink as Sink
+from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
+from feddp.common.evaluation import Evaluation
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 
-_Slopes = tuple[Tensor, Sequence[Tensor]]
+_Gradients = tuple[Tensor, Sequence[Tensor]]
 
 
 @dataclass
@@ -41,6 +39,7 @@ class _Resident:
     """A user in a slot: what is left to do, last step first, and the steps done."""
 
     key: int
+    state: LocalState
     rest: list[Sequence[TokenRow]]
     num_done: int = 0
     is_failed: bool = False
@@ -92,34 +91,35 @@ class CohortEngine:
         start: NDArray[np.float32],
         work: Iterable[LocalWork],
         *,
-        training: LocalTraining,
+        method: LocalMethod,
         sink: Sink,
     ) -> None:
         """Runs every user's local steps from `start`; calls sink(key, update) once per user.
 
-        **Guarantee:** an update depends on `start`, `training` and the user's own minibatches, not
+        **Guarantee:** an update depends on `start`, `method` and the user's own minibatches, not
         on anybody else's. A user whose rows cannot be loaded or whose passes fail gets an update of
         zeros; nobody else's changes.
 
         Args:
           start: float32, shape (P,).
           work: users, taken as slots become free.
-          training: the local optimizer.
+          method: what each of them computes.
           sink: takes float32 (P,), the local adapter minus `start`; may be non-finite.
         """
         queue = iter(work)
         residents: dict[int, _Resident] = {}
         first = torch.from_numpy(start).to(self._forward.device)
-        stacks = self._take_stacks(first, has_moments=training.optimizer == "adamw")
+        stacks = self._take_stacks(first, num_kept=method.num_kept)
         with pass_threads(self._num_threads) as executor:
             while self._fill(residents, queue, sink, stacks):
                 self._tick(executor, first, stacks, residents)
-                for slot, user in residents.items():
+                for user in residents.values():
                     user.num_done += 1
-                    stacks.step(slot, user.num_done, training)
+                    method.step(user.state, user.num_done)
+                    user.state.gradient.zero_()
                 for slot in [s for s, user in residents.items() if user.is_failed or not user.rest]:
                     user = residents.pop(slot)
-                    update = stacks.delta[slot].cpu().numpy().copy()
+                    update = method.update(user.state).cpu().numpy().copy()
                     sink(user.key, np.zeros_like(update) if user.is_failed else update)
         self._stacks = stacks
 
@@ -127,18 +127,16 @@ class CohortEngine:
         """Loss and correct predictions of one adapter over rows, in passes of similar length."""
         trained = torch.from_numpy(adapter).to(self._forward.device)
 
-        def score(part: Sequence[PassRow]) -> tuple[float, int, int]:
+        def score(part: Sequence[PassRow]) -> Evaluation:
             losses, corrects = self._forward.score([item.row for item in part], trained)
-            return float(losses.double().sum()), len(losses), int(corrects.sum())
+            return Evaluation(float(losses.double().sum()), len(losses), int(corrects.sum()))
 
         passes = self._cut([PassRow(0, row, 1.0) for row in rows])
-        loss, targets, correct = 0.0, 0, 0
+        total = Evaluation()
         with pass_threads(self._num_threads) as executor:
             for _, future in run_in_order(executor, score, passes, num_ahead=self._num_ahead):
-                part_loss, part_targets, part_correct = future.result()
-                loss, targets = loss + part_loss, targets + part_targets
-                correct += part_correct
-        return Evaluation(loss, targets, correct)
+                total += future.result()
+        return total
 
     def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
         """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
@@ -165,14 +163,14 @@ class CohortEngine:
         stacks = Stacks(delta, torch.zeros_like(delta), delta[None, :0])
         part = [item for slot, row in enumerate(rows) for item in weigh_rows(slot, [row])]
         with pass_threads(1):
-            self._add(stacks, *self._slopes(part, start, delta))
+            self._add(stacks, *self._row_gradients(part, start, delta))
         return np.asarray(stacks.gradient.cpu().numpy())
 
-    def _take_stacks(self, like: Tensor, *, has_moments: bool) -> Stacks:
+    def _take_stacks(self, like: Tensor, *, num_kept: int) -> Stacks:
         """The stacks of the last call, so that the system need not clear memory again, or new."""
         stacks, self._stacks = self._stacks, None  # never those of a call under way
-        if stacks is None or stacks.has_moments != has_moments:
-            return Stacks.like(like, self._slots, has_moments=has_moments)
+        if stacks is None or len(stacks.kept) != num_kept:
+            return Stacks.like(like, self._slots, num_kept=num_kept)
         return stacks
 
     def _fill(
@@ -187,8 +185,8 @@ class CohortEngine:
         while free and (work := next(queue, None)) is not None:
             steps = self._load(work)
             if steps:
-                stacks.clear(free[0])
-                residents[free.pop(0)] = _Resident(work.key, list(steps)[::-1])
+                slot = free.pop(0)
+                residents[slot] = _Resident(work.key, stacks.begin(slot), list(steps)[::-1])
             else:
                 sink(work.key, np.zeros(self._dimension, dtype=np.float32))
         return bool(residents)
@@ -227,12 +225,12 @@ class CohortEngine:
     ) -> None:
         """Adds up the gradient of every resident's next step."""
 
-        def slopes(part: Sequence[PassRow]) -> _Slopes:
-            return self._slopes(part, first, stacks.delta)
+        def gradients(part: Sequence[PassRow]) -> _Gradients:
+            return self._row_gradients(part, first, stacks.delta)
 
         rows = [i for slot, user in residents.items() for i in weigh_rows(slot, user.rest.pop())]
         passes = self._cut(rows)
-        for part, future in run_in_order(executor, slopes, passes, num_ahead=self._num_ahead):
+        for part, future in run_in_order(executor, gradients, passes, num_ahead=self._num_ahead):
             try:
                 self._add(stacks, *future.result())
             except Exception:
@@ -248,19 +246,20 @@ class CohortEngine:
         """Runs a failed pass again, row by row; whoever fails alone contributes zero."""
         for item in part:
             try:
-                self._add(stacks, *self._slopes([item], first, stacks.delta))
+                self._add(stacks, *self._row_gradients([item], first, stacks.delta))
             except Exception:
                 residents[item.slot].is_failed = True
 
-    def _slopes(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Slopes:
+    def _row_gradients(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Gradients:
         """One pass: the slot of every row, and its gradient, tensor by tensor (rows, ...)."""
         missing = -len(part) % self._forward.row_multiple
         part = [*part, *[replace(part[-1], weight=0.0)] * missing]
         owners = torch.tensor([item.slot for item in part], device=delta.device)
         adapters = delta.index_select(0, owners).add_(first)
-        return owners, self._forward.slopes(part, adapters)
+        return owners, self._forward.gradients(part, adapters)
 
-    def _add(self, stacks: Stacks, owners: Tensor, slopes: Sequence[Tensor]) -> None:
+    def _add(self, stacks: Stacks, owners: Tensor, gradients: Sequence[Tensor]) -> None:
         """Adds each row's gradient to its slot's, in the order of the rows."""
-        for total, slope in zip(self._forward.split(stacks.gradient), slopes, strict=True):
-            total.index_add_(0, owners, slope)
+        totals = self._forward.split(stacks.gradient)
+        for total, gradient in zip(totals, gradients, strict=True):
+            total.index_add_(0, owners, gradient)

@@ -112,7 +112,7 @@ class StackedForward:
         )
         return True
 
-    def slopes(self, part: Sequence[PassRow], adapters: Tensor) -> Sequence[Tensor]:
+    def gradients(self, part: Sequence[PassRow], adapters: Tensor) -> Sequence[Tensor]:
         """The gradient of each row's weighted loss, tensor by tensor (rows, ...).
 
         Args:

@@ -10,17 +10,19 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from feddp.client.engine.local_optimizer import Stacks
+from feddp.client.engine.local_state import LocalState, Stacks
 from feddp.client.engine.loss import widen
-from feddp.client.engine.protocol import Evaluation, LocalTraining, LocalWork, Minibatches, Sink
+from feddp.client.engine.minibatches import Minibatches
+from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
+from feddp.common.evaluation import Evaluation
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.other_kinds import trained_parameters
 
 
 class UnitLoop:
-    """The engine for the kinds of `common.methods`. Changes `base.model` in place.
+    """The engine for the kinds of `common.model.other_kinds`. Changes `base.model` in place.
 
     Slower than the cohort engine by what small batches cost, and the same in every other respect.
     """
@@ -40,17 +42,17 @@ class UnitLoop:
         start: NDArray[np.float32],
         work: Iterable[LocalWork],
         *,
-        training: LocalTraining,
+        method: LocalMethod,
         sink: Sink,
     ) -> None:
         """Same contract as `Engine.train`."""
         first = torch.from_numpy(start).to(self._device)
-        stacks = Stacks.like(first, 1, has_moments=training.optimizer == "adamw")
+        stacks = Stacks.like(first, 1, num_kept=method.num_kept)
         for unit in work:
-            stacks.clear(0)
+            state = stacks.begin(0)
             try:
-                self._train_unit(first, stacks, unit.steps(), training)
-                update = stacks.delta[0].cpu().numpy().copy()
+                self._train_unit(first, state, unit.steps(), method)
+                update = method.update(state).cpu().numpy().copy()
             except Exception:  # one user's fault is zero, and nobody else's
                 update = np.zeros_like(start)
             sink(unit.key, update)
@@ -59,15 +61,17 @@ class UnitLoop:
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Same contract as `Engine.evaluate`."""
         self._write(torch.from_numpy(adapter).to(self._device))
-        loss, targets, correct = 0.0, 0, 0
+        total = Evaluation()
         for row in rows:
             logits, labels = self._logits([row])
             losses = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             keep = labels != IGNORE
-            loss += float(losses[keep].double().sum())
-            targets += int(keep.sum())
-            correct += int((logits.argmax(1) == labels)[keep].sum())
-        return Evaluation(loss, targets, correct)
+            total += Evaluation(
+                float(losses[keep].double().sum()),
+                int(keep.sum()),
+                int((logits.argmax(1) == labels)[keep].sum()),
+            )
+        return total
 
     def gradients(
         self, adapters: NDArray[np.float32], rows: Sequence[TokenRow]
@@ -80,17 +84,13 @@ class UnitLoop:
         return np.stack(found)
 
     def _train_unit(
-        self, first: Tensor, stacks: Stacks, steps: Minibatches, training: LocalTraining
+        self, first: Tensor, state: LocalState, steps: Minibatches, method: LocalMethod
     ) -> None:
-        """All local steps of one unit; leaves its delta in slot 0."""
-        done = 0
-        for step in steps:
-            if not step:
-                continue
-            done += 1
-            self._write(first + stacks.delta[0])
-            stacks.gradient[0] = self._gradient(step)
-            stacks.step(0, done, training)
+        """All local steps of one unit."""
+        for number, step in enumerate(filter(len, steps), start=1):
+            self._write(first + state.delta)
+            state.gradient.copy_(self._gradient(step))
+            method.step(state, number)
 
     def _gradient(self, step: Sequence[TokenRow]) -> Tensor:
         """Gradient of a step's mean loss at the numbers last written, shape (P,)."""
@@ -99,10 +99,10 @@ class UnitLoop:
             loss = functional.cross_entropy(
                 logits, labels, ignore_index=IGNORE, reduction="sum"
             ) / max(int((labels != IGNORE).sum()), 1)
-            slopes = torch.autograd.grad(loss, self._parameters, allow_unused=True)
-        parts = [
-            torch.zeros_like(parameter) if slope is None else slope  # never read by the forward
-            for parameter, slope in zip(self._parameters, slopes, strict=True)
+            gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        parts = [  # None: the forward never reads it
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(self._parameters, gradients, strict=True)
         ]
         return torch.cat([part.reshape(-1).float() for part in parts])
 

@@ -2,40 +2,62 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from feddp.client.engine.local_state import LocalState
+from feddp.client.engine.minibatches import Minibatches
 from feddp.common.data.tokens import TokenRow
+from feddp.common.evaluation import Evaluation
 
-Minibatches = Sequence[Sequence[TokenRow]]
 Sink = Callable[[int, NDArray[np.float32]], None]
 
 
-@dataclass(frozen=True)
-class LocalTraining:
-    """The local optimizer: "sgd", or "adamw" without weight decay."""
+class LocalMethod(Protocol):
+    """What one user computes in a round, from the rows that the round takes of that user.
 
-    optimizer: str
-    learning_rate: float
+    The engine runs it for many users at once: `minibatches` when a user's turn comes, then for each
+    of them the gradient of their mean loss at the adapter sent plus `delta`, and `step`; at last
+    `update`.
+
+    **Guarantee:** everything is a function of the user's own rows and randomness, of public
+    constants and of releases. Nothing of it outlives the round.
+    """
+
+    num_kept: ClassVar[int]  # vectors of P numbers that a user carries from step to step
+
+    def minibatches(self, rows: list[TokenRow], rng: np.random.Generator) -> Minibatches:
+        """How many local steps there are, and the rows of each.
+
+        Args:
+          rows: what the round takes of the user, in random order.
+          rng: the user's own, in this round.
+        """
+        ...
+
+    def step(self, user: LocalState, number: int) -> None:
+        """Turns the gradient into a local step: changes `delta` and what is kept, in place.
+
+        Args:
+          user: `delta` and `kept` are zero before the first step; the engine clears `gradient`.
+          number: of the step, from 1.
+        """
+        ...
+
+    def update(self, user: LocalState) -> Tensor:
+        """The update, float32 (P,), after the last step."""
+        ...
 
 
 @dataclass(frozen=True)
 class LocalWork:
-    """One user's work: minibatches, fixed before any scheduling and loaded when a slot is free."""
+    """One user's minibatches: fixed before any scheduling, loaded when a slot is free."""
 
     key: int
     steps: Callable[[], Minibatches]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Sums over evaluated rows: loss in nats, predicted positions (or rows), correct ones."""
-
-    loss_sum: float
-    num_targets: int
-    num_correct: int
 
 
 class Engine(Protocol):
@@ -46,12 +68,12 @@ class Engine(Protocol):
         start: NDArray[np.float32],
         work: Iterable[LocalWork],
         *,
-        training: LocalTraining,
+        method: LocalMethod,
         sink: Sink,
     ) -> None:
         """Runs every user's local steps from `start`; calls sink(key, update) once per user.
 
-        **Guarantee:** an update depends on `start`, `training` and the user's own minibatches
+        **Guarantee:** an update depends on `start`, `method` and the user's own minibatches
         alone. A user whose rows cannot be loaded or whose steps fail gets an update of zeros.
         """
         ...

@@ -1,13 +1,14 @@
 """The wire contract: typed requests and replies <-> Flower's RecordDict, validated on arrival."""
 
 import math
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import Field, dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
@@ -82,21 +83,6 @@ class EvaluateRequest:
 
     adapter: NDArray[np.float32]
     layout_sha256: str
-
-
-@dataclass(frozen=True)
-class EvaluateReply:
-    """Sums over the declared evaluation users of a node; they are public by declaration.
-
-    Attributes:
-      loss_sum: nats, over all predicted positions (causal-lm) or rows (classification).
-      num_targets: predicted positions or rows.
-      num_correct: of them, how many the largest logit got right.
-    """
-
-    loss_sum: float
-    num_targets: int
-    num_correct: int
 
 
 def encode_train_request(request: TrainRequest) -> RecordDict:
@@ -252,35 +238,30 @@ def decode_evaluate_request(content: RecordDict, *, dimension: int) -> EvaluateR
     return EvaluateRequest(adapter=adapter, layout_sha256=_get(config, "layout", str))
 
 
-def encode_evaluate_reply(reply: EvaluateReply) -> RecordDict:
-    """EvaluateReply -> RecordDict."""
-    sums = MetricRecord(
-        {
-            "loss-sum": reply.loss_sum,
-            "num-targets": reply.num_targets,
-            "num-correct": reply.num_correct,
-        }
-    )
+def encode_evaluate_reply(reply: Evaluation) -> RecordDict:
+    """Evaluation -> RecordDict; public, since the evaluation users are by declaration."""
+    sums = MetricRecord({name: getattr(reply, field.name) for name, field in _sums().items()})
     return RecordDict({"evaluation": sums, "config": ConfigRecord({"version": VERSION})})
 
 
-def decode_evaluate_reply(content: RecordDict) -> EvaluateReply:
-    """RecordDict -> EvaluateReply, or MessageError."""
+def decode_evaluate_reply(content: RecordDict) -> Evaluation:
+    """RecordDict -> Evaluation, or MessageError."""
     _config(content, {"evaluation", "config"})
-    sums = content.metric_records.get("evaluation")
-    if sums is None or set(sums) != {"loss-sum", "num-targets", "num-correct"}:
-        raise MessageError("evaluation reply without its three sums")
-    loss_sum, num_targets = sums["loss-sum"], sums["num-targets"]
-    num_correct = sums["num-correct"]
-    if not (
-        isinstance(loss_sum, float)
-        and isinstance(num_targets, int)
-        and isinstance(num_correct, int)
-    ):
+    sums, expected = content.metric_records.get("evaluation"), _sums()
+    if sums is None or set(sums) != set(expected):
+        raise MessageError("evaluation reply without its sums")
+    if any(type(sums[name]) is not field.type for name, field in expected.items()):
         raise MessageError("evaluation sums of the wrong type")
-    if not (np.isfinite(loss_sum) and 0 <= num_correct <= num_targets):
+    values: dict[str, Any] = {field.name: sums[name] for name, field in expected.items()}
+    reply = Evaluation(**values)
+    if not reply.is_sound:
         raise MessageError("evaluation sums out of range")
-    return EvaluateReply(loss_sum=loss_sum, num_targets=num_targets, num_correct=num_correct)
+    return reply
+
+
+def _sums() -> dict[str, Field[Any]]:
+    """The fields of an evaluation, by their names in a message."""
+    return {field.name.replace("_", "-"): field for field in fields(Evaluation)}
 
 
 def _pack(vector: NDArray[np.float32] | NDArray[np.int64], stype: str) -> ArrayRecord:

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from feddp.client.engine.cohort import CohortEngine, LocalWork
+from feddp.client.engine.cohort import CohortEngine
 from feddp.client.engine.loss import LinearCrossEntropy
-from feddp.client.engine.protocol import LocalTraining
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.protocol import LocalWork
 from feddp.client.engine.stacked import install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
@@ -156,7 +157,7 @@ def engine(
         cohort.train(
             start,
             work,
-            training=LocalTraining("sgd", LEARNING_RATE),
+            method=SGD(LEARNING_RATE),
             sink=lambda _, update: add_clipped(total, update, clipping_norm),
         )
         return total

@@ -16,11 +16,11 @@ from feddp.common.assembly import load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
+from feddp.common.evaluation import metrics_of
 from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.server.aggregation import metrics_of
 from feddp.server.run import load_run
 from feddp.simulations.group_size.planner import black_box_epsilon
 from feddp.simulations.leakage.evaluate import Extent, measure_adapter, train_to_folder

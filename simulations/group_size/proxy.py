@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.client.assembly import build_engine, build_node
-from feddp.client.engine.protocol import Engine, LocalTraining, LocalWork
+from feddp.client.assembly import build_engine, build_node, local_method
+from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
@@ -132,7 +132,7 @@ def measure_proxy(config: RunConfig, users: Users, adapter: NDArray[np.float32])
     """
     base, layout = load_model(config)
     engine = build_engine(config, base, layout)
-    training = LocalTraining(config.local.optimizer, config.local.learning_rate)
+    method = local_method(config.local)
     found = []
     for user in _sample(users):
         steps = [
@@ -149,7 +149,7 @@ def measure_proxy(config: RunConfig, users: Users, adapter: NDArray[np.float32])
             )
         ]
         if steps:
-            updates = _updates(engine, adapter, steps[:MAX_EXAMPLES], training)
+            updates = _updates(engine, adapter, steps[:MAX_EXAMPLES], method)
             found.append((len(steps), *_moments(updates)))
     if len(found) < _FEWEST or not np.isfinite(np.array(found)).all():
         raise ConfigError(["The public users' updates say nothing: too few of them are finite."])
@@ -203,12 +203,12 @@ def _updates(
     engine: Engine,
     adapter: NDArray[np.float32],
     steps: Sequence[Sequence[TokenRow]],
-    training: LocalTraining,
+    method: LocalMethod,
 ) -> NDArray[np.float64]:
     """The update of each example alone, in one local step; float64 (examples, P)."""
     found: dict[int, NDArray[np.float32]] = {}
     work = [LocalWork(key, lambda step=step: [step]) for key, step in enumerate(steps)]  # type: ignore[misc]
-    engine.train(adapter, work, training=training, sink=found.__setitem__)
+    engine.train(adapter, work, method=method, sink=found.__setitem__)
     return np.stack([found[key] for key in range(len(steps))]).astype(np.float64)
 
 

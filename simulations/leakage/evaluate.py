@@ -18,10 +18,10 @@ from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison
 from feddp.common.data.tokens import tokenize_example
 from feddp.common.data.users import Example, Users, keys_of, user_digest
 from feddp.common.errors import ConfigError
+from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import save_adapter
 from feddp.common.model.other_kinds import file_name
 from feddp.common.privacy.plan.statement import delta_text, epsilon_text
-from feddp.server.aggregation import Evaluation
 from feddp.server.run import Run, load_run, optimizer_from_config
 from feddp.simulations.leakage.scoring import BaseScores, Scorer
 from feddp.simulations.leakage.suite import Ceilings, Leakage, Subject, Subjects, exceeded, measure

@@ -115,7 +115,7 @@ def result_lines(results: Mapping[str, Mapping[str, float] | None], plan: Privac
     rows = [(name, values) for name, values in results.items() if values]
     if not rows:
         return ["No evaluation users, so there is nothing to compare."]
-    names = [name for name in ("loss", "perplexity", "accuracy") if name in rows[0][1]]
+    names = list(rows[0][1])
     lines = ["  " + " ".join([f"{'':<12}", *(f"{name:>11}" for name in names), "  guarantee"])]
     for name, values in rows:
         guarantee = {

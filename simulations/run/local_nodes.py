@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from feddp.client.refusal import RefusedError
-from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.evaluation import Evaluation
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.cohort_draw import ServerDraw
 
 
@@ -17,7 +18,7 @@ class Asked(Protocol):
         """See `Node.train`."""
         ...
 
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
+    def evaluate(self, request: EvaluateRequest) -> Evaluation:
         """See `Node.evaluate`."""
         ...
 
@@ -59,6 +60,6 @@ class LocalNodes:
                 log.warning("round %d: a node refuses: %s", request.round, error.code)
         return replies
 
-    def evaluate(self, request: EvaluateRequest) -> list[EvaluateReply]:
+    def evaluate(self, request: EvaluateRequest) -> list[Evaluation]:
         """Sums over each node's evaluation users. Same contract as `Nodes.evaluate`."""
         return [node.evaluate(request) for node in self.nodes]

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.node import Node
+from feddp.common.evaluation import Evaluation, add_evaluations
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
-from feddp.server.aggregation import Evaluation, add_evaluations
 from feddp.server.optimizer import ServerOptimizer
 
 

@@ -16,6 +16,7 @@ from feddp.common.assembly import Part, describe_evaluation, load_model, load_us
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, DataError
+from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import plan_from_config
@@ -23,7 +24,6 @@ from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.privacy.plan.statement import epsilon_text, guarantee_line, not_covered
-from feddp.server.aggregation import metrics_of
 from feddp.server.export import finish_run
 from feddp.server.run import (
     Outcome,

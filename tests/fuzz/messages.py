@@ -8,8 +8,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from small_messages import P, headed, reply, request
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.wire.messages import (
-    EvaluateReply,
     EvaluateRequest,
     decode_evaluate_reply,
     decode_evaluate_request,
@@ -27,7 +27,7 @@ VALID: Mapping[str, RecordDict] = {
     "headed train request": headed(),
     "train reply": reply(np.arange(P)),
     "evaluate request": encode_evaluate_request(EvaluateRequest(request().adapter, "ab")),
-    "evaluate reply": encode_evaluate_reply(EvaluateReply(1.5, 10, 3)),
+    "evaluate reply": encode_evaluate_reply(Evaluation(1.5, 10, 3)),
 }
 # Decoding, and what encodes the result again.
 MESSAGES: Mapping[str, tuple[Callable[[RecordDict], Any], Callable[[Any], RecordDict]]] = {

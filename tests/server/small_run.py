@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from small_ledger import DIMENSION, LAYOUT_SHA256
 
 from feddp.common.disk import Disk
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import write_answer
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.checkpoint import Checkpoint, Checkpoints
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.release import RoundState, Training, resume_state
@@ -61,10 +62,10 @@ class IntegerNodes:
             replies.append(TrainReply(request.round, request.layout_sha256, total))
         return self.change(request, replies)
 
-    def evaluate(self, request: EvaluateRequest) -> Sequence[EvaluateReply]:
+    def evaluate(self, request: EvaluateRequest) -> Sequence[Evaluation]:
         """One evaluation user, whose loss is the sum of squares."""
         self.log("evaluated", array_sha256(request.adapter))
-        return [EvaluateReply(float((request.adapter.astype(np.float64) ** 2).sum()), 1, 0)]
+        return [Evaluation(float((request.adapter.astype(np.float64) ** 2).sum()), 1, 0)]
 
 
 def create(folder: Path, plan: PrivacyPlan) -> Path:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import EvaluateReply, TrainReply, TrainRequest
-from feddp.server.aggregation import add_evaluations, add_noised_replies, add_replies, metrics_of
+from feddp.common.wire.messages import TrainReply, TrainRequest
+from feddp.server.aggregation import add_noised_replies, add_replies
 
 P, K = 3, 1 << 20
 REQUEST = TrainRequest(4, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, K, 0, 0, None)
@@ -79,19 +79,6 @@ def test_largest_possible_sum_is_accepted() -> None:
 
 def test_nobody_answers_and_the_sum_is_zero() -> None:
     assert add_replies([], REQUEST, num_units=10, max_units_per_node=10) == UpdateSum.zeros(P)
-
-
-def test_evaluations_are_weighted_by_targets() -> None:
-    found = add_evaluations([EvaluateReply(2.0, 1, 1), EvaluateReply(10.0, 9, 4)])
-    assert found is not None
-    assert (found.loss, found.accuracy, found.num_targets) == (1.2, 0.5, 10)
-    assert metrics_of(found, task="classification") == {"loss": 1.2, "accuracy": 0.5}
-    assert metrics_of(found, task="causal-lm")["perplexity"] == pytest.approx(np.exp(1.2))
-
-
-def test_without_evaluation_users_there_are_no_metrics() -> None:
-    assert add_evaluations([EvaluateReply(0.0, 0, 0)]) is None
-    assert metrics_of(None, task="causal-lm") == {}
 
 
 # Sums that nodes have noised

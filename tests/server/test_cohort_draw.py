@@ -10,9 +10,10 @@ import pytest
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import EvaluateReply, EvaluateRequest, TrainReply, TrainRequest
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
 from feddp.simulations.run.local_nodes import LocalNodes
 
@@ -45,8 +46,8 @@ class OneUser:
         total.add(np.full(P, self.place, np.int64))
         return TrainReply(request.round, request.layout_sha256, total)
 
-    def evaluate(self, request: EvaluateRequest) -> EvaluateReply:
-        return EvaluateReply(0.0, 0, 0)
+    def evaluate(self, request: EvaluateRequest) -> Evaluation:
+        return Evaluation(0.0, 0, 0)
 
 
 def test_every_node_is_in_with_the_probability_and_independently_of_every_other(

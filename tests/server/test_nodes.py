@@ -7,10 +7,10 @@ from flower_grid import InProcessGrid
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (
-    EvaluateReply,
     EvaluateRequest,
     TrainReply,
     TrainRequest,
@@ -42,7 +42,7 @@ def nodes_of(
 
     @app.evaluate("users")
     def evaluate(message: Message, context: Context) -> Message:
-        answer = EvaluateReply(1.0, int(context.node_config["value"]), 0)
+        answer = Evaluation(1.0, int(context.node_config["value"]), 0)
         return Message(encode_evaluate_reply(answer), reply_to=message)
 
     grid = InProcessGrid(app, [{"value": i + 1} for i in range(num_nodes)], {}, fault=fault)

@@ -11,11 +11,11 @@ from flower_grid import InProcessGrid
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import (
-    EvaluateReply,
     EvaluateRequest,
     TrainReply,
     TrainRequest,
@@ -48,7 +48,7 @@ def honest(ask: Ask, key: Ed25519PrivateKey) -> RecordDict:
     return opaque(seal_reply(ask, reply(ask.round), node_key=key))
 
 
-EVALUATED = EvaluateReply(1.0, 2, 1)
+EVALUATED = Evaluation(1.0, 2, 1)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ import tiny
 from numpy.typing import NDArray
 
 from feddp.client.engine.cohort import CohortEngine
-from feddp.client.engine.protocol import LocalTraining, LocalWork
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.protocol import LocalWork
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.lora import lay_out
 
@@ -62,7 +63,7 @@ def test_a_user_has_the_same_bits_alone_and_in_company(
         engine.train(
             start,
             [LocalWork(user, lambda user=user: users[user]) for user in who],  # type: ignore[misc]
-            training=LocalTraining("sgd", 0.3),
+            method=SGD(0.3),
             sink=found.__setitem__,
         )
         return found

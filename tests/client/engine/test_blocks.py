@@ -12,7 +12,8 @@ import torch
 from feddp.client.assembly import build_engine
 from feddp.client.engine.blocks import PrefixCache, find_blocks
 from feddp.client.engine.cohort import CohortEngine
-from feddp.client.engine.protocol import LocalTraining, LocalWork
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.protocol import LocalWork
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.model.base import BaseModel
@@ -70,7 +71,7 @@ def updates(engine: CohortEngine, start: np.ndarray, users: list[list[list[Token
     engine.train(
         start,
         [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)],
-        training=LocalTraining("sgd", 0.1),
+        method=SGD(0.1),
         sink=lambda key, update: found.__setitem__(key, update.tobytes()),
     )
     assert all(np.frombuffer(update, dtype=np.float32).any() for update in found.values())

@@ -21,7 +21,10 @@ from plain_loop import (
     relative,
 )
 
-from feddp.client.engine.cohort import CohortEngine, LocalTraining, LocalWork
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.methods.adamw import AdamW
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.protocol import LocalMethod, LocalWork
 from feddp.common.data.tokens import IGNORE
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 
@@ -50,7 +53,7 @@ def engine_updates(
     engine: CohortEngine,
     start: NDArray[np.floating],
     users: Sequence[User],
-    training: LocalTraining,
+    method: LocalMethod,
 ) -> NDArray[np.floating]:
     """Updates by user; one that is never handed out stays NaN."""
     found = np.full((len(users), len(start)), np.nan, dtype=start.dtype)
@@ -60,7 +63,7 @@ def engine_updates(
         found[key] = update
 
     work = [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)]
-    engine.train(start, work, training=training, sink=sink)
+    engine.train(start, work, method=method, sink=sink)
     return found
 
 
@@ -69,22 +72,22 @@ def engine_updates(
     [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)],
 )
 @pytest.mark.parametrize(
-    ("kind", "training"),
-    [("ffa-lora", LocalTraining("sgd", 0.3)), ("lora", LocalTraining("adamw", 0.01))],
+    ("kind", "method"),
+    [("ffa-lora", SGD(0.3)), ("lora", AdamW(0.01))],
     ids=["ffa-lora-sgd", "lora-adamw"],
 )
 def test_engine_equals_the_plain_loop(
-    models_path: Path, name: str, task: str, pooling: str, kind: str, training: LocalTraining
+    models_path: Path, name: str, task: str, pooling: str, kind: str, method: LocalMethod
 ) -> None:
     users = make_users(task)
     base = tiny.load(models_path / f"{name}-{task}", task=task, pooling=pooling)
     layout = layout_of(base, kind)
     start = nonzero_start(layout)
-    expected = loop_updates(base, layout, start, users, training)
+    expected = loop_updates(base, layout, start, users, method)
     engine = CohortEngine(base, layout, slots=3, pass_tokens=96)
-    found = engine_updates(engine, start, users, training)
+    found = engine_updates(engine, start, users, method)
     # Adam divides by the root of tiny second moments, which magnifies float32 rounding.
-    tolerance = 1e-5 if training.optimizer == "sgd" else 2e-3
+    tolerance = 1e-5 if isinstance(method, SGD) else 2e-3
     for user in range(len(users)):
         if not users[user] or not np.abs(expected[user]).max() > 0:
             assert not found[user].any()
@@ -99,12 +102,12 @@ def test_every_architecture_equals_the_plain_loop(
     models_path: Path, name: str, task: str, pooling: str
 ) -> None:
     users = make_users(task, seed=8)[:3]
-    training = LocalTraining("sgd", 0.05)
+    method = SGD(0.05)
     base = tiny.load(models_path / f"{name}-{task}", task=task, pooling=pooling)
     layout = layout_of(base, "lora")
     start = nonzero_start(layout)
-    expected = loop_updates(base, layout, start, users, training)
-    found = engine_updates(CohortEngine(base, layout), start, users, training)
+    expected = loop_updates(base, layout, start, users, method)
+    found = engine_updates(CohortEngine(base, layout), start, users, method)
     for user in range(len(users)):
         assert relative(found[user], expected[user]) < 1e-5
 
@@ -115,25 +118,26 @@ def test_updates_on_bfloat16_weights_are_near_those_on_float32(models_path: Path
         base = tiny.load(models_path / "llama-causal-lm")
         base.model.to(dtype)
         layout = layout_of(base, "lora")
-        start, training = nonzero_start(layout), LocalTraining("sgd", 0.05)
-        found.append(engine_updates(CohortEngine(base, layout), start, users, training))
+        start, method = nonzero_start(layout), SGD(0.05)
+        found.append(engine_updates(CohortEngine(base, layout), start, users, method))
     for exact, rounded in zip(*found, strict=True):
         assert 0 < relative(rounded, exact) < 0.05
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_engine_equals_the_loop_to_rounding_in_float64(models_path: Path, optimizer: str) -> None:
-    training = LocalTraining(optimizer, 0.05)
+@pytest.mark.parametrize("method", [SGD(0.05), AdamW(0.05)])
+def test_engine_equals_the_loop_to_rounding_in_float64(
+    models_path: Path, method: SGD | AdamW
+) -> None:
     users = make_users("causal-lm")
     base = tiny.load(models_path / "gpt2-causal-lm")  # its norms keep float64, unlike Llama's
     base.model.double()
     layout = layout_of(base, "lora")
     start = nonzero_start(layout, np.float64)
-    expected = loop_updates(base, layout, start, users, training)
+    expected = loop_updates(base, layout, start, users, method)
     engine = CohortEngine(base, layout, slots=3, pass_tokens=96)
-    found = engine_updates(engine, start, users, training)
+    found = engine_updates(engine, start, users, method)
     assert relative(found, expected) < 1e-10
-    other = engine_updates(engine, start, users, replace(training, learning_rate=0.05005))
+    other = engine_updates(engine, start, users, replace(method, learning_rate=0.05005))
     assert relative(other, expected) > 5e-4
 
 
@@ -155,12 +159,12 @@ def test_a_users_point_has_the_same_bits_whoever_shares_its_passes(
     ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
 ) -> None:
     task, make, start = ready
-    training = LocalTraining("sgd", 0.3)
+    method = SGD(0.3)
     users = make_users(task, seed=1)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = [engine_updates(make(), start, [user], training)[0] for user in users]
+        alone = [engine_updates(make(), start, [user], method)[0] for user in users]
         for others, num_threads, options in [
             (users, 1, {"slots": 16}),
             (users, 2, {"slots": 2, "pass_tokens": 64}),
@@ -168,7 +172,7 @@ def test_a_users_point_has_the_same_bits_whoever_shares_its_passes(
             (users + make_users(task, seed=2), 2, {"slots": 64, "pass_tokens": 512}),
         ]:
             torch.set_num_threads(num_threads)
-            found = engine_updates(make(**options), start, others, training)
+            found = engine_updates(make(**options), start, others, method)
             place = {id(user): index for index, user in enumerate(others)}
             for user, update in zip(users, alone, strict=True):
                 assert found[place[id(user)]].tobytes() == update.tobytes()
@@ -179,14 +183,14 @@ def test_a_users_point_has_the_same_bits_whoever_shares_its_passes(
 
 
 def test_short_rows_of_every_padded_length_keep_their_bits_in_company(models_path: Path) -> None:
-    rng, training = np.random.default_rng(6), LocalTraining("sgd", 0.3)
+    rng, method = np.random.default_rng(6), SGD(0.3)
     layout = layout_of(tiny.load(models_path / "llama-causal-lm"), "lora")
     users = [[[make_row(rng, "causal-lm", length)]] for length in range(2, 65, 3) for _ in range(5)]
     engine = CohortEngine(tiny.load(models_path / "llama-causal-lm"), layout, slots=128)
     start = nonzero_start(layout)
-    together = engine_updates(engine, start, users, training)
+    together = engine_updates(engine, start, users, method)
     for index in range(0, len(users), 7):
-        (alone,) = engine_updates(engine, start, users[index : index + 1], training)
+        (alone,) = engine_updates(engine, start, users[index : index + 1], method)
         assert alone.any()
         assert together[index].tobytes() == alone.tobytes()
 
@@ -199,9 +203,9 @@ def test_one_users_fault_zeroes_that_user_alone(
     ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
 ) -> None:
     task, make, start = ready
-    training = LocalTraining("sgd", 0.3)
+    method = SGD(0.3)
     users = make_users(task, seed=3)[:7]
-    good = engine_updates(make(), start, users, training)
+    good = engine_updates(make(), start, users, method)
     row = make_row(np.random.default_rng(0), task, 12)
     bad: list[User] = [
         [[replace(row, input_ids=np.full(12, tiny.VOCABULARY))]],
@@ -213,7 +217,7 @@ def test_one_users_fault_zeroes_that_user_alone(
     faulty = [broken_steps, *(lambda steps=steps: steps for steps in bad)]
     for key, steps in enumerate(faulty, start=90):
         work.insert(2 * (key - 90), LocalWork(key, steps))
-    make(slots=4).train(start, work, training=training, sink=lambda k, u: updates.__setitem__(k, u))
+    make(slots=4).train(start, work, method=method, sink=lambda k, u: updates.__setitem__(k, u))
     for key in range(90, 94):
         assert not updates.pop(key).any()
     for key, expected in enumerate(good):
@@ -225,21 +229,21 @@ def test_a_user_who_diverges_is_not_finite_alone_and_clips_to_zero(
 ) -> None:
     task, make, start = ready
     users = make_users(task, seed=4)[:4]
-    training = LocalTraining("sgd", 0.3)
-    good = engine_updates(make(), start, users, training)
+    method = SGD(0.3)
+    good = engine_updates(make(), start, users, method)
 
     class Exploding(CohortEngine):
         """Multiplies the gradient of the user in slot 0 until it is not finite."""
 
-        def _slopes(self, part, first, delta):  # type: ignore[no-untyped-def]
-            owners, slopes = super()._slopes(part, first, delta)
-            for slope in slopes:
-                slope[owners == 0] *= float("inf")
-            return owners, slopes
+        def _row_gradients(self, part, first, delta):  # type: ignore[no-untyped-def]
+            owners, gradients = super()._row_gradients(part, first, delta)
+            for gradient in gradients:
+                gradient[owners == 0] *= float("inf")
+            return owners, gradients
 
     engine = make()
     engine.__class__ = Exploding
-    found = engine_updates(engine, start, users, training)
+    found = engine_updates(engine, start, users, method)
     assert not np.isfinite(found[0]).all()
     assert not clip_to_grid(found[0], clipping_norm=0.5, grid_steps=1 << 20).any()
     assert found[1:].tobytes() == good[1:].tobytes()
@@ -257,7 +261,7 @@ def test_interrupts_are_not_swallowed(
         make().train(
             start,
             [LocalWork(0, interrupted)],
-            training=LocalTraining("sgd", 0.1),
+            method=SGD(0.1),
             sink=lambda _key, _update: None,
         )
 
@@ -298,5 +302,5 @@ def test_memory_is_bounded_by_slots_and_not_by_users(models_path: Path) -> None:
         waiting -= 1
 
     work = (LocalWork(key, steps) for key in range(50))
-    engine.train(layout.start, work, training=LocalTraining("sgd", 0.1), sink=sink)
+    engine.train(layout.start, work, method=SGD(0.1), sink=sink)
     assert waiting == 0

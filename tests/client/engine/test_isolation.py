@@ -9,7 +9,9 @@ import pytest
 import tiny
 from numpy.typing import NDArray
 
-from feddp.client.engine.cohort import CohortEngine, LocalTraining
+from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.methods.sgd import SGD
+from feddp.client.engine.minibatches import Epochs
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.lora import AdapterLayout, lay_out
@@ -44,8 +46,8 @@ def make_node(place: Path, texts: Sequence[Sequence[str]]) -> tuple[Node, Adapte
         engine=CohortEngine(base, layout, slots=2, pass_tokens=256),
         tokenizer=base.tokenizer,
         layout=layout,
-        data=LocalData("causal-lm", (), 32, 4, "random", 2, 1, None),
-        training=LocalTraining("sgd", 50.0),
+        data=LocalData("causal-lm", (), 32, 4, "random"),
+        method=SGD(50.0, Epochs(batch_size=2)),
         max_evaluation_users=1,
     )
     return node, layout

@@ -12,8 +12,9 @@ from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, get_peft_mod
 from torch.nn import functional
 
 from feddp.client.assembly import build_node
+from feddp.client.engine.methods.sgd import SGD
 from feddp.client.engine.one_by_one import UnitLoop
-from feddp.client.engine.protocol import LocalTraining, LocalWork
+from feddp.client.engine.protocol import LocalMethod, LocalWork
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
@@ -67,7 +68,7 @@ def own_model(base: BaseModel, kind: str) -> torch.nn.Module:
 
 
 def own_updates(
-    base: BaseModel, kind: str, start: np.ndarray, users: list[list[Step]], training: LocalTraining
+    base: BaseModel, kind: str, start: np.ndarray, users: list[list[Step]], method: LocalMethod
 ) -> np.ndarray:
     model = own_model(base, kind)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -80,9 +81,9 @@ def own_updates(
     for user in users:
         torch.nn.utils.vector_to_parameters(torch.from_numpy(start.copy()), trained)
         optimizer = (
-            torch.optim.SGD(trained, lr=training.learning_rate)
-            if training.optimizer == "sgd"
-            else torch.optim.AdamW(trained, lr=training.learning_rate, weight_decay=0.0)
+            torch.optim.SGD(trained, lr=method.learning_rate)
+            if isinstance(method, SGD)
+            else torch.optim.AdamW(trained, lr=method.learning_rate, weight_decay=0.0)
         )
         for step in user:
             optimizer.zero_grad(set_to_none=False)
@@ -106,13 +107,13 @@ def loop_updates(
     layout: AdapterLayout,
     start: np.ndarray,
     users: list[list[Step]],
-    training: LocalTraining,
+    method: LocalMethod,
 ) -> np.ndarray:
     found = np.full((len(users), len(start)), np.nan, dtype=np.float32)
     UnitLoop(base, layout).train(
         start,
         [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)],
-        training=training,
+        method=method,
         sink=lambda key, update: found.__setitem__(key, update),
     )
     return found
@@ -130,9 +131,9 @@ def test_updates_equal_pefts_own_training(models_path: Path, kind: str, task: st
     base = load(models_path, task)
     layout = lay_out(base, kind=kind, rank=4, alpha=4.0, target_modules=None)
     users = make_users(task)
-    training = LocalTraining("sgd", 0.05)
-    expected = own_updates(load(models_path, task), kind, layout.start, users, training)
-    found = loop_updates(base, layout, layout.start, users, training)
+    method = SGD(0.05)
+    expected = own_updates(load(models_path, task), kind, layout.start, users, method)
+    found = loop_updates(base, layout, layout.start, users, method)
     for update, wanted in zip(found, expected, strict=True):
         scale = np.linalg.norm(wanted)
         assert scale > 0
@@ -175,10 +176,10 @@ def test_a_round_of_every_kind_moves_the_sum_and_can_be_evaluated(kind: str) -> 
 def test_a_users_fault_is_zero_for_that_user_alone(models_path: Path) -> None:
     base = load(models_path, "causal-lm")
     layout = lay_out(base, kind="prompt", rank=4, alpha=4.0, target_modules=None)
-    users, training = make_users("causal-lm"), LocalTraining("sgd", 0.05)
-    good = loop_updates(copy_of(base), layout, layout.start, users, training)
+    users, method = make_users("causal-lm"), SGD(0.05)
+    good = loop_updates(copy_of(base), layout, layout.start, users, method)
     bad = replace(users[1][0][0], input_ids=np.full(3, tiny.VOCABULARY))
-    found = loop_updates(base, layout, layout.start, [users[0], [[bad]], users[2]], training)
+    found = loop_updates(base, layout, layout.start, [users[0], [[bad]], users[2]], method)
     assert not found[1].any()
     assert found[[0, 2]].tobytes() == good[[0, 2]].tobytes()
 

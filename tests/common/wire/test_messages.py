@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_messages import CLAIM, TURNS, P, headed, reply, request
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
@@ -15,7 +16,6 @@ from feddp.common.wire.messages import (
     LEDGER,
     PROOF,
     VERSION,
-    EvaluateReply,
     EvaluateRequest,
     MessageError,
     decode_evaluate_reply,
@@ -123,7 +123,7 @@ def test_evaluation_round_trips() -> None:
     sent = EvaluateRequest(np.ones(P, np.float32), "ab")
     got = decode_evaluate_request(encode_evaluate_request(sent), dimension=P)
     np.testing.assert_array_equal(got.adapter, sent.adapter)
-    answer = EvaluateReply(1.5, 10, 3)
+    answer = Evaluation(1.5, 10, 3)
     assert decode_evaluate_reply(encode_evaluate_reply(answer)) == answer
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
-from feddp.server.aggregation import Evaluation
 from feddp.server.rounds import RoundReport
 from feddp.simulations.run.console import Progress, curve_lines, plan_lines, result_lines
 
@@ -29,9 +29,9 @@ def test_without_a_terminal_evaluated_rounds_are_plain_lines(
     plan: PrivacyPlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     progress = Progress(plan, np.linspace(1, 5, 5).tolist())
-    progress.show(RoundReport(0, 0.0, Evaluation(3.0, 0.1, 9)), 0)
+    progress.show(RoundReport(0, 0.0, Evaluation(27.0, 9, 1)), 0)
     progress.show(RoundReport(1, 1.0, None), 1)
-    progress.show(RoundReport(4, 1.0, Evaluation(2.5, 0.2, 9)), 4)
+    progress.show(RoundReport(4, 1.0, Evaluation(22.5, 9, 2)), 4)
     progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
