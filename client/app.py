@@ -108,12 +108,12 @@ def _build(
     from feddp.client.assembly import build_part, holds_too_many
     from feddp.client.own_noise import own_noise_of
     from feddp.client.service.answer import answer
-    from feddp.client.service.known_ledgers import Heads
+    from feddp.client.service.known_ledgers import KnownLedgers
     from feddp.common.assembly import Part, load_model, pin_threads
     from feddp.common.config.run_config import from_flat
 
     ledger, ledger_key, state, public_key = files
-    heads = Heads(Path(state), bytes.fromhex(public_key) or None) if state else None
+    known_ledgers = KnownLedgers(Path(state), bytes.fromhex(public_key) or None) if state else None
     config = from_flat(dict(settings))
     # A server app that nobody trusts could find the number by asking with one bound after another.
     if config.privacy.trust != "node" and holds_too_many(config, Part(*part)):
@@ -131,4 +131,4 @@ def _build(
         )
     )
     node = build_part(config, Part(*part), loaded=(base, layout), own_noise=own_noise)
-    return lambda kind, content: answer(node, kind, content, None, heads)
+    return lambda kind, content: answer(node, kind, content, None, known_ledgers)

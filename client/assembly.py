@@ -28,6 +28,7 @@ from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.model.other_kinds import KINDS
+from feddp.common.privacy.mechanism.encoding import Identity
 
 STACK_NUMBERS = 1 << 26
 MIN_SLOTS, MAX_SLOTS = 16, 512
@@ -82,6 +83,7 @@ def build_node(
         engine=engine,
         tokenizer=base.tokenizer,
         layout=layout,
+        encoding=Identity(layout.dimension),
         data=data,
         method=local_method(config.local),
         own_noise=own_noise,

@@ -15,6 +15,7 @@ from feddp.common.data.users import Example, Units, Users, bound_contributions
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit
+from feddp.common.privacy.mechanism.encoding import Encoding
 from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins, training_rng
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
@@ -57,6 +58,7 @@ class Node:
         engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         layout: AdapterLayout,
+        encoding: Encoding,
         data: LocalData,
         method: LocalMethod,
         max_evaluation_users: int,
@@ -64,7 +66,7 @@ class Node:
     ):
         self.engine = engine
         self._own_noise = own_noise
-        self.dimension = layout.dimension
+        self.dimension, self.encoding = layout.dimension, encoding
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
         self._units, self._keys = units, units.keys
         self._evaluation_users = evaluation_users.take(np.arange(num_evaluated))
@@ -98,7 +100,7 @@ class Node:
         total = UpdateSum.zeros(request.sum_dimension)
 
         def add(_: int, update: NDArray[np.float32]) -> None:
-            total.add(_clip(update, request))
+            total.add(_clip(self.encoding.encode(update), request))  # encoded, then clipped
 
         self.train_locally(request, sink=add, dropout=dropout)
         return total
@@ -190,14 +192,15 @@ class Node:
             raise ValueError("the request is for an adapter of another layout")
 
 
-def _clip(update: NDArray[np.float32], request: TrainRequest) -> NDArray[np.int64]:
-    """The integer vector that a unit adds: its clipped update, and the clip bit where asked for."""
+def _clip(encoded: NDArray[np.float32], request: TrainRequest) -> NDArray[np.int64]:
+    """The integer vector that a unit adds: its update, encoded and clipped, and the clip bit where
+    asked for."""
     if request.bit_steps == 0:
         return clip_to_grid(
-            update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
+            encoded, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
         )
     return clip_with_bit(
-        update,
+        encoded,
         clipping_norm=request.clipping_norm,
         grid_steps=request.grid_steps,
         bit_steps=request.bit_steps,

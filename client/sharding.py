@@ -100,7 +100,7 @@ class ShardedNode:
         with self._fence():
             self._node = (build_first or build)(config, part, 0)
             self._receive(len(READY))
-        self.dimension = self._node.dimension
+        self.dimension, self.encoding = self._node.dimension, self._node.encoding
 
     def train(self, request: TrainRequest, *, dropout: float = 0.0) -> TrainReply:
         """Same contract as `Node.train`, over the users of all processes.
@@ -232,7 +232,9 @@ def _answer(node: Node, packed: bytes) -> bytes:
     if question["kind"] == "evaluate":
         looked_at = decode_evaluate_request(content, dimension=node.dimension)
         return pack(encode_evaluate_reply(node.evaluate(looked_at)))
-    request = decode_train_request(content, dimension=node.dimension)
+    request = decode_train_request(
+        content, dimension=node.dimension, num_encoded=node.encoding.dimension
+    )
     dropout = question["dropout"]
     assert isinstance(dropout, float)
     total = node.update_sum(request, dropout)

@@ -10,6 +10,7 @@ from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import charge_and_release, read_released
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian, NoisedRow
+from feddp.common.privacy.mechanism.encoding import Encoding
 from feddp.common.privacy.mechanism.gaussian import NoisedSum, ReleasedUpdate
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
@@ -42,11 +43,13 @@ class Training:
     """The parts of one run that do not change over its rounds.
 
     Attributes:
+      encoding: of the updates; the nodes' own.
       max_units_per_node: what a single reply may hold at most; public.
       segment: the correlated noise of the run; None where rounds are noised independently.
     """
 
     plan: PrivacyPlan
+    encoding: Encoding
     max_units_per_node: int
     segment: Segment | None
     layout_sha256: str
@@ -68,7 +71,8 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
 
     def draw_and_step(charge: Charge) -> Checkpoint:
         released, row = draw(training, charge, total, state.clipping_norm)
-        adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
+        decoded = training.encoding.decode(released)
+        adapter, moments = training.optimizer.step(state.adapter, decoded, state.moments)
         return Checkpoint(
             charge.round,
             charge.attempt,

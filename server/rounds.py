@@ -76,6 +76,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
         noise_scale=mechanism.noise_scale if plan.is_noised_by_nodes else 0,
         seed=plan.seed,
         head=training.ledger.claim(),
+        num_encoded=training.encoding.dimension,
     )
     replies = training.nodes.train(request)
     if request.noise_scale:

@@ -20,6 +20,7 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.noise import check_entropy
 from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
@@ -279,6 +280,7 @@ def _training(
     every = run.config.evaluation.every
     return Training(
         plan=run.plan,
+        encoding=Identity(run.plan.dimension),
         max_units_per_node=max_units_per_node(run.plan, run.config.nodes.users_per_node),
         segment=segment,
         layout_sha256=run.plan.details["layout_sha256"],

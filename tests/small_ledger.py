@@ -20,6 +20,7 @@ def small_plan(
     spare_attempts: int = 2,
     num_rounds: int = 3,
     target_epsilon: float = 20.0,
+    dimension: int = DIMENSION,
 ) -> PrivacyPlan:
     """A real plan; every spare attempt more allows one more crash."""
     return make_plan(
@@ -31,7 +32,7 @@ def small_plan(
         num_rounds=num_rounds,
         expected_cohort_size=10.0,
         spare_attempts=spare_attempts,
-        dimension=DIMENSION,
+        dimension=dimension,
         trust="simulation",
         seed=seed,
         details={"layout_sha256": LAYOUT_SHA256},

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from flwr.app import ConfigRecord, RecordDict
 
 from feddp.client.node import Node
-from feddp.client.service.known_ledgers import Heads
+from feddp.client.service.known_ledgers import KnownLedgers
 from feddp.client.sharding import ShardedNode
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
@@ -89,44 +89,50 @@ def answer(
     kind: str,
     content: RecordDict,
     identity: Identity | None,
-    heads: Heads | None = None,
+    known_ledgers: KnownLedgers | None = None,
 ) -> RecordDict:
     """The answer to "train", "evaluate" or "hello".
 
     With an identity only signed requests are answered, and only with sealed replies; "hello" tells
-    the node's name, which proves nothing. With a memory of heads, nothing is trained for a ledger
-    that was rolled back.
+    the node's name, which proves nothing. Where the node remembers ledgers, nothing is trained
+    for one that was rolled back.
 
     Raises:
       MessageError: the request is malformed, not for this node, or not by its server app.
-      RefusedError: see `Heads` and `OwnNoise`.
+      RefusedError: see `KnownLedgers` and `OwnNoise`.
     """
     if kind == "hello":
         name = identity.name if identity else ""
         return RecordDict({"config": ConfigRecord({"name": name})})
     if identity is None:
-        return _plain(node, kind, content, None, heads)
+        return _plain(node, kind, content, None, known_ledgers)
     most_bytes = HEADER_BYTES + 4 * node.dimension
     blob = read_opaque(content, most_bytes=most_bytes)
     ask, body = verify_request(blob, server_key=identity.server_key)
     if (ask.kind, ask.node) != (kind, identity.name):
         raise SealError("not-for-this-node")
     identity.memory.accept(ask)
-    reply = _plain(node, kind, unpack(body), ask, heads)
+    reply = _plain(node, kind, unpack(body), ask, known_ledgers)
     return opaque(seal_reply(ask, pack(reply), node_key=identity.key))
 
 
 def _plain(
-    node: Node | ShardedNode, kind: str, content: RecordDict, ask: Ask | None, heads: Heads | None
+    node: Node | ShardedNode,
+    kind: str,
+    content: RecordDict,
+    ask: Ask | None,
+    known_ledgers: KnownLedgers | None,
 ) -> RecordDict:
     if kind == "evaluate":
         looked_at = decode_evaluate_request(content, dimension=node.dimension)
         return encode_evaluate_reply(node.evaluate(looked_at))
-    request = decode_train_request(content, dimension=node.dimension)
+    request = decode_train_request(
+        content, dimension=node.dimension, num_encoded=node.encoding.dimension
+    )
     if ask is not None and request.head is not None:
         _check_head(ask, request.head)
-    if heads is not None:
-        heads.accept(request.head)
+    if known_ledgers is not None:
+        known_ledgers.accept(request.head)
     return encode_train_reply(node.train(request))
 
 

@@ -1,4 +1,4 @@
-"""Heads: what a node remembers of the ledgers behind its requests, so that none is rolled back."""
+"""KnownLedgers: what a node remembers of its server apps' ledgers, so that none is rolled back."""
 
 import hashlib
 import logging
@@ -11,7 +11,7 @@ from feddp.common.privacy.ledger.remembered_head import HeadClaim, HeadMemory
 log = logging.getLogger("feddp.node")
 
 
-class Heads:
+class KnownLedgers:
     """The newest head of every population that this node was asked for, one small file each.
 
     **Guarantee:** a request that was accepted is durable here before anything is trained for it,

@@ -46,6 +46,8 @@ class TrainRequest:
         steps, of the noise that every node adds before its sum leaves it.
       seed: None is fresh entropy; a number derives coins and batches from it (not private).
       head: where the ledger behind the request stands; nodes with a memory refuse an older one.
+      num_encoded: Q, numbers of an encoded update. It is not sent: each side knows its encoding.
+        None: P.
     """
 
     round: int
@@ -58,11 +60,13 @@ class TrainRequest:
     noise_scale: int
     seed: int | None
     head: HeadClaim | None = None
+    num_encoded: int | None = None
 
     @property
     def sum_dimension(self) -> int:
-        """Numbers of a reply: P, and one for the clip bits."""
-        return len(self.adapter) + (self.bit_steps > 0)
+        """Numbers of a reply: those of an encoded update, and one for the clip bits."""
+        num_encoded = len(self.adapter) if self.num_encoded is None else self.num_encoded
+        return num_encoded + (self.bit_steps > 0)
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,16 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
     return RecordDict({"adapter": adapter, "config": config, **_encode_head(request.head)})
 
 
-def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest:
-    """RecordDict -> TrainRequest of P = `dimension` numbers, or MessageError."""
+def decode_train_request(
+    content: RecordDict, *, dimension: int, num_encoded: int | None = None
+) -> TrainRequest:
+    """RecordDict -> TrainRequest, or MessageError.
+
+    Args:
+      content: what arrived.
+      dimension: P.
+      num_encoded: Q, of this side's encoding; None: P.
+    """
     with_head = {LEDGER, PROOF} if LEDGER in content else set()
     config = _config(content, {"adapter", "config"} | with_head)
     seed = _get(config, "seed", str)
@@ -124,6 +136,7 @@ def decode_train_request(content: RecordDict, *, dimension: int) -> TrainRequest
         noise_scale=_get(config, "noise-scale", int),
         seed=_seed(seed),
         head=_decode_head(content) if with_head else None,
+        num_encoded=num_encoded,
     )
     norm, steps, bit = request.clipping_norm, request.grid_steps, request.bit_steps
     if not (0 < norm < math.inf and 1 <= steps <= MAX_GRID_STEPS and 0 <= bit < steps):

@@ -115,7 +115,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     from feddp.client.assembly import build_part, holds_too_many
     from feddp.client.own_noise import own_noise_of
     from feddp.client.service.answer import answer
-    from feddp.client.service.known_ledgers import Heads
+    from feddp.client.service.known_ledgers import KnownLedgers
     from feddp.common.assembly import Part, load_model, pin_threads
 
     part = Part(index, num_parts)
@@ -134,8 +134,8 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
         )
     )
     node = build_part(config, part, loaded=(base, layout), own_noise=own_noise)
-    heads = Heads(_state_path(options).parent) if identity else None
-    return lambda kind, content: answer(node, kind, content, identity, heads)
+    known_ledgers = KnownLedgers(_state_path(options).parent) if identity else None
+    return lambda kind, content: answer(node, kind, content, identity, known_ledgers)
 
 
 def _check_own_ledger(config: RunConfig, path: Path | None) -> None:

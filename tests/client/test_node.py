@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy.stats import chi2
+from sketch import Sketch
 
 from feddp.client.assembly import build_node
 from feddp.client.node import Node
@@ -132,6 +133,27 @@ def test_each_example_is_clipped_alone_where_examples_are_drawn() -> None:
         norms[bound] = float(np.linalg.norm(total.astype(np.float64)))
     assert norms[1] <= K
     assert K < norms[3] <= 3 * K
+
+
+@pytest.mark.parametrize("bit_steps", [0, 1 << 16])
+def test_the_vector_that_is_clipped_is_the_encoded_one(bit_steps: int) -> None:
+    node, layout = make_node(users=some_users([["hello there my order"]]))
+    sketch = node.encoding = Sketch(layout.dimension)
+    asked = dataclasses.replace(
+        request(layout, probability=1.0),
+        num_encoded=sketch.dimension,
+        bit_steps=bit_steps,
+        clipping_norm=10.0,
+    )
+    updates: list[np.ndarray] = []
+    node.train_locally(asked, sink=lambda _, update: updates.append(update))
+    encoded = [sketch.encode(update).astype(np.float64) for update in updates]
+    total = node.train(asked).total.total.astype(np.float64)
+    assert len(total) == asked.sum_dimension == sketch.dimension + (bit_steps > 0)
+    assert np.linalg.norm(encoded[0]) > 10.0 > np.linalg.norm(updates[0])
+    assert 0.99 * K < np.linalg.norm(total) <= K
+    cosine = total[: sketch.dimension] @ encoded[0] / np.linalg.norm(encoded[0])
+    assert cosine > 0.99 * np.linalg.norm(total[: sketch.dimension])
 
 
 @pytest.mark.parametrize(("norm", "balance"), [(1e6, 3), (1e-9, -1)])

@@ -14,6 +14,7 @@ from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import write_answer
+from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
@@ -57,8 +58,9 @@ class IntegerNodes:
         for node in (0, 1):
             digest = hashlib.sha256(f"{node}/{request.round}".encode() + request.adapter.tobytes())
             rng = np.random.default_rng(int.from_bytes(digest.digest()[:8], "big"))
-            total = UpdateSum.zeros(DIMENSION)
-            total.add(rng.integers(-request.grid_steps, request.grid_steps, DIMENSION))
+            total = UpdateSum.zeros(request.sum_dimension)
+            steps = request.grid_steps
+            total.add(rng.integers(-steps, steps, request.sum_dimension))
             replies.append(TrainReply(request.round, request.layout_sha256, total))
         return self.change(request, replies)
 
@@ -81,6 +83,7 @@ def training_of(
     """The parts of a run."""
     return Training(
         plan=plan,
+        encoding=Identity(DIMENSION),
         max_units_per_node=plan.num_units,
         segment=None,
         layout_sha256=LAYOUT_SHA256,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sketch import Sketch
 from small_ledger import DIMENSION, LAYOUT_SHA256, NUM_USERS, small_plan
 from small_run import INITIAL, IntegerNodes, create, live, training_of
 
@@ -59,6 +60,30 @@ class EventDisk(Disk):
 
 
 # Order
+
+
+def test_what_is_released_is_decoded_before_the_step(tmp_path: Path) -> None:
+    """A sketch of half as many numbers: nodes are asked for those, and the adapter moves in all."""
+    plan = small_plan(seed=7, dimension=DIMENSION // 2)
+    folder, asked = create(tmp_path / "run", plan), []
+
+    def keep(request: TrainRequest, replies: list[TrainReply]) -> list[TrainReply]:
+        asked.append(request.sum_dimension)
+        return replies
+
+    with read(folder) as ledger:
+        ledger.open_run(start_of("small", plan))
+        training = training_of(folder, plan, ledger, IntegerNodes(change=keep), Disk())
+        training = replace(training, encoding=Sketch(DIMENSION, DIMENSION // 2))
+        moved = run_rounds(
+            training,
+            resume_state(training, INITIAL),
+            on_round=lambda report: None,
+            is_stopped=lambda: ledger.next_round > 1,
+        )
+    assert asked == [DIMENSION // 2]
+    assert moved.adapter.shape == INITIAL.shape
+    assert (moved.adapter != INITIAL).all()
 
 
 def test_a_round_is_charged_drawn_checkpointed_released_and_only_then_published(

@@ -1,7 +1,7 @@
 """GaussianMechanism: UpdateSum -> ReleasedUpdate; the only door from sensitive to public."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -83,6 +83,12 @@ class ReleasedUpdate:
         values: NDArray[np.float64] = self._noised[part] * self._step
         values.flags.writeable = False
         return values
+
+    def mapped(
+        self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    ) -> "ReleasedUpdate":
+        """Post-processing: what a public function makes of the values; the next norm stays."""
+        return ReleasedUpdate(_DOOR, function(self.values), 1.0, self._next_clipping_norm)
 
     @property
     def next_clipping_norm(self) -> float:

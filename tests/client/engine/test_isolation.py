@@ -1,4 +1,4 @@
-"""One user against the others: whoever fails, is huge or is hostile moves her own point alone."""
+"""One user against the others: whoever fails, is huge or is hostile moves their own point alone."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from feddp.client.engine.minibatches import Epochs
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 
@@ -36,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_node(place: Path, texts: Sequence[Sequence[str]]) -> tuple[Node, AdapterLayout]:
-    """A node with these users; a user's first text is also her name."""
+    """A node with these users; a user's first text is also the user's name."""
     base = tiny.load(place)
     layout = lay_out(base, kind="ffa-lora", rank=2, alpha=4.0, target_modules=None)
     users = InMemoryUsers([(of[0], [Example(text=text) for text in of]) for of in texts])
@@ -46,6 +47,7 @@ def make_node(place: Path, texts: Sequence[Sequence[str]]) -> tuple[Node, Adapte
         engine=CohortEngine(base, layout, slots=2, pass_tokens=256),
         tokenizer=base.tokenizer,
         layout=layout,
+        encoding=Identity(layout.dimension),
         data=LocalData("causal-lm", (), 32, 4, "random"),
         method=SGD(50.0, Epochs(batch_size=2)),
         max_evaluation_users=1,
@@ -78,7 +80,7 @@ def squares(point: NDArray[np.int64]) -> int:
 def test_every_kind_of_user_moves_the_sum_by_at_most_k(
     name: str, sums: Sums, ordinary: NDArray[np.int64]
 ) -> None:
-    """And by exactly what she would add alone: the points of the others are the same bits."""
+    """And by exactly what that user would add alone: the points of the others are the same bits."""
     moved = sums([ORDINARY[0], ODD[name], *ORDINARY[1:]]) - ordinary
     assert squares(moved) <= K**2
     assert moved.tobytes() == sums([ODD[name]]).tobytes()

@@ -13,7 +13,7 @@ from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.client.refusal import RefusedError
 from feddp.client.service.answer import Identity, Memory, answer
-from feddp.client.service.known_ledgers import Heads
+from feddp.client.service.known_ledgers import KnownLedgers
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.privacy.mechanism.sampling import Draw
@@ -115,22 +115,28 @@ def headed(node: Node, ledger: HeadedLedger, **changes: object) -> RecordDict:
 def test_a_node_trains_for_a_ledger_that_goes_on_and_not_for_an_older_one(
     node: Node, identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger, heads, trained = HeadedLedger(tmp_path / "l.sqlite"), Heads(tmp_path), []
+    ledger, known_ledgers, trained = HeadedLedger(tmp_path / "l.sqlite"), KnownLedgers(tmp_path), []
     train = node.train
     monkeypatch.setattr(node, "train", lambda asked: trained.append(asked.head) or train(asked))
     shutil.copy(ledger.path, tmp_path / "old")
     for number in (1, 2):
         ledger.grow(1)
-        answer(node, "train", headed(node, ledger, number=number, round=number), identity, heads)
+        answer(
+            node,
+            "train",
+            headed(node, ledger, number=number, round=number),
+            identity,
+            known_ledgers,
+        )
     shutil.copy(tmp_path / "old", ledger.path)
     replayed = headed(node, ledger, epoch=9, number=3, round=2)
     with pytest.raises(SealError, match="head"):
-        answer(node, "train", replayed, identity, heads)
+        answer(node, "train", replayed, identity, known_ledgers)
     fresh = dataclasses.replace(identity, memory=Memory(tmp_path / "other.json"))
     with pytest.raises(RefusedError, match="rolled-back"):
-        answer(node, "train", headed(node, ledger, number=3), fresh, heads)
+        answer(node, "train", headed(node, ledger, number=3), fresh, known_ledgers)
     with pytest.raises(RefusedError, match="no-head"):
-        answer(node, "train", request(node), None, heads)
+        answer(node, "train", request(node), None, known_ledgers)
     assert len(trained) == 2
 
 

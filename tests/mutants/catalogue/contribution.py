@@ -15,7 +15,7 @@ TEST_COHORT = "tests/client/engine/test_cohort.py::"
 ISOLATION = "tests/client/engine/test_isolation.py::"
 
 CLIPPED = """        return clip_to_grid(
-            update, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
+            encoded, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps
         )
 """
 
@@ -25,11 +25,22 @@ CONTRIBUTION = (
         NODE,
         {
             CLIPPED: (
-                "        steps = update.astype(np.float64) / request.clipping_norm\n"
+                "        steps = encoded.astype(np.float64) / request.clipping_norm\n"
                 "        return np.trunc(steps * request.grid_steps).astype(np.int64)\n"
             )
         },
         (ISOLATION + "test_every_kind_of_user_moves_the_sum_by_at_most_k",),
+    ),
+    Mutant(
+        "clipped as it is, then encoded",
+        NODE,
+        {
+            "            total.add(_clip(self.encoding.encode(update), request))": (
+                "            clipped = _clip(update, request).astype(np.float32)\n"
+                "            total.add(self.encoding.encode(clipped).astype(np.int64))"
+            )
+        },
+        ("tests/client/test_node.py::test_the_vector_that_is_clipped_is_the_encoded_one",),
     ),
     Mutant(
         "clip per tensor, with C each",
@@ -42,7 +53,7 @@ CONTRIBUTION = (
                 "                clipping_norm=request.clipping_norm,\n"
                 "                grid_steps=request.grid_steps,\n"
                 "            )\n"
-                "            for part in np.array_split(update, 2)\n"
+                "            for part in np.array_split(encoded, 2)\n"
                 "        ])\n"
             )
         },
@@ -51,7 +62,7 @@ CONTRIBUTION = (
     Mutant(
         "sum weighted by the size of the update",
         NODE,
-        {CLIPPED: CLIPPED.rstrip("\n") + " * (1 + int(np.linalg.norm(update)))\n"},
+        {CLIPPED: CLIPPED.rstrip("\n") + " * (1 + int(np.linalg.norm(encoded)))\n"},
         (ISOLATION + "test_every_kind_of_user_moves_the_sum_by_at_most_k",),
     ),
     Mutant(
