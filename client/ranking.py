@@ -14,7 +14,7 @@ Perplexity = Callable[[Example], float]
 
 
 class RankedUsers:
-    """Another set's users, each with her most or least likely examples alone.
+    """Another set's users, each with only their most or least likely examples.
 
     **Guarantee:** which examples are kept depends on that user's rows and on the public base model,
     and is the same in every round.

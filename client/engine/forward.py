@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from feddp.client.engine.batch import Batch, make_batch
 from feddp.client.engine.blocks import PrefixCache, compile_blocks, find_blocks, recompute
-from feddp.client.engine.fused_norms import make_lean
+from feddp.client.engine.fused_norms import fuse_norms
 from feddp.client.engine.loss import (
     ROW_MULTIPLE,
     LinearCrossEntropy,
@@ -65,7 +65,7 @@ class StackedForward:
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
         if not is_compiled:  # a compiler sees to norms and rotations itself
-            make_lean(self._model)
+            fuse_norms(self._model)
         self._modules = install(self._model, layout, keep)
         self._blocks = find_blocks(self._model, layout)
         self._prefix: PrefixCache | None = None

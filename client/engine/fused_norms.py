@@ -31,12 +31,12 @@ class RootMeanSquareNorm(torch.autograd.Function):
         return weight * (wide * factor).to(x.dtype)
 
     @staticmethod
-    def backward(context: Context, slope: Tensor) -> tuple[Tensor, None, None]:
+    def backward(context: Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, weight, factor = context.saved_tensors  # type: ignore[attr-defined]
-        wide, slope = x.float(), (slope * weight).float()
-        share = (slope * wide).mean(-1, keepdim=True).mul_(factor**3)
+        wide, gradient = x.float(), (gradient * weight).float()
+        share = (gradient * wide).mean(-1, keepdim=True).mul_(factor**3)
         # Not addcmul_: where it rounds once, a row's bits would depend on its place in a vector.
-        return slope.mul_(factor).sub_(wide * share).to(x.dtype), None, None
+        return gradient.mul_(factor).sub_(wide * share).to(x.dtype), None, None
 
 
 class Rotation(torch.autograd.Function):
@@ -57,10 +57,10 @@ class Rotation(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(context: Context, slope: Tensor) -> tuple[Tensor, None, None]:
+    def backward(context: Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = context.saved_tensors  # type: ignore[attr-defined]
-        low, high = slope.chunk(2, -1)
-        out = slope * cos
+        low, high = gradient.chunk(2, -1)
+        out = gradient * cos
         out_low, out_high = out.chunk(2, -1)
         sin_low, sin_high = sin.chunk(2, -1)
         out_low.addcmul_(high, sin_high)
@@ -82,7 +82,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], -1)
 
 
-def make_lean(model: nn.Module) -> int:
+def fuse_norms(model: nn.Module) -> int:
     """Exchanges the norms and rotations of a frozen model that pass their trial.
 
     Returns:
@@ -105,8 +105,8 @@ def is_root_mean_square(module: nn.Module) -> bool:
     is_named_so = type(module).__name__.endswith("RMSNorm")
     if not is_named_so or weight is None or not hasattr(module, "variance_epsilon"):
         return False
-    x, slope = _numbers((2, 3, len(weight)), weight), _numbers((2, 3, len(weight)), weight)
-    return _agree(module, partial(_normalise, module), (x,), (slope,))
+    x, gradient = _numbers((2, 3, len(weight)), weight), _numbers((2, 3, len(weight)), weight)
+    return _agree(module, partial(_normalise, module), (x,), (gradient,))
 
 
 def _normalise(module: Any, hidden_states: Tensor) -> Tensor:
@@ -143,12 +143,12 @@ def _with_rotation(module: nn.Module) -> Callable[..., Any] | None:
 
 def _is_rotation(function: Callable[..., Any], like: Tensor) -> bool:
     """Whether a function of (q, k, cos, sin) is what `rotate` computes."""
-    q, k, *slopes = (_numbers((2, 4, 3, 8), like) for _ in range(4))
+    q, k, *output_gradients = (_numbers((2, 4, 3, 8), like) for _ in range(4))
     for width in (8, 4):
         cos, sin = _numbers((1, 3, width), like), _numbers((1, 3, width), like)
         own, ours = (partial(f, cos=cos, sin=sin) for f in (function, rotate))
         try:
-            if not _agree(own, ours, (q, k), slopes):
+            if not _agree(own, ours, (q, k), output_gradients):
                 return False
         except (TypeError, RuntimeError):  # another signature, or never a part of the numbers
             if width == 8:
@@ -166,7 +166,7 @@ def _agree(
     function: Callable[..., Any],
     other: Callable[..., Any],
     inputs: Sequence[Tensor],
-    slopes: Sequence[Tensor],
+    output_gradients: Sequence[Tensor],
 ) -> bool:
     """Whether two functions give the same tensors, and gradients of their inputs."""
     found = []
@@ -175,7 +175,7 @@ def _agree(
         with torch.enable_grad():
             outputs = each(*live)
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            gradients = torch.autograd.grad(outputs, live, slopes)
+            gradients = torch.autograd.grad(outputs, live, output_gradients)
         found.append([*outputs, *gradients])
     tolerance = ROUNDINGS * torch.finfo(inputs[0].dtype).eps
     return all(

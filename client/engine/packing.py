@@ -167,24 +167,24 @@ class GroupedLoRA(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, a, b, low = context.saved_tensors
-        slope = slope.contiguous()
+        gradient = gradient.contiguous()
         of_x = torch.empty_like(x) if context.needs_input_grad[1] else None
         of_a = torch.empty_like(a) if context.needs_input_grad[2] else None
         of_b = torch.empty_like(b)
         for tokens, rows, group in _places(context.groups):
-            slope_part = slope[tokens].view(*group, -1)
+            gradient_part = gradient[tokens].view(*group, -1)
             low_part = low[tokens].view(*group, -1)
-            torch.bmm(slope_part.mT, low_part, out=of_b[rows])
-            of_low = torch.bmm(slope_part, b[rows]).mul_(context.scale)
+            torch.bmm(gradient_part.mT, low_part, out=of_b[rows])
+            of_low = torch.bmm(gradient_part, b[rows]).mul_(context.scale)
             if of_a is not None:
                 torch.bmm(of_low.mT, x[tokens].view(*group, -1), out=of_a[rows])
             if of_x is not None and a.dim() == 2:
                 torch.mm(of_low.flatten(0, 1), a, out=of_x[tokens])
             elif of_x is not None:
                 torch.bmm(of_low, a[rows], out=of_x[tokens].view(*group, -1))
-        return slope, of_x, of_a, of_b.mul_(context.scale), None, None
+        return gradient, of_x, of_a, of_b.mul_(context.scale), None, None
 
 
 def _places(groups: Groups) -> Iterable[tuple[slice, slice, Group]]:

@@ -11,7 +11,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from feddp.client.engine.fused_norms import ROTATION, is_root_mean_square, make_lean, rotate
+from feddp.client.engine.fused_norms import ROTATION, fuse_norms, is_root_mean_square, rotate
 
 # Modules of two blocks: two norms and an attention each, and a last norm; Qwen 3 norms q and k too.
 NUM_CHANGED = {
@@ -46,15 +46,15 @@ def hidden_and_gradient(model: nn.Module) -> tuple[Tensor, Tensor]:
         ("llama", torch.bfloat16),
     ],
 )
-def test_a_lean_model_has_the_hidden_states_and_gradients_of_its_own(
+def test_a_fused_model_has_the_hidden_states_and_gradients_of_its_own(
     name: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     tiny.save(name, tmp_path, task="causal-lm")
     model = tiny.load(tmp_path / f"{name}-causal-lm", task="causal-lm").model.to(dtype)
-    lean = copy.deepcopy(model)
-    assert make_lean(lean) == NUM_CHANGED[name]
+    fused = copy.deepcopy(model)
+    assert fuse_norms(fused) == NUM_CHANGED[name]
     tolerance = 100 * torch.finfo(dtype).eps
-    for expected, found in zip(hidden_and_gradient(model), hidden_and_gradient(lean), strict=True):
+    for expected, found in zip(hidden_and_gradient(model), hidden_and_gradient(fused), strict=True):
         error = (found - expected).double().norm() / expected.double().norm()
         assert error <= tolerance
         assert found.dtype == dtype
@@ -64,14 +64,14 @@ def test_other_models_of_the_process_keep_the_function_of_the_library(tmp_path: 
     before = getattr(modeling_llama, ROTATION)
     tiny.save("llama", tmp_path, task="causal-lm")
     model = tiny.load(tmp_path / "llama-causal-lm", task="causal-lm").model
-    make_lean(model)
+    fuse_norms(model)
     assert getattr(modeling_llama, ROTATION) is before is not rotate
     assert "forward" not in vars(modeling_llama.LlamaRMSNorm(8))
 
 
-def test_a_copy_of_a_lean_model_uses_its_own_weights() -> None:
+def test_a_copy_of_a_fused_model_uses_its_own_weights() -> None:
     model = nn.Sequential(LlamaRMSNorm(8))
-    make_lean(model)
+    fuse_norms(model)
     other = copy.deepcopy(model)
     with torch.no_grad():
         other[0].weight.zero_()
@@ -97,11 +97,11 @@ def test_a_norm_of_another_formula_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("width", [8, 10, 24, 96])
-def test_a_row_of_a_lean_norm_and_rotation_has_the_same_bits_wherever_it_is(width: int) -> None:
+def test_a_row_of_a_fused_norm_and_rotation_has_the_same_bits_wherever_it_is(width: int) -> None:
     torch.manual_seed(width)
     norm = LlamaRMSNorm(width)
     holder = nn.ModuleList([norm])
-    assert make_lean(holder) == 1
+    assert fuse_norms(holder) == 1
     x, slope = torch.randn(7, 8, width), torch.randn(7, 8, width)
     cos, sin = torch.randn(1, 8, width), torch.randn(1, 8, width)
 
