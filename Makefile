@@ -1,4 +1,4 @@
-# Two commands on a fresh machine (Linux, Python >= 3.11): `make demo` and `make test`.
+# Two commands on a fresh machine (Linux, Python 3.11 to 3.13): `make demo` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 export FLWR_TELEMETRY_ENABLED = 0
@@ -7,13 +7,23 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
 export RAY_USAGE_STATS_ENABLED = 0
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test mutants fuzz soak faults clean
+.PHONY: demo test docs distributions mutants fuzz soak faults clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/feddp simulate --with-non-private
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
+
+# The documentation as a site, in site/; a warning is an error.
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+
+# The source distribution and the wheel, in dist/, as they would be published.
+distributions: $(VENV)/installed-dev
+	rm -rf dist
+	$(VENV)/bin/python -m build --no-isolation --outdir dist .
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 # Every seeded bug of the privacy core, each killed by its test: about 5 minutes on two cores.
 mutants: $(VENV)/installed-dev
@@ -45,4 +55,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site dist build

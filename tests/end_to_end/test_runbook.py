@@ -100,7 +100,9 @@ def operator_of(fleet: Fleet) -> Operator:
     """An operator with the programs of this feddp, whose SuperLink is called as in the runbook."""
     programs, home = fleet.folder / "bin", fleet.folder / "home" / "cli"
     programs.mkdir()
-    (programs / "feddp").write_text(f'#!/bin/sh\nexec {sys.executable} -m simulations.cli "$@"\n')
+    (programs / "feddp").write_text(
+        f'#!/bin/sh\nexec {sys.executable} -m feddp.simulations.cli "$@"\n'
+    )
     (programs / "feddp").chmod(0o755)
     config = home / "config.toml"
     config.write_text(

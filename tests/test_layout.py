@@ -1,0 +1,169 @@
+"""The house: what a file may hold, and where its tests stand."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("client", "common", "deploy", "server", "simulations")
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 80
+# To be emptied; nothing may be added.
+WITHOUT_A_MIRROR = frozenset(
+    f"{room}/{name}.py"
+    for room, names in {
+        "client/engine": "batch forward local_optimizer protocol",
+        "client": "refusal",
+        "client/service": "resident",
+        "common/config": "sections setting",
+        "common": "planning",
+        "common/privacy/ledger": "store",
+        "common/privacy/mechanism": "quantile",
+        "common/privacy/plan": "ledger_entries matrix_choice noise_choice",
+        "server": "app export publisher release run_ledger",
+        "deploy": "commands",
+        "simulations/bench": "contestants flower_peer gpu pfl_peer race scale scoreboard "
+        "server_path workload",
+        "simulations/commands": "deploy ledger look measure",
+        "simulations/comparison": "cells table",
+        "simulations/report": "page plots",
+        "simulations/run": "chat non_private",
+    }.items()
+    for name in names.split()
+)
+HANDING_ON = frozenset(
+    {"client/engine/cohort.py", "common/model/lora.py", "common/wire/messages.py"}
+)
+# Deserialisers that run code.
+UNSAFE_CALLS = {
+    "pickle.load",
+    "pickle.loads",
+    "torch.load",
+    "joblib.load",
+    "dill.load",
+    "dill.loads",
+    "np.load",
+}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def sources() -> list[Path]:
+    """Every source file, relative to the repository."""
+    found = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    return [Path("feddp/__init__.py"), *sorted(path.relative_to(ROOT) for path in found)]
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def public_definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """Public functions, classes and methods, with their dotted names; not what functions hold."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, Function | ast.ClassDef) or child.name.startswith("_"):
+            continue
+        yield prefix + child.name, child
+        if isinstance(child, ast.ClassDef):
+            yield from public_definitions(child, f"{prefix}{child.name}.")
+
+
+def is_of_torch(node: ast.AST) -> bool:
+    """Whether torch says what this class's `forward` and `backward` are."""
+    bases = [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+    return bool({"nn.Module", "torch.autograd.Function"} & set(bases))
+
+
+def test_every_source_file_has_a_file_of_tests() -> None:
+    named = [path for path in sources() if path.name != "__init__.py"]
+    mirrors = {path: Path("tests") / path.parent / f"test_{path.name}" for path in named}
+    missing = {str(path) for path, mirror in mirrors.items() if not (ROOT / mirror).exists()}
+    assert missing - WITHOUT_A_MIRROR == set()
+
+
+def test_no_source_file_is_longer_than_400_lines() -> None:
+    lines = {str(path): len((ROOT / path).read_text().splitlines()) for path in sources()}
+    assert {path: n for path, n in lines.items() if n > MAX_FILE_LINES} == {}
+
+
+def test_no_function_is_longer_than_80_lines() -> None:
+    found = [
+        f"{path}: {node.name}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, Function)
+        and (node.end_lineno or 0) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert found == []
+
+
+def test_every_file_and_every_public_name_says_what_it_is() -> None:
+    silent = [str(path) for path in sources() if ast.get_docstring(tree(path)) is None]
+    for path in sources():
+        definitions = dict(public_definitions(tree(path)))
+        of_torch = {
+            f"{name}.{method}"
+            for name, node in definitions.items()
+            if is_of_torch(node)
+            for method in ("forward", "backward")
+        }
+        silent += [
+            f"{path}: {name}"
+            for name, node in definitions.items()
+            if name not in of_torch and not ast.get_docstring(node)  # type: ignore[arg-type]
+        ]
+    assert silent == []
+
+
+def test_a_name_has_one_import_path() -> None:
+    again = [
+        f"{path}: {alias.name}"
+        for path in sources()
+        if str(path) not in HANDING_ON
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if alias.asname == alias.name or alias.name == "*"
+    ]
+    assert again == []
+    # An __init__ that imports hands names on; the public API alone does.
+    inits = [path for path in sources() if path.name == "__init__.py" and path.parts[0] != "feddp"]
+    handing_on = [
+        str(path)
+        for path in inits
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree(path).body)
+    ]
+    assert handing_on == []
+
+
+@pytest.mark.parametrize("keyword", ["trust_remote_code", "allow_pickle"])
+def test_code_of_others_is_never_run_unasked(keyword: str) -> None:
+    given = [
+        f"{path}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        for argument in node.keywords
+        if argument.arg == keyword and ast.unparse(argument.value) != "False"
+    ]
+    assert given == []
+
+
+def test_nothing_is_read_by_a_format_that_runs_code() -> None:
+    unsafe = [
+        f"{path}:{node.lineno}: {ast.unparse(node.func)}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in UNSAFE_CALLS
+    ]
+    imports = [
+        f"{path}:{node.lineno}"
+        for path in sources()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Import)
+        and {alias.name for alias in node.names} & {"pickle", "dill"}
+    ]
+    assert unsafe + imports == []
