@@ -118,7 +118,7 @@ class OwnNoise:
       plan: the node's own.
       ledger: of the node, open, with its run started.
       answer_path: where the last answer is kept; it is public.
-      name: of the node; tells its noise from that of others in seeded runs.
+      name: of the node; in seeded runs it keeps the node's noise apart from that of others.
       disk: where ledger and answer are.
 
     Raises:

@@ -1,4 +1,4 @@
-"""ServerApp: the run on one screen."""
+"""The ServerApp: a whole run on one screen."""
 
 import dataclasses
 from pathlib import Path
@@ -80,7 +80,7 @@ def main(grid: Grid, context: Context) -> None:
         initial=layout.initial(),
         show=show,
         is_stopped=lambda: False,
-        tell=asked.tell,
+        measure_nodes=asked.measure,
     )
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)

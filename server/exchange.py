@@ -1,4 +1,4 @@
-"""One round trip to many nodes over a Flower grid: whoever is late, lost or wrong is told apart."""
+"""One round trip to many nodes over a Flower grid; a missing answer comes with its reason."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 POLL_SECONDS = 0.2
 LATE, NOT_SENT, ERROR = "late", "not-sent", "error"
 MESSAGE_TYPES = {"train": "train.round", "evaluate": "evaluate.users"}
-DELIVERY_SECONDS = 5.0  # a question outlives the wait for its answer by so much
+DELIVERY_SECONDS = 5.0  # a question outlives the wait for its answer by this much
 
 
 def ask(
@@ -43,8 +43,8 @@ def exchange(
     """Sends messages and yields what comes back, as it comes: (index of the message, content), or
     (index, reason) for "late", "not-sent" and "error".
 
-    **Guarantee:** every message is told of exactly once, within the deadline and one poll; a second
-    answer to a message is never seen.
+    **Guarantee:** every message is reported exactly once, within the deadline and one poll; a
+    second answer to a message is ignored.
     """
     pushed = list(grid.push_messages(messages)) if messages else []
     pushed += [""] * (len(messages) - len(pushed))  # nothing comes back from a refused batch

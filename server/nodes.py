@@ -97,9 +97,9 @@ class FlowerNodes:
             decode=decode_evaluate_reply,
         )
 
-    def tell(self, metrics: Metrics) -> None:
-        """Tells how many nodes are online, and what counted as zero; nothing but to an operator."""
-        tell_operator(metrics, self.reasons, lambda: len(set(self.grid.get_node_ids())))
+    def measure(self, metrics: Metrics) -> None:
+        """For an operator: how many nodes are online, and what counted as zero."""
+        measure_nodes(metrics, self.reasons, lambda: len(set(self.grid.get_node_ids())))
 
     def _ask(
         self,
@@ -133,10 +133,10 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
     )
 
 
-def tell_operator(
+def measure_nodes(
     metrics: Metrics, reasons: Mapping[str, int], num_online: Callable[[], int]
 ) -> None:
-    """What describes nodes and their replies, for an operator who has asked for it."""
+    """Measures nodes and their replies, only for an operator who has asked for it."""
     if metrics.is_operator:
         metrics.replies_refused(reasons)
         metrics.nodes_online(num_online())

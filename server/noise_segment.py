@@ -45,7 +45,7 @@ class Segment:
         )
 
     def append(self, row: NoisedRow) -> None:
-        """Takes a released row in."""
+        """Adds a released row to the history."""
         self._history.append(row, master_key=self._key)
 
 
@@ -55,7 +55,7 @@ def open_segment(
     """The segment that a run continues, or its first; None where no correlated noise is needed.
 
     The master key lies in a folder of its own in the run folder, for its owner alone. A copy of the
-    checkpoints without it can be published; with it the noise can be taken off.
+    checkpoints without it can be published; with it the noise can be removed.
 
     **Edge cases:**
 

@@ -47,7 +47,7 @@ class ServerOptimizer:
         Args:
           adapter: kept as it is.
           released: the round's.
-          moments: given up; the next ones lie in their memory.
+          moments: overwritten; the next ones take their memory.
         """
         return self._step(adapter, released.block, moments)
 
@@ -72,7 +72,7 @@ class ServerOptimizer:
         return moved, moments
 
     def _direction(self, update: NDArray[np.float64], moments: Moments) -> NDArray[np.float64]:
-        """Where to go; moves the moments on."""
+        """The direction of the step; advances the moments."""
         if self.kind == "fedavg":
             return update
         first = moments["first"]

@@ -1,4 +1,4 @@
-"""Publisher: tells of a released round, after it is durable, wherever a run is watched."""
+"""Publisher: shows a released round, once it is durable, wherever a run is watched."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ class Publisher:
       plan: of the run, for the meter of epsilon.
       ledger: open; counts the charges.
       metrics: for Prometheus.
-      show: told every released round and the number of charges so far.
+      show: called with every released round and the number of charges so far.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Publisher:
             self._stack.callback(tracker.close)
 
     def publish(self, report: RoundReport) -> None:
-        """Tells of one released round."""
+        """Publishes one released round."""
         epsilon = self.measure(report.round)
         values = metrics_of(report.evaluation, task=self._task)
         line = {f"evaluation_{name}": value for name, value in values.items()}
@@ -56,7 +56,7 @@ class Publisher:
         self._show(report, self._ledger.num_charges)
 
     def measure(self, round: int) -> float:
-        """Tells Prometheus where the run stands; returns epsilon so far, a meter."""
+        """Shows Prometheus where the run stands; returns epsilon so far, a meter."""
         num_charges = self._ledger.num_charges
         spent = float(self._curve[num_charges - 1]) if num_charges else 0.0
         self._metrics.round_released(

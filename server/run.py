@@ -1,4 +1,4 @@
-"""A run: its folder made at once, its ledger opened, its rounds run, its adapter left behind."""
+"""A run: its folder is made whole, its ledger opened, its missing rounds run."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """By which its ledger knows it, wherever the folder is moved."""
+        """The name by which its ledger knows it, wherever the folder is moved."""
         return self.config.run.name or self.path.name
 
     @property
@@ -70,7 +70,7 @@ def create_run(
     config: RunConfig,
     plan: PrivacyPlan,
     *,
-    furnish: Callable[[Path, str], None] = lambda folder, name: None,
+    add_files: Callable[[Path, str], None] = lambda folder, name: None,
 ) -> Run:
     """Makes the run folder with configuration, plan and ledger: whole, or not at all.
 
@@ -79,7 +79,7 @@ def create_run(
     Args:
       config: of the run.
       plan: what it promises.
-      furnish: puts more into the folder of the run of that name, while it is being made.
+      add_files: adds to the folder while it is being made; given the folder and the run's name.
 
     Raises:
       ConfigError: the folder exists.
@@ -106,7 +106,7 @@ def create_run(
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
             create_or_check_ledger(making, config, plan, name, disk)
-            furnish(making, name)
+            add_files(making, name)
             disk.place_folder(making, path)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
@@ -182,7 +182,7 @@ def train(
     show: Callable[[RoundReport, int], None],
     is_stopped: Callable[[], bool],
     is_new_segment: bool = False,
-    tell: Callable[[Metrics], None] = lambda metrics: None,
+    measure_nodes: Callable[[Metrics], None] = lambda metrics: None,
 ) -> Outcome:
     """Opens the ledger, closes what a crash left open, and runs the rounds that are missing.
 
@@ -190,10 +190,10 @@ def train(
       run: made by `create_run` or read back by `load_run`.
       nodes: who holds the users.
       initial: float32, shape (P,), the adapter of round 0.
-      show: told every released round and the number of charges so far.
+      show: called with every released round and the number of charges so far.
       is_stopped: asked between the steps of a round; see `run_rounds`.
       is_new_segment: the master key of correlated noise is lost; see `open_segment`.
-      tell: gives Prometheus what the nodes know, after the start and after every released round.
+      measure_nodes: called with the metrics after the start and after every released round.
 
     Raises:
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
@@ -217,14 +217,14 @@ def train(
         publisher = Publisher(run.path, run.config, run.plan, ledger, metrics, show)
         stack.callback(publisher.close)
         publisher.measure(state.round)
-        tell(metrics)
+        measure_nodes(metrics)
         if run.config.metrics.port:
             stack.enter_context(_metrics_server(run, metrics, state))
         _publish_missing(training, state, run.path, publisher.publish)
 
         def on_round(report: RoundReport) -> None:
             publisher.publish(report)
-            tell(metrics)
+            measure_nodes(metrics)
 
         state = run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)
     return Outcome(

@@ -1,4 +1,4 @@
-"""How a run comes to its ledger: its own, made with its folder, or its population's."""
+"""The ledger that a run charges: its own, made with its folder, or its population's."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ LEDGER_NAME = "ledger.sqlite"
 
 
 def ledger_path(run_path: Path, config: RunConfig) -> Path:
-    """Of the ledger that a run charges."""
+    """Where the ledger that a run charges lies."""
     shared = config.privacy.ledger
     return Path(shared) if shared else run_path / LEDGER_NAME
 
 
 def key_path(config: RunConfig) -> Path | None:
-    """Of the ledger's private key; None: beside the ledger."""
+    """Where the ledger's private key lies; None: beside the ledger."""
     return Path(config.privacy.ledger_key) if config.privacy.ledger_key else None
 
 
 def anchor_path(config: RunConfig) -> Path | None:
-    """Of the operator's anchor; None: none is kept."""
+    """Where the operator's anchor lies; None: none is kept."""
     return Path(config.privacy.anchor) if config.privacy.anchor else None
 
 

@@ -26,7 +26,7 @@ from feddp.common.wire.sealing import SealError
 from feddp.server.cohort_draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics
-from feddp.server.nodes import MALFORMED, read_train_reply, tell_operator
+from feddp.server.nodes import MALFORMED, measure_nodes, read_train_reply
 from feddp.server.sealer import Question, Sealer
 
 HELLO_SECONDS = 60.0
@@ -73,7 +73,7 @@ class SealedNodes:
             self.server_draw.fix(self.sealer.enrolled())
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
-        """One sum per node that was asked and has answered well. Same contract as `Nodes.train`.
+        """One sum per asked node with a valid answer. Same contract as `Nodes.train`.
 
         **Guarantee:** each sum was signed by the key of its node for this very request, and its L2
         norm is at most K times the units of the node's registered users.
@@ -117,14 +117,14 @@ class SealedNodes:
             decode=lambda content, _: decode_evaluate_reply(content),
         )
 
-    def tell(self, metrics: Metrics) -> None:
-        """Tells how many enrolled nodes are online, and what counted as zero; to an operator."""
+    def measure(self, metrics: Metrics) -> None:
+        """For an operator: how many enrolled nodes are online, and what counted as zero."""
 
         def num_online() -> int:
             online = {self.names.get(node) for node in self.grid.get_node_ids()}
             return len(online & self.sealer.enrolled().keys())
 
-        tell_operator(metrics, self.reasons, num_online)
+        measure_nodes(metrics, self.reasons, num_online)
 
     def _ask(
         self,
@@ -172,7 +172,7 @@ class SealedNodes:
         question: Question,
         decode: Callable[[RecordDict, Question], Reply],
     ) -> Reply | None:
-        """The reply, or None and a reason more."""
+        """The reply; where it is not valid, None, and its reason is counted."""
         try:
             return decode(self.sealer.open(content, question), question)
         except SealError as error:
@@ -191,7 +191,7 @@ class SealedNodes:
     def _meet(self) -> None:
         """Asks Flower nodes that are new for their names, and hears who has answered.
 
-        A name is a claim. Whoever claims another's gets a copy of her requests and can answer none
+        A name is a claim. Whoever claims another's gets a copy of its requests and can answer none
         of them, because each answer is signed.
         """
         for reply in self.grid.pull_messages(list(self._hellos)) if self._hellos else []:

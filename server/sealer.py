@@ -66,7 +66,7 @@ class Sealer:
         return read_registry(self.registry_path).active
 
     def follow(self, claim: HeadClaim) -> None:
-        """From now on, what is asked names the head that the ledger claims."""
+        """Names the head that the ledger claims in every question from now on."""
         self.head, self.epoch = claim.head.hex(), claim.epoch
 
     def questions(
@@ -93,7 +93,7 @@ class Sealer:
         ]
 
     def open(self, content: RecordDict, question: Question) -> RecordDict:
-        """What the asked node has answered to this question.
+        """The answer of the asked node to this question.
 
         Raises:
           MessageError: anything else.

@@ -68,7 +68,7 @@ def simulate(
     if problems := data_problems(config, users, evaluation_users, base):
         raise DataError(problems)
     print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
-    run = create_run(config, plan, furnish=_node_ledger_maker(plan))
+    run = create_run(config, plan, add_files=_node_ledger_maker(plan))
     keep_command(run.path, command)
     with _own_noise(run) as own_noise:
         node = _build_node(config, base, layout, users, evaluation_users, own_noise)

@@ -97,7 +97,7 @@ def test_an_operator_is_told_what_counted_as_zero(tmp_path: Path) -> None:
     nodes = nodes_of(3, fault=lambda m: "error" if is_node(1)(m) else None)
     metrics = Metrics("run", 8.0, tmp_path, is_operator=True)
     nodes.train(REQUEST)
-    nodes.tell(metrics)
+    nodes.measure(metrics)
     sample = metrics.registry.get_sample_value
     assert sample("feddp_replies_invalid_total", {"run": "run", "reason": "error"}) == 1
     assert sample("feddp_nodes_online", {"run": "run"}) == 3

@@ -206,11 +206,11 @@ def test_refused_replies_and_online_nodes_are_told_to_an_operator_alone(
 ) -> None:
     nodes = fleet(tmp_path, [honest, impersonate, lambda ask, key: RecordDict()])
     metrics = Metrics("run", 8.0, tmp_path, is_operator)
-    nodes.tell(metrics)
+    nodes.measure(metrics)
     nodes.train(REQUEST)
-    nodes.tell(metrics)
+    nodes.measure(metrics)
     nodes.grid.get_node_ids = lambda: [1001, 1002, 4711]  # type: ignore[method-assign]
-    nodes.tell(metrics)
+    nodes.measure(metrics)
     sample = metrics.registry.get_sample_value
     found = [
         sample("feddp_replies_invalid_total", {"run": "run", "reason": reason})
