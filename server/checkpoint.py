@@ -19,31 +19,43 @@ from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import read_released, recover
 from feddp.common.privacy.mechanism.correlated import NoisedRow
+from feddp.server.optimizer import Moments
 
 _ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """All state that was derived from a release; the noise cannot be drawn again.
+class RoundState:
+    """Where training stands after a release; all of it is public.
 
     Attributes:
-      round: the released round.
-      attempt: of that round.
-      plan_sha256: of the run.
+      round: the last released round; 0 is the base model.
       adapter: float32, shape (P,).
       moments: of the server optimizer, float64, shape (P,) each.
       clipping_norm: C of the next round.
-      row: what was released, where noise is correlated over the rounds: later rounds need it.
     """
 
     round: int
+    adapter: NDArray[np.float32]
+    moments: Moments
+    clipping_norm: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that was derived from a release; the noise cannot be drawn again.
+
+    Attributes:
+      state: after the released round.
+      attempt: of that round.
+      plan_sha256: of the run.
+      row: what was released, where noise is correlated over the rounds: later rounds need it.
+    """
+
+    state: RoundState
     attempt: int
     plan_sha256: str
-    adapter: NDArray[np.float32]
-    moments: Mapping[str, NDArray[np.float64]]
-    clipping_norm: float
     row: NoisedRow | None = None
 
 
@@ -62,15 +74,15 @@ class Checkpoints:
 
     def path(self, charge: Charge | Release) -> Path:
         """See `AnswerFiles`."""
-        return checkpoint_path(self.folder, charge.round, charge.attempt)
+        return self.folder / f"round-{charge.round:06d}-attempt-{charge.attempt}.safetensors"
 
     def to_bytes(self, checkpoint: Checkpoint) -> bytes:
         """See `AnswerFiles`."""
         about = {
-            "round": checkpoint.round,
+            "round": checkpoint.state.round,
             "attempt": checkpoint.attempt,
             "plan_sha256": checkpoint.plan_sha256,
-            "clipping_norm": repr(checkpoint.clipping_norm),
+            "clipping_norm": repr(checkpoint.state.clipping_norm),
             "row_nonce": _nonce(checkpoint),
             "content_sha256": _content_sha256(checkpoint),
         }
@@ -79,14 +91,28 @@ class Checkpoints:
 
     def parse(self, content: bytes, charge: Charge | Release) -> Checkpoint | None:
         """See `AnswerFiles`; a checkpoint of another plan is no answer."""
-        found = parse_checkpoint(content)
-        if found is None or found.plan_sha256 != self.plan_sha256:
+        try:
+            arrays = load(content)
+            about = _metadata(content)
+            moments = {
+                name.removeprefix("moment."): values
+                for name, values in arrays.items()
+                if name.startswith("moment.")
+            }
+            norm = float(about["clipping_norm"])
+            state = RoundState(about["round"], arrays["adapter"], moments, norm)
+            row = _row(about, arrays)
+            checkpoint = Checkpoint(state, about["attempt"], about["plan_sha256"], row)
+            is_whole = about["content_sha256"] == _content_sha256(checkpoint)
+        except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
             return None
-        return found if (found.round, found.attempt) == (charge.round, charge.attempt) else None
+        found = (checkpoint.state.round, checkpoint.attempt, checkpoint.plan_sha256)
+        is_its = found == (charge.round, charge.attempt, self.plan_sha256)
+        return checkpoint if is_whole and is_its else None
 
     def next_clipping_norm(self, checkpoint: Checkpoint) -> str:
         """See `AnswerFiles`."""
-        return repr(checkpoint.clipping_norm)
+        return repr(checkpoint.state.clipping_norm)
 
     def released_rows(self, releases: Sequence[Release]) -> list[NoisedRow]:
         """The rows of a run with correlated noise, in the order of its rounds.
@@ -135,39 +161,10 @@ class Checkpoints:
                 disk.remove(path)
 
 
-def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
-    """Where the checkpoint of one charge lies."""
-    return folder / f"round-{round:06d}-attempt-{attempt}.safetensors"
-
-
-def parse_checkpoint(content: bytes) -> Checkpoint | None:
-    """The checkpoint in the bytes of a file; None when they are torn or not ours."""
-    try:
-        arrays = load(content)
-        about = _metadata(content)
-        checkpoint = Checkpoint(
-            round=about["round"],
-            attempt=about["attempt"],
-            plan_sha256=about["plan_sha256"],
-            adapter=arrays["adapter"],
-            moments={
-                name.removeprefix("moment."): value
-                for name, value in arrays.items()
-                if name.startswith("moment.")
-            },
-            clipping_norm=float(about["clipping_norm"]),
-            row=_row(about, arrays),
-        )
-        is_whole = about["content_sha256"] == _content_sha256(checkpoint)
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError):
-        return None
-    return checkpoint if is_whole else None
-
-
 def _arrays(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
-    moments = {f"moment.{name}": values for name, values in checkpoint.moments.items()}
+    moments = {f"moment.{name}": values for name, values in checkpoint.state.moments.items()}
     row = {} if checkpoint.row is None else {"row": checkpoint.row.values}
-    return {"adapter": checkpoint.adapter, **moments, **row}
+    return {"adapter": checkpoint.state.adapter, **moments, **row}
 
 
 def _nonce(checkpoint: Checkpoint) -> str:
@@ -184,8 +181,8 @@ def _row(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Noised
 def _content_sha256(checkpoint: Checkpoint) -> str:
     """SHA-256 over everything in a checkpoint: completeness is proven by content."""
     about = (
-        f"{checkpoint.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
-        f"{checkpoint.clipping_norm!r}/{_nonce(checkpoint)}/"
+        f"{checkpoint.state.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
+        f"{checkpoint.state.clipping_norm!r}/{_nonce(checkpoint)}/"
     )
     digest = hashlib.sha256(about.encode())
     for name, values in sorted(_arrays(checkpoint).items()):

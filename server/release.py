@@ -15,27 +15,10 @@ from feddp.common.privacy.mechanism.gaussian import NoisedSum, ReleasedUpdate
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.server.checkpoint import Checkpoint, Checkpoints
+from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 from feddp.server.nodes import Nodes
 from feddp.server.noise_segment import Segment
-from feddp.server.optimizer import Moments, ServerOptimizer
-
-
-@dataclass(frozen=True)
-class RoundState:
-    """Where training stands after a release; all of it is public.
-
-    Attributes:
-      round: the last released round; 0 is the base model.
-      adapter: float32, shape (P,).
-      moments: of the server optimizer, float64, shape (P,) each.
-      clipping_norm: C of the next round.
-    """
-
-    round: int
-    adapter: NDArray[np.float32]
-    moments: Moments
-    clipping_norm: float
+from feddp.server.optimizer import ServerOptimizer
 
 
 @dataclass(frozen=True)
@@ -73,15 +56,8 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
         released, row = draw(training, charge, total, state.clipping_norm)
         decoded = training.encoding.decode(released)
         adapter, moments = training.optimizer.step(state.adapter, decoded, state.moments)
-        return Checkpoint(
-            charge.round,
-            charge.attempt,
-            training.plan.sha256,
-            adapter,
-            moments,
-            released.next_clipping_norm,
-            row,
-        )
+        after = RoundState(charge.round, adapter, moments, released.next_clipping_norm)
+        return Checkpoint(after, charge.attempt, training.plan.sha256, row)
 
     num_arrays = 1 + 2 * len(state.moments)
     checkpoints.check_free_space(2 * num_arrays * state.adapter.nbytes, disk)
@@ -89,8 +65,8 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     if training.segment is not None and checkpoint.row is not None:
         training.segment.append(checkpoint.row)  # all are kept: later rounds are noised with them
     else:
-        checkpoints.prune(disk, last_round=checkpoint.round)
-    return state_after(checkpoint)
+        checkpoints.prune(disk, last_round=checkpoint.state.round)
+    return checkpoint.state
 
 
 def draw(
@@ -121,11 +97,4 @@ def resume_state(training: Training, initial: NDArray[np.float32]) -> RoundState
     if last is None:
         moments = training.optimizer.initial_moments(len(initial))
         return RoundState(0, initial, moments, training.plan.clipping_norm)
-    return state_after(read_released(training.checkpoints, last))
-
-
-def state_after(checkpoint: Checkpoint) -> RoundState:
-    """Where training stands once a checkpoint is released."""
-    return RoundState(
-        checkpoint.round, checkpoint.adapter, checkpoint.moments, checkpoint.clipping_norm
-    )
+    return read_released(training.checkpoints, last).state

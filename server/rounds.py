@@ -10,7 +10,8 @@ from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.aggregation import MAX_SUM, add_noised_replies, add_replies
-from feddp.server.release import RoundState, Training, release
+from feddp.server.checkpoint import RoundState
+from feddp.server.release import Training, release
 
 
 @dataclass(frozen=True)

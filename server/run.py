@@ -26,13 +26,13 @@ from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
 from feddp.common.privacy.plan.schedule import EXAMPLE
 from feddp.common.tracking import read_metrics
-from feddp.server.checkpoint import Checkpoints
+from feddp.server.checkpoint import Checkpoints, RoundState
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from feddp.server.nodes import Nodes
 from feddp.server.noise_segment import Segment, open_segment
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.publisher import METRICS_NAME, Publisher
-from feddp.server.release import RoundState, Training, resume_state
+from feddp.server.release import Training, resume_state
 from feddp.server.rounds import RoundReport, evaluate, is_due, run_rounds
 from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_ledger
 

@@ -51,7 +51,7 @@ def config(folder: Path, name: str) -> RunConfig:
 
 def released(path: Path) -> np.ndarray:
     last = Ledger.read(path / LEDGER_NAME).releases[-1]
-    return read_released(load_run(path).checkpoints, last).adapter
+    return read_released(load_run(path).checkpoints, last).state.adapter
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_fleet_charges_the_ledger_of_its_population(tmp_path: Path, straight: 
     history = Ledger.read(tmp_path / "clinic.sqlite")
     assert (len(history.charges), len(history.releases)) == (3, 3)
     last = read_released(load_run(path).checkpoints, history.releases[-1])
-    np.testing.assert_array_equal(last.adapter, straight)
+    np.testing.assert_array_equal(last.state.adapter, straight)
 
 
 def test_nodes_that_add_the_noise_charge_their_own_ledgers_once_a_round(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SMALL = {
 
 def released(path: Path) -> np.ndarray:
     last = Ledger.read(path / "ledger.sqlite").releases[-1]
-    return read_released(load_run(path).checkpoints, last).adapter
+    return read_released(load_run(path).checkpoints, last).state.adapter
 
 
 def run_flower(tmp_path: Path, name: str, num_nodes: int, **options: object) -> np.ndarray:

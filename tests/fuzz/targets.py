@@ -20,12 +20,12 @@ from feddp.common.errors import (
     LedgerDamagedError,
     LedgerLockedError,
 )
-from feddp.common.privacy.ledger.history import History
+from feddp.common.privacy.ledger.history import Charge, History
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.plan.plan import plan_from_json
 from feddp.common.wire.messages import MessageError
-from feddp.server.checkpoint import Checkpoint, Checkpoints, parse_checkpoint
+from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 from fuzz.changes import change_bytes, change_tree
 from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS
 from fuzz.messages import MESSAGES, make_message
@@ -146,14 +146,17 @@ def parse_ledger(content: bytes, folder: Path) -> None:
 # Checkpoint
 
 
+CHECKPOINTS = Checkpoints(Path(), "a" * 64)
+
+
 def _checkpoint_bytes() -> bytes:
     values = np.array([0.5, -0.0, 1e-45, 3e38], dtype=np.float32)
-    checkpoint = Checkpoint(1, 1, "a" * 64, values, {"first": np.arange(4.0)}, 0.5)
-    return Checkpoints(Path(), "a" * 64).to_bytes(checkpoint)
+    state = RoundState(1, values, {"first": np.arange(4.0)}, 0.5)
+    return CHECKPOINTS.to_bytes(Checkpoint(state, 1, "a" * 64))
 
 
 CHECKPOINT = _checkpoint_bytes()
-ADAPTER = parse_checkpoint(CHECKPOINT)
+SEALED_CHECKPOINT = CHECKPOINTS.parse(CHECKPOINT, Charge(1, 1))
 
 
 def make_checkpoint(rng: Random) -> bytes:
@@ -166,11 +169,11 @@ def make_checkpoint(rng: Random) -> bytes:
 
 
 def parse_sealed(content: bytes, folder: Path) -> None:
-    found = parse_checkpoint(content)
-    assert ADAPTER is not None
+    found = CHECKPOINTS.parse(content, Charge(1, 1))
+    assert SEALED_CHECKPOINT is not None
     if found is not None:
-        assert found.adapter.tobytes() == ADAPTER.adapter.tobytes()
-        assert (found.round, found.attempt) == (1, 1)
+        assert found.state.adapter.tobytes() == SEALED_CHECKPOINT.state.adapter.tobytes()
+        assert (found.state.round, found.attempt) == (1, 1)
     else:
         raise ValueError("refused")
 

@@ -21,9 +21,9 @@ from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest
 from feddp.server import release as server_release
 from feddp.server import rounds
-from feddp.server.checkpoint import Checkpoint, Checkpoints
+from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 from feddp.server.optimizer import Moments
-from feddp.server.release import RoundState, Training
+from feddp.server.release import Training
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ def draw(
     key = fresh_key(context, total) if seed is None else seeded_key(seed, charge.round)
     released = plan.mechanism.release(total, bits=BitStream(key))
     adapter, moments = training.optimizer.step(state.adapter, released, state.moments)
-    checkpoint = Checkpoint(
-        charge.round, charge.attempt, plan.sha256, adapter, moments, plan.clipping_norm
-    )
-    return checkpoint, RoundState(charge.round, adapter, moments, plan.clipping_norm)
+    after = RoundState(charge.round, adapter, moments, plan.clipping_norm)
+    return Checkpoint(after, charge.attempt, plan.sha256), after
 
 
 def publish(training: Training, state: RoundState) -> None:
@@ -195,8 +193,8 @@ def forget_moments(log: OutsideLog) -> None:
 
     def read_released(*parts: object) -> Checkpoint:
         checkpoint = honest(*parts)  # type: ignore[arg-type]
-        zeros: Moments = {name: value * 0 for name, value in checkpoint.moments.items()}
-        return replace(checkpoint, moments=zeros)
+        zeros: Moments = {name: value * 0 for name, value in checkpoint.state.moments.items()}
+        return replace(checkpoint, state=replace(checkpoint.state, moments=zeros))
 
     server_release.read_released = read_released  # type: ignore[assignment]
 
@@ -207,7 +205,8 @@ def redraw_a_release(log: OutsideLog) -> None:
 
     def read_released(checkpoints: Checkpoints, release: object) -> Checkpoint:
         checkpoint = honest(checkpoints, release)  # type: ignore[arg-type]
-        other = replace(checkpoint, adapter=checkpoint.adapter + 1)
+        state = replace(checkpoint.state, adapter=checkpoint.state.adapter + 1)
+        other = replace(checkpoint, state=state)
         write_checkpoint(checkpoints.folder, other, Disk())
         return other
 

@@ -19,7 +19,7 @@ from feddp.common.errors import FeddpError
 from feddp.common.privacy.ledger.history import History
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.server.checkpoint import checkpoint_path, parse_checkpoint
+from feddp.server.checkpoint import Checkpoints
 
 Mutant = Callable[[OutsideLog], None]
 RAISED = 1
@@ -98,7 +98,8 @@ class Trial:
             raise RuleBrokenError(f"the ledger does not verify: {error}") from error
         charges = {(int(body["round"]), int(body["attempt"])) for body in history.charges}
         _check_answers(self.log, charges)
-        _check_published(self.log, _released(copy, history))
+        checkpoints = Checkpoints(copy / "checkpoints", self.plan.sha256)
+        _check_published(self.log, _released(checkpoints, history))
         _require(len(history.charges) >= len(history.releases), "more releases than charges")
         num_burned = len(history.charges) - len(history.releases) - bool(history.open_charge)
         _require(num_burned <= self.num_crashes, "more burns than crashes")
@@ -108,11 +109,11 @@ class Trial:
         """The adapter that the last release row speaks of."""
         history = Ledger.read(self.run_path / "ledger.sqlite")
         last = history.releases[-1]
-        path = checkpoint_path(self.run_path / "checkpoints", last.round, last.attempt)
-        checkpoint = parse_checkpoint(path.read_bytes())
+        checkpoints = Checkpoints(self.run_path / "checkpoints", self.plan.sha256)
+        checkpoint = checkpoints.parse(checkpoints.path(last).read_bytes(), last)
         _require(checkpoint is not None and last.round == self.plan.num_rounds, "not finished")
         assert checkpoint is not None
-        return checkpoint.adapter.tobytes()
+        return checkpoint.state.adapter.tobytes()
 
     def survive(self, *steps: int) -> History:
         """Dies at each step in turn, then lives to the end; the rules are checked after each life.
@@ -151,19 +152,19 @@ def _check_published(log: OutsideLog, adapters: dict[int, str]) -> None:
         _require(digest in adapters.values(), "an unrecorded adapter was evaluated")
 
 
-def _released(run_path: Path, history: History) -> dict[int, str]:
+def _released(checkpoints: Checkpoints, history: History) -> dict[int, str]:
     """Digests of the recorded adapters by round."""
     adapters = {0: array_sha256(INITIAL)}
     for release in history.releases:
-        path = checkpoint_path(run_path / "checkpoints", release.round, release.attempt)
+        path = checkpoints.path(release)
         _require(path.is_file(), f"the file of released round {release.round} is missing")
         content = path.read_bytes()
         is_same = hashlib.sha256(content).hexdigest() == release.sha256
-        checkpoint = parse_checkpoint(content)
+        checkpoint = checkpoints.parse(content, release)
         _require(is_same and checkpoint is not None, f"round {release.round} has another file")
         assert checkpoint is not None
-        _require(checkpoint.adapter.dtype == np.float32, "not float32")
-        adapters[release.round] = array_sha256(checkpoint.adapter)
+        _require(checkpoint.state.adapter.dtype == np.float32, "not float32")
+        adapters[release.round] = array_sha256(checkpoint.state.adapter)
     return adapters
 
 

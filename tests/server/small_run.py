@@ -9,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from small_ledger import DIMENSION, LAYOUT_SHA256
 
-from feddp.common.disk import Disk
+from feddp.common.disk import Disk, disk_errors
 from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.ledger.release_protocol import write_answer
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
-from feddp.server.checkpoint import Checkpoint, Checkpoints
+from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 from feddp.server.optimizer import ServerOptimizer
-from feddp.server.release import RoundState, Training, resume_state
+from feddp.server.release import Training, resume_state
 from feddp.server.rounds import RoundReport, evaluate, run_rounds
 
 INITIAL = np.linspace(-1, 1, DIMENSION, dtype=np.float32)
@@ -103,8 +102,17 @@ def recover(ledger: Ledger, checkpoints: Checkpoints, disk: Disk) -> None:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint, disk: Disk) -> str:
     """The file of a checkpoint, as a release leaves it; its SHA-256, hex."""
-    charge = Charge(checkpoint.round, checkpoint.attempt)
-    return write_answer(Checkpoints(folder, checkpoint.plan_sha256), charge, checkpoint, disk)
+    checkpoints = Checkpoints(folder, checkpoint.plan_sha256)
+    path = checkpoint_path(folder, checkpoint.state.round, checkpoint.attempt)
+    content = checkpoints.to_bytes(checkpoint)
+    with disk_errors(path):
+        disk.replace(path, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def checkpoint_path(folder: Path, round: int, attempt: int) -> Path:
+    """Where the checkpoint of one charge lies."""
+    return Checkpoints(folder, "").path(Charge(round, attempt))
 
 
 def live(

@@ -12,7 +12,7 @@ from crash_disk import FailingDisk
 from crash_rules import quick_folder
 from safetensors.numpy import save
 from small_ledger import small_plan
-from small_run import create, live, write_checkpoint
+from small_run import checkpoint_path, create, live, write_checkpoint
 
 from feddp.common.disk import Disk
 from feddp.common.errors import DiskError, LedgerDamagedError
@@ -20,17 +20,16 @@ from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
-from feddp.server.checkpoint import Checkpoint, Checkpoints, checkpoint_path, parse_checkpoint
+from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 
 PLAN = small_plan()
-CHECKPOINT = Checkpoint(
+STATE = RoundState(
     round=1,
-    attempt=1,
-    plan_sha256=PLAN.sha256,
     adapter=np.array([0.5, -0.0, 1e-45, 3e38], dtype=np.float32),
     moments={"first": np.array([1e-310, 1.0, -2.0, 0.1]), "second": np.arange(4.0)},
     clipping_norm=0.1 + 0.2,
 )
+CHECKPOINT = Checkpoint(STATE, attempt=1, plan_sha256=PLAN.sha256)
 PATH = "round-000001-attempt-1.safetensors"
 
 
@@ -38,21 +37,21 @@ def checkpoints_in(folder: Path) -> Checkpoints:
     return Checkpoints(folder, PLAN.sha256)
 
 
+def parsed(content: bytes) -> Checkpoint | None:
+    return checkpoints_in(Path()).parse(content, Charge(1, 1))
+
+
 def assert_same(found: Checkpoint | None, expected: Checkpoint) -> None:
     assert found is not None
-    key = (found.round, found.attempt, found.plan_sha256, found.clipping_norm)
-    assert key == (
-        expected.round,
-        expected.attempt,
-        expected.plan_sha256,
-        expected.clipping_norm,
-    )
-    assert found.adapter.dtype == np.float32
-    assert found.adapter.tobytes() == expected.adapter.tobytes()
-    assert set(found.moments) == set(expected.moments)
-    for name, values in expected.moments.items():
-        assert found.moments[name].dtype == np.float64
-        assert found.moments[name].tobytes() == values.tobytes()
+    assert (found.attempt, found.plan_sha256) == (expected.attempt, expected.plan_sha256)
+    state, kept = found.state, expected.state
+    assert (state.round, state.clipping_norm) == (kept.round, kept.clipping_norm)
+    assert state.adapter.dtype == np.float32
+    assert state.adapter.tobytes() == kept.adapter.tobytes()
+    assert set(state.moments) == set(kept.moments)
+    for name, values in kept.moments.items():
+        assert state.moments[name].dtype == np.float64
+        assert state.moments[name].tobytes() == values.tobytes()
 
 
 # The file
@@ -71,7 +70,7 @@ def test_equal_checkpoints_have_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_an_optimizer_without_moments_has_checkpoints_too(tmp_path: Path) -> None:
-    bare = replace(CHECKPOINT, moments={})
+    bare = replace(CHECKPOINT, state=replace(STATE, moments={}))
     digest = write_checkpoint(tmp_path, bare, Disk())
     assert_same(read_released(checkpoints_in(tmp_path), Release(1, 1, digest)), bare)
 
@@ -83,18 +82,18 @@ def test_any_flipped_bit_makes_a_checkpoint_unreadable(tmp_path: Path) -> None:
         for bit in (index % 8, (index + 3) % 8):
             changed = bytearray(content)
             changed[index] ^= 1 << bit
-            found = parse_checkpoint(bytes(changed))
+            found = parsed(bytes(changed))
             if found is not None:  # a bit of white space, or of a key that nothing reads
                 assert_same(found, CHECKPOINT)
-                assert index < len(content) - CHECKPOINT.adapter.nbytes - 64
+                assert index < len(content) - STATE.adapter.nbytes - 64
 
 
 def test_a_torn_checkpoint_is_unreadable(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, CHECKPOINT, Disk())
     content = (tmp_path / PATH).read_bytes()
     for size in range(len(content)):
-        assert parse_checkpoint(content[:size]) is None
-        assert parse_checkpoint(content[:size] + bytes(len(content) - size)) is None or not any(
+        assert parsed(content[:size]) is None
+        assert parsed(content[:size] + bytes(len(content) - size)) is None or not any(
             content[size:]
         )
 
@@ -104,20 +103,20 @@ def test_a_torn_checkpoint_is_unreadable(tmp_path: Path) -> None:
     [
         b"",
         b"\xff" * 64,
-        save({"adapter": CHECKPOINT.adapter}),
-        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "{}"}),
-        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "[]"}),
-        save({"adapter": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": "x"}),
-        save({"other": CHECKPOINT.adapter}, metadata={"feddp-checkpoint": '{"round": 1}'}),
+        save({"adapter": STATE.adapter}),
+        save({"adapter": STATE.adapter}, metadata={"feddp-checkpoint": "{}"}),
+        save({"adapter": STATE.adapter}, metadata={"feddp-checkpoint": "[]"}),
+        save({"adapter": STATE.adapter}, metadata={"feddp-checkpoint": "x"}),
+        save({"other": STATE.adapter}, metadata={"feddp-checkpoint": '{"round": 1}'}),
     ],
 )
 def test_a_file_of_somebody_else_is_no_checkpoint(content: bytes) -> None:
-    assert parse_checkpoint(content) is None
+    assert parsed(content) is None
 
 
 def test_only_the_released_bytes_are_accepted(tmp_path: Path) -> None:
     digest = write_checkpoint(tmp_path, CHECKPOINT, Disk())
-    other = replace(CHECKPOINT, adapter=CHECKPOINT.adapter + 1)
+    other = replace(CHECKPOINT, state=replace(STATE, adapter=STATE.adapter + 1))
     write_checkpoint(tmp_path, other, Disk())  # sound, and not what was released
     with pytest.raises(LedgerDamagedError, match="restore the file"):
         read_released(checkpoints_in(tmp_path), Release(1, 1, digest))
@@ -185,7 +184,7 @@ def test_a_finished_checkpoint_is_adopted_byte_for_byte(charged: tuple[Ledger, P
     digest = write_checkpoint(folder, CHECKPOINT, Disk())
     before = (folder / PATH).read_bytes()
     checkpoints_in(folder).recover(ledger, Disk())
-    assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
+    assert ledger.last_release == Release(1, 1, digest, repr(STATE.clipping_norm))
     assert ledger.num_charges == 1
     assert (folder / PATH).read_bytes() == before
 
@@ -242,7 +241,7 @@ def _of_another(**change: object) -> Callable[[Path], None]:
         _torn,
         _of_another(plan_sha256="0" * 64),
         _of_another(attempt=2),
-        _of_another(round=2),
+        _of_another(state=replace(STATE, round=2)),
     ],
 )
 def test_without_its_own_whole_file_a_charge_is_burned(
@@ -279,7 +278,7 @@ def test_a_failed_write_is_a_disk_error_and_leaves_no_torn_file(
     path = tmp_path / PATH
     assert path.exists() == (fails_at == 3)  # its name was there already
     if path.exists():
-        assert_same(parse_checkpoint(path.read_bytes()), CHECKPOINT)
+        assert_same(parsed(path.read_bytes()), CHECKPOINT)
 
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
@@ -293,7 +292,7 @@ def test_a_failed_sync_keeps_recovery_from_releasing(
         checkpoints_in(folder).recover(ledger, FailingDisk(fails_at, error))
     assert ledger.open_charge == Charge(1, 1)
     checkpoints_in(folder).recover(ledger, Disk())
-    assert ledger.last_release == Release(1, 1, digest, repr(CHECKPOINT.clipping_norm))
+    assert ledger.last_release == Release(1, 1, digest, repr(STATE.clipping_norm))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_neither_adopted_nor_burned(

@@ -18,7 +18,7 @@ from feddp.common.privacy.mechanism.noise import BitStream, discrete_gaussian, s
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.wire.messages import TrainReply, TrainRequest
-from feddp.server.release import RoundState
+from feddp.server.checkpoint import RoundState
 from feddp.server.rounds import run_rounds
 
 NUM_NODES = 64

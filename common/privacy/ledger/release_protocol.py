@@ -58,9 +58,10 @@ def charge_and_release(
     """
     charge = ledger.charge(ledger.next_round)  # charged, then drawn
     answer = draw(charge)
-    digest = write_answer(files, charge, answer, disk)
-    norm = files.next_clipping_norm(answer)
-    ledger.release(charge, digest, next_clipping_norm=norm)  # durable, then published
+    path, content = files.path(charge), files.to_bytes(answer)
+    with disk_errors(path):
+        disk.replace(path, content)
+    _release(ledger, files, charge, answer, content)  # durable, then published
     return answer
 
 
@@ -87,20 +88,7 @@ def recover(ledger: Ledger, files: AnswerFiles[Answer], disk: Disk) -> None:
     with disk_errors(path):
         disk.fsync(path)
         disk.fsync_folder(path.parent)
-    norm = files.next_clipping_norm(answer)
-    ledger.release(charge, _sha256(content), next_clipping_norm=norm)
-
-
-def write_answer(files: AnswerFiles[Answer], charge: Charge, answer: Answer, disk: Disk) -> str:
-    """Durably puts an answer into its file; returns the SHA-256 of the whole file, hex.
-
-    Raises:
-      DiskError: a write, sync or rename failed.
-    """
-    path, content = files.path(charge), files.to_bytes(answer)
-    with disk_errors(path):
-        disk.replace(path, content)
-    return _sha256(content)
+    _release(ledger, files, charge, answer, content)
 
 
 def read_released(files: AnswerFiles[Answer], release: Release) -> Answer:
@@ -118,6 +106,13 @@ def read_released(files: AnswerFiles[Answer], release: Release) -> Answer:
             f"{path}: missing, or not what the ledger says was released. {files.remedy}"
         )
     return answer
+
+
+def _release(
+    ledger: Ledger, files: AnswerFiles[Answer], charge: Charge, answer: Answer, content: bytes
+) -> None:
+    norm = files.next_clipping_norm(answer)
+    ledger.release(charge, _sha256(content), next_clipping_norm=norm)
 
 
 def _read(path: Path) -> bytes:

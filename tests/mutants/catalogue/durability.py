@@ -26,11 +26,8 @@ TEST_ROWS = "tests/common/privacy/ledger/test_history.py::"
 
 CHARGED = "    charge = ledger.charge(ledger.next_round)  # charged, then drawn\n"
 DRAWN = "    answer = draw(charge)\n"
-WRITTEN = "    digest = write_answer(files, charge, answer, disk)\n"
-RELEASED = (
-    "    norm = files.next_clipping_norm(answer)\n"
-    "    ledger.release(charge, digest, next_clipping_norm=norm)  # durable, then published\n"
-)
+WRITTEN = "    with disk_errors(path):\n        disk.replace(path, content)\n"
+RELEASED = "    _release(ledger, files, charge, answer, content)  # durable, then published\n"
 
 DURABILITY = (
     Mutant(
@@ -63,7 +60,7 @@ DURABILITY = (
     Mutant(
         "release row before the checkpoint",
         PROTOCOL,
-        {WRITTEN + RELEASED: RELEASED.replace("digest", "'0' * 64") + WRITTEN},
+        {WRITTEN + RELEASED: RELEASED + WRITTEN},
         (
             ORDER,
             TEST_PROTOCOL + "test_an_answer_is_charged_drawn_written_and_released_in_this_order",
@@ -126,10 +123,7 @@ DURABILITY = (
         "checkpoint of another attempt adopted",
         CHECKPOINT,
         {
-            "        if found is None or found.plan_sha256 != self.plan_sha256:\n"
-            "            return None\n"
-            "        return found if (found.round, found.attempt) == (charge.round, charge.attempt) "
-            "else None\n": "        return found\n"
+            "return checkpoint if is_whole and is_its else None": "return checkpoint if is_whole else None"
         },
         (TEST_CHECKPOINT + "test_without_its_own_whole_file_a_charge_is_burned",),
     ),
@@ -142,13 +136,15 @@ DURABILITY = (
     Mutant(
         "content of a checkpoint unchecked",
         CHECKPOINT,
-        {"return checkpoint if is_whole else None": "return checkpoint"},
+        {
+            "return checkpoint if is_whole and is_its else None": "return checkpoint if is_its else None"
+        },
         (TEST_CHECKPOINT + "test_any_flipped_bit_makes_a_checkpoint_unreadable",),
     ),
     Mutant(
         "checkpoint without the optimizer's moments",
         CHECKPOINT,
-        {"for name, values in checkpoint.moments.items()}\n": "for name, values in ()}\n"},
+        {"for name, values in checkpoint.state.moments.items()}\n": "for name, values in ()}\n"},
         (TEST_CHECKPOINT + "test_a_checkpoint_is_read_back_bit_for_bit",),
     ),
     Mutant(

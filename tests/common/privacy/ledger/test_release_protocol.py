@@ -17,7 +17,6 @@ from feddp.common.privacy.ledger.release_protocol import (
     charge_and_release,
     read_released,
     recover,
-    write_answer,
 )
 from feddp.common.privacy.plan.ledger_entries import plan_row, slot_of, start_of
 
@@ -141,12 +140,13 @@ def test_a_draw_that_fails_leaves_its_charge_to_be_burned(
 def test_a_whole_answer_is_synced_again_and_adopted(
     ledger: Ledger, files: Texts, disk: EventDisk
 ) -> None:
-    charge = ledger.charge(1)
-    digest = write_answer(files, charge, "1/1 noise", disk)
-    before = files.file_path.read_bytes()
+    ledger.charge(1)
+    before = files.to_bytes("1/1 noise")
+    files.file_path.write_bytes(before)
     disk.events.clear()
     recover(ledger, files, disk)
     assert disk.events == ["fsync", "fsync_folder", "before RELEASE", "after RELEASE"]
+    digest = hashlib.sha256(before).hexdigest()
     assert ledger.last_release == Release(1, 1, digest, "0.25")
     assert files.file_path.read_bytes() == before
 
