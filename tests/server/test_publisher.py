@@ -11,10 +11,10 @@ from small_ledger import small_plan
 from small_run import create
 
 from feddp.common.config.run_config import RunConfig, from_flat
+from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import planned_curve
-from feddp.server.aggregation import Evaluation
 from feddp.server.metrics import Metrics
 from feddp.server.publisher import METRICS_NAME, Publisher
 from feddp.server.rounds import RoundReport
@@ -51,7 +51,7 @@ def test_a_round_is_shown_with_the_epsilon_of_its_charges(tmp_path: Path, ledger
     publisher.publish(RoundReport(0, 0.0, None))
     ledger.burn(ledger.charge(1), "crash")
     ledger.release(ledger.charge(1), "0" * 64)
-    publisher.publish(RoundReport(1, 1.23456, Evaluation(loss=2.5, accuracy=0.25, num_targets=10)))
+    publisher.publish(RoundReport(1, 1.23456, Evaluation(25.0, 10, 5)))
     publisher.close()
     curve = planned_curve(PLAN)
     assert lines(tmp_path) == [
