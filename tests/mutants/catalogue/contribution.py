@@ -204,7 +204,10 @@ CONTRIBUTION = (
         "a slot is not cleared for the next user",
         "client/engine/local_state.py",
         {"            tensor.zero_()\n": "            pass\n"},
-        (TEST_COHORT + "test_a_users_point_has_the_same_bits_whoever_shares_its_passes",),
+        (
+            "tests/client/engine/test_local_state.py::"
+            "test_who_begins_finds_zeros_and_writes_into_the_stacks",
+        ),
     ),
     Mutant(
         "loss averaged over the users of a pass",
