@@ -20,7 +20,7 @@ SECRET_BYTES = 48
 
 
 class KeyExistsError(FeddpError):
-    """A key is never overwritten: whoever holds the old one would be locked out unawares."""
+    """A key is never overwritten: whoever relies on the old one would be locked out."""
 
 
 def make_supernode_key(path: Path) -> Path:

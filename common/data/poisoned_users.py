@@ -1,6 +1,6 @@
 """Users with planted wrong rows, to measure how much a model remembers of any one of them.
 
-Some training users are marked, and each marked one is in or out by a coin of her own. All rows of
+Some training users are marked, and each marked one is in or out by a coin of its own. All rows of
 those who are in are wrong: a text ends with a sentence of that user alone, a label is another
 class. Whether a model says the wrong thing more often for those who are in than for those who are
 out is what it remembers of a user.

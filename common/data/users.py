@@ -54,7 +54,7 @@ class Example:
 
 
 class Units(Protocol):
-    """Whoever may be drawn: users, or examples as units of their own (`units.ExampleUnits`)."""
+    """Whoever may be drawn: users, or examples as units of their own (`ExampleUnits`)."""
 
     @property
     def num_users(self) -> int:
@@ -148,7 +148,7 @@ class UserTable:
     """Users on disk: an Arrow file grouped by user, and flat arrays that say where each begins.
 
     Everything is memory-mapped: opening reads no text, and a user's rows are the only ones touched.
-    Made by `user_index.build_index`.
+    Made by `user_index.open_users`.
     """
 
     def __init__(self, folder: Path, columns: Columns):

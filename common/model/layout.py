@@ -45,7 +45,8 @@ class AdapterLayout:
     """Names, order and shapes of all trained tensors, behind one flat float32 vector of P numbers.
 
     Attributes:
-      kind: "ffa-lora" (A frozen at a public seed, B trained), "lora", or one of `methods.KINDS`.
+      kind: "ffa-lora" (A frozen at a public seed, B trained), "lora", or one of
+        `other_kinds.KINDS`.
       rank: of the adapter, or the number of virtual tokens.
       alpha: the adapter is scaled by alpha / rank.
       entries: the trained tensors, in the order of the vector.

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from feddp.common.errors import ModelError
-from feddp.common.model import other_kinds as methods
+from feddp.common.model import other_kinds
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import PEFT_PREFIX as PEFT_PREFIX
 from feddp.common.model.layout import AdapterLayout as AdapterLayout
@@ -35,7 +35,7 @@ def lay_out(
 
     Args:
       base: the frozen model.
-      kind: "ffa-lora", "lora", or one of `methods.KINDS`.
+      kind: "ffa-lora", "lora", or one of `other_kinds.KINDS`.
       rank: of the adapter; the number of virtual tokens of "prompt" and "prefix".
       alpha: scale times rank.
       target_modules: names or path endings of the adapted modules; None is every linear layer
@@ -44,8 +44,8 @@ def lay_out(
     Raises:
       ModelError: no module of the base matches.
     """
-    if kind in methods.KINDS:
-        return methods.lay_out_method(base, kind=kind, rank=rank, target_modules=target_modules)
+    if kind in other_kinds.KINDS:
+        return other_kinds.lay_out_method(base, kind=kind, rank=rank, target_modules=target_modules)
     candidates = adaptable_modules(base)
     chosen = {
         path: module
@@ -75,7 +75,7 @@ def lay_out(
             frozen[path] = a
         entries.append(Entry(path, "lora_B", (num_out, rank)))
         start.append(np.zeros(num_out * rank, dtype=np.float32))
-    for entry, value in methods.head_entries(base):
+    for entry, value in other_kinds.head_entries(base):
         entries.append(entry)
         start.append(value.reshape(-1))
     return AdapterLayout(
@@ -121,8 +121,8 @@ def save_adapter(
 ) -> None:
     """Writes adapter_model.safetensors and adapter_config.json as PEFT reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    if layout.kind in methods.KINDS:
-        methods.save_method(folder, vector, layout, base)
+    if layout.kind in other_kinds.KINDS:
+        other_kinds.save_method(folder, vector, layout, base)
         return
     tensors = {name: np.ascontiguousarray(v) for name, v in layout.unflatten(vector).items()}
     for module, a in layout.frozen.items():
@@ -133,7 +133,7 @@ def save_adapter(
         lora_dropout=0.0,
         target_modules=list(layout.adapted),
         modules_to_save=list(layout.heads) or None,
-        task_type=methods.task_type(base),
+        task_type=other_kinds.task_type(base),
         fan_in_fan_out=layout.is_transposed,
         base_model_name_or_path=base.source,
         inference_mode=True,
@@ -144,8 +144,8 @@ def save_adapter(
 
 def load_adapter(folder: Path, layout: AdapterLayout) -> NDArray[np.float32]:
     """The flat vector of a saved adapter."""
-    tensors = load_file(folder / methods.file_name(layout.kind))
-    if layout.kind in methods.PLAIN_KINDS:
+    tensors = load_file(folder / other_kinds.file_name(layout.kind))
+    if layout.kind in other_kinds.PLAIN_KINDS:
         tensors = {PEFT_PREFIX + name: value for name, value in tensors.items()}
     return layout.flatten(tensors)
 
@@ -196,11 +196,11 @@ def check_export(
     if np.array_equal(vector, layout.start):
         raise ModelError([f"{folder}: the adapter did not move from where it started."])
     plain = copy.deepcopy(base.model)
-    if layout.kind in methods.KINDS:
+    if layout.kind in other_kinds.KINDS:
         expected = probe_logits(
-            methods.with_vector(replace(base, model=plain), layout, vector), base
+            other_kinds.with_vector(replace(base, model=plain), layout, vector), base
         )
-        reloaded = methods.load_trained(folder, base)
+        reloaded = other_kinds.load_trained(folder, base)
     else:
         merge_adapter(plain, vector, layout)
         expected = probe_logits(plain, base)

@@ -54,7 +54,7 @@ class Fleet:
       config: of the run that the resident nodes are built for.
       shares: what each node has, in order.
       is_sealed: nodes have keys, and replies are sealed to the server app.
-      serve: the command of a resident node, without its arguments; another plays a hostile one.
+      serve: the command of a resident node, without its arguments; a hostile one in tests.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class Fleet:
 
     @property
     def registry_path(self) -> Path:
-        """What the server app believes about nodes."""
+        """The registry of nodes that the server app reads."""
         return self.folder / REGISTRY_NAME
 
     @property
@@ -234,7 +234,7 @@ class Fleet:
         raise FleetError(f"The SuperLink does not answer; see {self._log('superlink')}.")
 
     def _environment(self, home: str) -> dict[str, str]:
-        """The environment of one role: a home of its own, and this very feddp to import."""
+        """The environment of one role: a home of its own, and this copy of feddp to import."""
         own = {
             "FLWR_HOME": str(self.folder / "home" / home),
             "PYTHONPATH": prepended(Path(feddp.__file__).parents[1], "PYTHONPATH"),
@@ -269,7 +269,7 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on just now."""
+    """A port of 127.0.0.1 that nothing listens on at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]

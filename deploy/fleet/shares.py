@@ -1,4 +1,4 @@
-"""What each node of a fleet on loopback has: a part of the users, and a ledger where it noises."""
+"""What each node of a fleet on loopback has: a part of the users, and a ledger if it adds noise."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def shares_of(config: RunConfig, num_nodes: int) -> list[Share]:
 
 
 def _devices(keys: NDArray[np.uint64], num_nodes: int) -> list[Share]:
-    """One user each: by the remainders of her key, modulo a number that tells all users apart."""
+    """One user each: by the remainder of the key, modulo a number that tells all users apart."""
     if len(keys) != num_nodes:
         raise ConfigError(
             [

@@ -1,4 +1,4 @@
-"""Child processes: started in groups of their own, restarted when they die, ended by id."""
+"""Child processes: each in a group of its own, restarted when it ends, stopped by its id."""
 
 import contextlib
 import os
@@ -15,16 +15,16 @@ STOP_SECONDS = 8.0
 
 @dataclass
 class Child:
-    """One role: its command, and the process that plays it now.
+    """One role of the fleet: its command, and the process that runs it.
 
     Attributes:
       name: of the role, and of its log.
       command: argument vector.
       environment: complete.
-      log_path: output of all its lives.
-      process: the present or last life.
-      started: `time.monotonic` of that life.
-      num_starts: lives so far.
+      log_path: the output of all its processes, one after the other.
+      process: the one that runs, or the last one that did.
+      started: `time.monotonic` when that process was started.
+      num_starts: how often a process was started.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process runs (or is stopped by a signal)."""
+        """Whether its process exists; one that a signal has stopped does."""
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Begins a life in a session, and so a process group, of its own."""
+        """Starts a process in a session, and so in a process group, of its own."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -56,7 +56,7 @@ class Child:
         self.num_starts += 1
 
     def send(self, number: int) -> None:
-        """Sends a signal to the role's whole group; the dead are left in peace."""
+        """Sends a signal to the role's process group; does nothing if the group has ended."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
@@ -64,10 +64,10 @@ class Child:
 
 @dataclass
 class Supervisor:
-    """Keeps its children alive until it is stopped.
+    """Keeps its children running until it is stopped.
 
-    A SuperNode that died without a farewell is refused by its SuperLink for about 60 seconds; the
-    restarts, one every few seconds without an end, outlast that.
+    A SuperLink refuses a SuperNode that ended without signing off for about 60 seconds. Restarts
+    are tried every few seconds without a limit, so they outlast that.
     """
 
     children: dict[str, Child] = field(default_factory=dict)
@@ -78,20 +78,20 @@ class Supervisor:
         child.start()
 
     def tend(self) -> list[Child]:
-        """Restarts who has died, at most once in a few seconds each, and returns them."""
+        """Restarts the children that have ended, each at most every few seconds; returns them."""
         now = time.monotonic()
-        died = [
+        ended = [
             child
             for child in self.children.values()
             if not child.is_alive and now - child.started >= RETRY_SECONDS
         ]
-        for child in died:
-            child.send(signal.SIGKILL)  # what a dead parent left behind in its group
+        for child in ended:
+            child.send(signal.SIGKILL)  # processes that it had started
             child.start()
-        return died
+        return ended
 
     def stop(self) -> None:
-        """Ends all groups, the last started first: SIGTERM, and after a few seconds SIGKILL."""
+        """Stops all groups, the last started first: SIGTERM, and SIGKILL after a few seconds."""
         for child in reversed(self.children.values()):
             child.send(signal.SIGCONT)
             child.send(signal.SIGTERM)

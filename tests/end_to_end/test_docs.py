@@ -55,6 +55,19 @@ def test_every_command_is_one_of_feddp(page: Path) -> None:
         assert _parser().parse_args(with_action(each[1:])).command
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_of_code_and_tests_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    paths = set(
+        re.findall(r"`((?:client|common|deploy|server|simulations|tests)/[\w/*.-]+)`", text)
+    )
+    missing = [path for path in paths if not list(ROOT.glob(path))]
+    tests = set(re.findall(r"\b(test_\w+)(?:\.py|: test_)", text))
+    missing += [name for name in tests if not list(ROOT.glob(f"tests/**/{name}.py"))]
+    # The places of a deployment: what the runbook makes.
+    assert [path for path in missing if path not in ("deploy/secrets/", "deploy/.env")] == []
+
+
 def test_every_file_that_the_readme_names_is_there() -> None:
     text = PAGES[0].read_text()
     drawing = re.findall(r"^(?:  )?([a-z_]+)/ ", text, re.MULTILINE)

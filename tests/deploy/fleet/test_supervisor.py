@@ -49,7 +49,7 @@ def test_a_stopped_process_is_ended_too(tmp_path: Path) -> None:
     assert not supervisor.children["one"].is_alive
 
 
-def test_the_dead_are_started_again_but_not_at_once(
+def test_who_has_ended_is_started_again_but_not_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor = Supervisor()
