@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from feddp.client.refusal import RefusedError
+from feddp.common.assembly import plan_from_config
 from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import BudgetSpentError, ConfigError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import (
@@ -136,7 +136,7 @@ class OwnNoise:
         disk: Disk | None = None,
     ):
         mechanism = plan.mechanism
-        if not plan.is_noised_by_nodes or not isinstance(mechanism, GaussianMechanism):
+        if not plan.trust.is_noised_by_nodes or not isinstance(mechanism, GaussianMechanism):
             raise ValueError("the plan has no noise of the nodes' own")
         self._plan, self._mechanism, self._ledger = plan, mechanism, ledger
         self._file, self._name, self._disk = _AnswerFile(answer_path), name, disk or Disk()
@@ -174,7 +174,7 @@ class OwnNoise:
 
     def _check(self, request: TrainRequest) -> None:
         """Refuses a request that would draw, clip or noise otherwise than the node's plan."""
-        plan, mechanism, quantile = self._plan, self._mechanism, self._plan.quantile
+        plan, mechanism, quantile = self._plan, self._mechanism, self._plan.clipping.quantile
         expected = (
             plan.draw,
             mechanism.grid_steps,

@@ -1,12 +1,14 @@
-"""From a RunConfig to its parts: the base model with its layout, and the users."""
+"""From a RunConfig to its parts: the base model with its layout, the users, and the plan."""
 
+import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from feddp.common.config.run_config import RunConfig
+from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
 from feddp.common.data.demo import demo_users, num_demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers
 from feddp.common.data.user_index import open_users
@@ -14,6 +16,14 @@ from feddp.common.data.users import Columns, Users, partition
 from feddp.common.errors import DataError
 from feddp.common.model.base import BaseModel, load_base
 from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.privacy.mechanism.cohorts import declare_population
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
+from feddp.common.privacy.mechanism.quantile import QuantileClipping
+from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.request import Request, Trust
+
+MOST_CLIPPING_CHANGE = 64.0
+PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.server-key")
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,82 @@ def declared_sizes(config: RunConfig) -> Sizes:
     if privacy.unit == "user":
         counts = np.minimum(counts, config.data.max_examples_per_user)
     return Sizes(num_users, int(counts.sum()))
+
+
+def plan_from_config(
+    config: RunConfig, *, trust: str, base: BaseModel, layout: AdapterLayout
+) -> PrivacyPlan:
+    """The plan of a configuration: numbers, and fingerprints of everything they rest on.
+
+    Args:
+      config: the run.
+      trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
+      base: the frozen model.
+      layout: of the trained numbers.
+
+    Raises:
+      ConfigError: the promise cannot be made; see `make_plan`.
+    """
+    privacy, sizes = config.privacy, declared_sizes(config)
+    request = Request(
+        target_epsilon=privacy.target_epsilon,
+        target_delta=privacy.target_delta,
+        noise_multiplier=privacy.noise_multiplier,
+        clipping_norm=privacy.clipping_norm,
+        num_rounds=config.run.rounds,
+        expected_cohort_size=config.sampling.expected_cohort_size,
+        spare_attempts=privacy.spare_attempts,
+        separation=config.sampling.separation,
+        quantile=_quantile(config) if privacy.clipping == "quantile" else None,
+    )
+    population = declare_population(
+        unit=privacy.unit,
+        sampling_unit=config.sampling.unit,
+        num_users=sizes.num_users,
+        num_examples=sizes.num_examples,
+        max_examples_per_user=config.data.max_examples_per_user,
+        max_nodes_per_user=privacy.max_nodes_per_user,
+    )
+    return make_plan(
+        request,
+        population=population,
+        mechanism=MECHANISMS[privacy.mechanism],
+        trust=Trust(
+            model=trust,
+            is_noised_by_nodes=privacy.trust == "node",
+            drawn_by=config.sampling.by,
+            asks_everyone=config.sampling.ask == "all",
+        ),
+        dimension=layout.dimension,
+        seed=config.run.seed,
+        details={
+            "config_sha256": config_sha256(config),
+            "base_sha256": base.fingerprint,
+            "layout_sha256": layout.sha256,
+        },
+    )
+
+
+def config_sha256(config: RunConfig) -> str:
+    """Hash of every setting except where things are kept, which a move may change."""
+    places = (*PLACES, *LEDGER_KEYS)
+    flat = {key: value for key, value in to_flat(config).items() if key not in places}
+    return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()
+
+
+def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
+    privacy = config.privacy
+
+    def make(cohort: float) -> QuantileClipping:
+        return QuantileClipping(
+            quantile=privacy.clipping_quantile,
+            rate=privacy.clipping_rate,
+            bit_noise=privacy.clipping_bit_noise or cohort / 20,
+            smallest=privacy.clipping_norm / MOST_CLIPPING_CHANGE,
+            largest=privacy.clipping_norm * MOST_CLIPPING_CHANGE,
+        )
+
+    return make
 
 
 def describe_evaluation(config: RunConfig) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -33,7 +33,7 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin is Mapping and isinstance(value, Mapping):
         return all(_is_of(k, parts[0]) and _is_of(v, parts[1]) for k, v in value.items())
     if origin is not None:
-        return False
+        return origin is Callable and callable(value)
     if hint in (int, float):
         return type(value) is int or type(value) is hint
     if dataclasses.is_dataclass(value) and isinstance(value, hint):

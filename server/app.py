@@ -7,13 +7,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from feddp.common.allocator import keep_freed_memory
-from feddp.common.assembly import describe_evaluation, load_model
+from feddp.common.assembly import describe_evaluation, load_model, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.plan.statement import guarantee_line, not_covered
 from feddp.common.wire.identity_keys import read_private_key
 from feddp.common.wire.node_registry import read_registry
@@ -43,11 +43,12 @@ def main(grid: Grid, context: Context) -> None:
             server_key=given.server_key,
         )
         config = dataclasses.replace(resumed.config, nodes=kept)
-    if config.privacy.mechanism == "fixed-size" and config.nodes.minimum > 1:
+    mechanism = MECHANISMS[config.privacy.mechanism]
+    if mechanism.needs_one_node and config.nodes.minimum > 1:
         raise ConfigError(
             [
-                'privacy.mechanism = "fixed-size": is drawn by one node that has all users. Set '
-                'nodes.minimum = 1, or privacy.mechanism = "poisson".'
+                f'privacy.mechanism = "{mechanism.name}": is drawn by one node that has all users. '
+                'Set nodes.minimum = 1, or privacy.mechanism = "poisson".'
             ]
         )
     base, layout = load_model(config)
@@ -104,7 +105,7 @@ def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
     known = Ledger.read(run.ledger_path).runs.get(run.name)
     return ServerDraw(
         run.path / POPULATION_NAME,
-        separation=run.plan.separation,
+        separation=run.plan.cohorts.separation,
         has_begun=known is not None and known.num_charges > 0,
     )
 

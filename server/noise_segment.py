@@ -112,8 +112,8 @@ def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
     """Why no segment can begin after so many rows; "" where one can."""
     if not isinstance(plan.mechanism, CorrelatedGaussian):
         return (
-            f'the noise of privacy.mechanism = "{plan.mechanism_name}" is independent in every '
-            "round and has no segments. Resume without it."
+            f'the noise of privacy.mechanism = "{plan.schedule.mechanism.name}" is independent in '
+            "every round and has no segments. Resume without it."
         )
     if plan.seed is not None:
         return "the master key of a seeded run follows from its seed. Resume without it."

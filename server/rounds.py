@@ -72,9 +72,9 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
         layout_sha256=training.layout_sha256,
         draw=plan.draw,
         clipping_norm=state.clipping_norm,
-        grid_steps=plan.grid_steps,
+        grid_steps=plan.noise.grid_steps,
         bit_steps=plan.bit_steps,
-        noise_scale=mechanism.noise_scale if plan.is_noised_by_nodes else 0,
+        noise_scale=mechanism.noise_scale if plan.trust.is_noised_by_nodes else 0,
         seed=plan.seed,
         head=training.ledger.claim(),
         num_encoded=training.encoding.dimension,
@@ -85,7 +85,7 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
     return add_replies(
         replies,
         request,
-        num_units=plan.num_units,
+        num_units=plan.population.num_units,
         max_units_per_node=training.max_units_per_node,
         max_sum=mechanism.max_sum if isinstance(mechanism, CorrelatedGaussian) else MAX_SUM,
     )

@@ -12,19 +12,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feddp.common.assembly import config_sha256
 from feddp.common.config.run_config import RunConfig, load_config, to_toml
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
-from feddp.common.field_types import check_fields
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.mechanism.cohorts import EXAMPLE
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.noise import check_entropy
 from feddp.common.privacy.plan.ledger_entries import start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
-from feddp.common.privacy.plan.schedule import EXAMPLE
 from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import Checkpoints, RoundState
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
@@ -130,7 +129,6 @@ def load_run(path: Path) -> Run:
     config = load_config(path / CONFIG_NAME)
     try:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
-        check_fields(plan)
         if not plan.details.keys() >= FINGERPRINTS:
             raise ValueError("a fingerprint is missing")
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -208,7 +206,7 @@ def train(
         segment = open_segment(
             run.path,
             run.plan,
-            run.checkpoints.released_rows(ledger.releases) if run.plan.matrix else [],
+            run.checkpoints.released_rows(ledger.releases) if run.plan.noise.matrix else [],
             starts_anew=is_new_segment,
             disk=disk,
         )
@@ -309,9 +307,9 @@ def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
     her, and a limit that honest nodes pass would let one example decide about all of a node's. In
     a simulation one node stands for all, and nobody is hostile.
     """
-    if users_per_node is None or plan.unit == EXAMPLE or plan.trust == "simulation":
-        return plan.num_units
-    return users_per_node * (plan.max_examples_per_user or 1)
+    if users_per_node is None or plan.unit == EXAMPLE or plan.trust.model == "simulation":
+        return plan.population.num_units
+    return users_per_node * (plan.population.max_examples_per_user or 1)
 
 
 def _publish_missing(

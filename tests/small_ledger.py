@@ -3,10 +3,12 @@
 import functools
 from pathlib import Path
 
+from flat_plan import flat_plan
+
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.remembered_head import HeadClaim
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 
 DIMENSION = 16
 NUM_USERS = 40
@@ -23,7 +25,7 @@ def small_plan(
     dimension: int = DIMENSION,
 ) -> PrivacyPlan:
     """A real plan; every spare attempt more allows one more crash."""
-    return make_plan(
+    return flat_plan(
         num_users=NUM_USERS,
         target_epsilon=target_epsilon,
         target_delta=1e-3,

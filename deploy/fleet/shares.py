@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.assembly import Part, load_model, load_users
+from feddp.common.assembly import Part, load_model, load_users, plan_from_config
 from feddp.common.config.run_config import RunConfig
 from feddp.common.errors import ConfigError
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from feddp.client.assembly import build_node
 from feddp.client.node import Node
-from feddp.common.assembly import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users, pin_threads, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.mechanism.noise import BitStream, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins
 from feddp.common.privacy.mechanism.summation import UpdateSum
@@ -107,8 +107,9 @@ def audit(
                 "the same settings, or insist with --on-private-data; nothing trained is kept."
             ]
         )
-    asked = (config.privacy.unit, config.sampling.unit, config.privacy.mechanism)
-    if asked != ("user", "user", "poisson") or config.privacy.clipping != "fixed":
+    asked = (config.privacy.unit, config.sampling.unit, config.privacy.clipping)
+    mechanism = MECHANISMS[config.privacy.mechanism]
+    if asked != ("user", "user", "fixed") or not mechanism.has_independent_rounds:
         raise ConfigError(
             [
                 "feddp audit: audits users drawn by coins of their own under a fixed clipping norm "
@@ -221,8 +222,9 @@ def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
     Raises:
       ConfigError: the audit does not know this mechanism.
     """
-    asked = (config.privacy.mechanism, config.sampling.unit, config.privacy.clipping)
-    if asked != ("poisson", "user", "fixed"):
+    asked = (config.sampling.unit, config.privacy.clipping)
+    mechanism = MECHANISMS[config.privacy.mechanism]
+    if asked != ("user", "fixed") or not mechanism.has_independent_rounds:
         raise ConfigError(
             [
                 "feddp audit: canaries are users who are drawn by coins and clipped at a fixed "

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.mechanism.cohorts import Population
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
+from feddp.common.privacy.mechanism.poisson import POISSON
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.request import Request, Trust
 from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.bench.race import Spread, race
 from feddp.simulations.bench.scoreboard import Scoreboard
@@ -80,8 +83,7 @@ def _release(plan: PrivacyPlan, ledger: Ledger, kind: str, numbers: int) -> Call
 
 
 def _plan(numbers: int, num_rounds: int) -> PrivacyPlan:
-    return make_plan(
-        num_users=1000,
+    request = Request(
         target_epsilon=20.0,
         target_delta=1e-5,
         noise_multiplier=1.0,
@@ -89,8 +91,13 @@ def _plan(numbers: int, num_rounds: int) -> PrivacyPlan:
         num_rounds=num_rounds,
         expected_cohort_size=10.0,
         spare_attempts=0,
+    )
+    return make_plan(
+        request,
+        population=Population("user", "user", 1000, None, None, 1),
+        mechanism=POISSON,
+        trust=Trust("simulation"),
         dimension=numbers,
-        trust="simulation",
         seed=0,
         details={"layout_sha256": "0" * 64},
     )

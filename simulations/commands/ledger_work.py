@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from feddp.common.assembly import load_model
+from feddp.common.assembly import load_model, plan_from_config
 from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, LedgerDamagedError, PlanDiffersError
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.budget import ADAPTIVE, FilterBudget
 from feddp.common.privacy.ledger.charge_terms import Planned, Slot
 from feddp.common.privacy.ledger.history import Body, History

@@ -1,12 +1,12 @@
 """feddp plan and check: look before anything is spent."""
 
-from feddp.common.assembly import load_model, load_users
+from feddp.common.assembly import load_model, load_users, plan_from_config
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, ProblemsError
 from feddp.common.model.base import BaseModel
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.edgeworth import cross_check_lines
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.tracking import tracker_problems
 from feddp.server.run import epsilon_curve_of
@@ -42,7 +42,7 @@ def show_plan(
 
 def _grouping(config: RunConfig, plan: PrivacyPlan, proxy_path: str | None) -> list[str]:
     """What to draw and how much of a user: chosen on public users, tabled where there are none."""
-    draws_users = plan.sampling_unit == "user"
+    draws_users = plan.population.sampling_unit == "user"
     most = config.data.max_examples_per_user if draws_users else 1
     setting = Setting(
         num_users=plan.num_users,
@@ -68,7 +68,7 @@ def _check_grouping(config: RunConfig) -> None:
             f'--group-size: privacy.unit = "{privacy.unit}" promises nothing to users, whose group '
             'size it is. Set privacy.unit = "user".'
         )
-    if privacy.mechanism != "poisson":
+    if not MECHANISMS[privacy.mechanism].has_independent_rounds:
         problems.append(
             f'--group-size: predicts a coin per unit; privacy.mechanism = "{privacy.mechanism}" '
             'has none. Set privacy.mechanism = "poisson".'

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from feddp.common.assembly import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users, pin_threads, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
 from feddp.common.evaluation import metrics_of
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from feddp.common.privacy.plan.plan import PrivacyPlan
@@ -239,7 +238,7 @@ def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None
         "example_epsilon": plan.epsilon,
         "black_box_epsilon": None,
     }
-    if plan.sampling_unit != "example":
+    if plan.population.sampling_unit != "example":
         return found
     charges = {coins: [(PoissonGaussianEvent(q, z, coins), count)] for coins in {1, size}}
     at = {"delta": plan.accounting_delta, "relation": ADD_OR_REMOVE_ONE}

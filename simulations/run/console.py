@@ -16,8 +16,8 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
     """The derived numbers of a plan, each with its reason."""
     noise = plan.mechanism.noise_norm
     values: Sequence[tuple[str, str, str]] = [
-        ("unit", plan.unit, f"protected; {plan.sampling_unit}s are drawn and clipped"),
-        ("mechanism", plan.mechanism_name, f"neighbours by {plan.relation}"),
+        ("unit", plan.unit, f"protected; {plan.population.sampling_unit}s are drawn and clipped"),
+        ("mechanism", plan.schedule.mechanism.name, f"neighbours by {plan.relation}"),
         ("num users N", f"{plan.num_users}", "declared"),
         *_examples(plan),
         ("target epsilon", f"{plan.target_epsilon:g}", "given"),
@@ -28,7 +28,7 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
         ("sampling q", f"{plan.sampling_probability:.5g}", plan.reasons["sampling_probability"]),
         ("noise multiplier", f"{plan.noise_multiplier:.4f}", plan.reasons["noise_multiplier"]),
         ("clipping norm C", f"{plan.clipping_norm:g}", _clipping(plan)),
-        ("grid steps K", f"2^{plan.grid_steps.bit_length() - 1}", plan.reasons["grid_steps"]),
+        ("grid steps K", f"2^{plan.noise.grid_steps.bit_length() - 1}", plan.reasons["grid_steps"]),
         ("trained numbers", f"{plan.dimension}", "the adapter's layout"),
         ("noise norm", f"{noise:.4g}", "of a released update: z C sqrt(P) / (q N)"),
         (
@@ -44,22 +44,27 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
 def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
     """What is worth a line only where a user may have several coins or examples are drawn."""
     lines = []
-    if plan.num_examples is not None:
-        lines.append(("num examples", f"{plan.num_examples}", "declared, of all users together"))
-    if plan.num_coins > 1:
-        lines.append(("coins of a user", f"{plan.num_coins}", plan.reasons["num_coins"]))
-    if plan.separation > 1:
-        lines.append(("separation", f"{plan.separation}", "rounds from one turn to the next"))
+    if plan.population.num_examples is not None:
+        lines.append(
+            ("num examples", f"{plan.population.num_examples}", "declared, of all users together")
+        )
+    if plan.population.num_coins > 1:
+        lines.append(("coins of a user", f"{plan.population.num_coins}", plan.reasons["num_coins"]))
+    if plan.cohorts.separation > 1:
+        lines.append(
+            ("separation", f"{plan.cohorts.separation}", "rounds from one turn to the next")
+        )
     return lines
 
 
 def _clipping(plan: PrivacyPlan) -> str:
-    if plan.quantile is None:
+    adaptive = plan.clipping.quantile
+    if adaptive is None:
         return plan.reasons["clipping_norm"]
-    split = update_noise_multiplier(plan.noise_multiplier, plan.quantile.bit_noise)
+    split = update_noise_multiplier(plan.noise_multiplier, adaptive.bit_noise)
     return (
-        f"of round 1; then it follows the {plan.quantile.quantile:g} quantile of the norms, whose "
-        f"count gets noise of {plan.quantile.bit_noise:g}, which leaves the update {split:.4f} C"
+        f"of round 1; then it follows the {adaptive.quantile:g} quantile of the norms, whose "
+        f"count gets noise of {adaptive.bit_noise:g}, which leaves the update {split:.4f} C"
     )
 
 

@@ -12,14 +12,20 @@ from feddp.client.assembly import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
-from feddp.common.assembly import Part, describe_evaluation, load_model, load_users, pin_threads
+from feddp.common.assembly import (
+    Part,
+    describe_evaluation,
+    load_model,
+    load_users,
+    pin_threads,
+    plan_from_config,
+)
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.privacy.plan.plan import PrivacyPlan
@@ -103,14 +109,14 @@ def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
     """What puts the node's own ledger into a new run folder, where the node adds the noise."""
 
     def make(folder: Path, name: str) -> None:
-        if plan.is_noised_by_nodes:
+        if plan.trust.is_noised_by_nodes:
             Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
 
     return make
 
 
 def _own_noise(run: Run) -> AbstractContextManager[OwnNoise | None]:
-    if not run.plan.is_noised_by_nodes:
+    if not run.plan.trust.is_noised_by_nodes:
         return nullcontext()
     ledger_path = run.path / NODE_LEDGER_NAME
     return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))

@@ -9,9 +9,8 @@ from flower_grid import InProcessGrid
 from flwr.app import Message, RecordDict
 
 from feddp.client.app import _until_exit, app
-from feddp.common.assembly import load_model
+from feddp.common.assembly import load_model, plan_from_config
 from feddp.common.config.run_config import from_flat, to_flat
-from feddp.common.planning import plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.wire.messages import TrainRequest, decode_train_reply, encode_train_request
@@ -35,7 +34,7 @@ def test_a_node_with_a_ledger_answers_its_owners_plan_and_no_other(
     own = {"ledger": str(path), "partition-id": 0, "num-partitions": 400}
 
     def ask(noise_scale: int, **changes: object) -> Message:
-        draw, steps = plan.draw, plan.grid_steps
+        draw, steps = plan.draw, plan.noise.grid_steps
         request = TrainRequest(
             1, layout.start, layout.sha256, draw, plan.clipping_norm, steps, 0, noise_scale, None
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flat_plan import changed, flat_plan
 
 from feddp.client.own_noise import OwnNoise, answer_round, open_own_noise
 from feddp.client.refusal import RefusedError
@@ -20,7 +21,7 @@ from feddp.common.privacy.mechanism.quantile import QuantileClipping
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.aggregation import add_noised_replies
 
@@ -33,7 +34,7 @@ def own_plan(
     *, seed: int | None = None, dimension: int = P, spare: int = 2, is_adaptive: bool = False
 ) -> PrivacyPlan:
     quantile = QuantileClipping(0.5, 0.2, 1.0, 0.1, 2.0)
-    return make_plan(
+    return flat_plan(
         num_users=40,
         target_epsilon=20.0,
         target_delta=1e-3,
@@ -61,7 +62,7 @@ def request(plan: PrivacyPlan = PLAN, round: int = 1, value: float = 0.0) -> Tra
         layout_sha256=LAYOUT,
         draw=plan.draw,
         clipping_norm=plan.clipping_norm,
-        grid_steps=plan.grid_steps,
+        grid_steps=plan.noise.grid_steps,
         bit_steps=plan.mechanism.bit_steps,
         noise_scale=plan.mechanism.noise_scale,
         seed=plan.seed,
@@ -126,7 +127,7 @@ def test_another_adapter_for_an_answered_round_and_earlier_rounds_are_refused(
         {"noise_scale": 0},
         {"noise_scale": PLAN.mechanism.noise_scale - 1},
         {"draw": Draw(min(1.0, PLAN.sampling_probability * 2))},
-        {"grid_steps": PLAN.grid_steps * 2},
+        {"grid_steps": PLAN.noise.grid_steps * 2},
         {"bit_steps": 8},
         {"clipping_norm": 1.0},
         {"seed": 5},
@@ -347,6 +348,6 @@ def test_the_ledger_of_a_node_takes_no_other_plan(tmp_path: Path) -> None:
 
 
 def test_a_plan_without_noise_of_the_nodes_has_no_own_noise(tmp_path: Path) -> None:
-    plan = dataclasses.replace(PLAN, is_noised_by_nodes=False)
+    plan = changed(PLAN, is_noised_by_nodes=False)
     with pytest.raises(ValueError, match="no noise"), node(tmp_path, plan):
         pass

@@ -1,6 +1,6 @@
 """Types of fields: what a dataclass declares is what it holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ class Outer:
     pair: tuple[Inner, int] = (Inner(1.0), 2)
     counts: tuple[int, ...] = (1, 2)
     charges: Sequence[tuple[Inner | None, int]] = ((Inner(1.0), 3), (None, 1))
+    rule: Callable[[int], int] = abs
     details: Mapping[str, str] = field(default_factory=lambda: {"a": "b"})
 
 
@@ -63,6 +64,7 @@ def test_what_is_declared_is_taken(changes: dict[str, Any]) -> None:
         {"counts": 1},
         {"charges": [(Inner(1.0), "3")]},
         {"charges": {"a": 1}},
+        {"rule": 1},
         {"details": {"a": 1}},
         {"details": {1: "a"}},
         {"details": ["a"]},

@@ -17,6 +17,7 @@ from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.epsilon import COARSE, accountant_of, compose, epsilon
 from feddp.common.privacy.accounting.renyi import epsilon_rdp
 from feddp.common.privacy.mechanism.allocation import combined_noise_multiplier
+from feddp.common.privacy.mechanism.cohorts import Population
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     RELATIONS,
@@ -27,7 +28,9 @@ from feddp.common.privacy.mechanism.events import (
     GaussianEvent,
     PoissonGaussianEvent,
 )
-from feddp.common.privacy.plan.schedule import MECHANISM_RELATIONS, Population, make_schedule
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
+from feddp.common.privacy.plan.request import Request, Trust
+from feddp.common.privacy.plan.schedule import make_schedule
 
 GAUSSIAN = events.GaussianDpEvent(1.0)
 COLUMNS = list(itertools.product(("rdp", "pld"), (ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT)))
@@ -171,21 +174,25 @@ def test_both_tables_are_complete() -> None:
     assert kinds == {PoissonGaussianEvent, FixedSizeGaussianEvent, GaussianEvent}
 
 
-@pytest.mark.parametrize("mechanism", MECHANISM_RELATIONS)
+@pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_every_mechanism_has_a_certificate_under_its_own_relation(mechanism: str) -> None:
-    schedule = make_schedule(
-        population=Population("user", "user", 1000, None, None, 1),
-        mechanism=mechanism,
+    request = Request(
         target_epsilon=8.0,
         target_delta=1e-5,
+        clipping_norm=1.0,
         num_rounds=40,
         expected_cohort_size=50.0,
         spare_attempts=2,
-        separation=None,
-        dimension=100,
-        is_noised_by_nodes=False,
     )
-    assert accountant_of(schedule.charges(2.0), schedule.relation) == schedule.accountant
+    schedule, _ = make_schedule(
+        request,
+        population=Population("user", "user", 1000, None, None, 1),
+        mechanism=MECHANISMS[mechanism],
+        trust=Trust("server"),
+        dimension=100,
+    )
+    relation = schedule.mechanism.relation
+    assert accountant_of(schedule.charges(2.0), relation) == schedule.accountant
     assert 0 < schedule.spent(2.0, COARSE) < float("inf")
 
 

@@ -83,7 +83,7 @@ def training_of(
     return Training(
         plan=plan,
         encoding=Identity(DIMENSION),
-        max_units_per_node=plan.num_units,
+        max_units_per_node=plan.population.num_units,
         segment=None,
         layout_sha256=LAYOUT_SHA256,
         ledger=ledger,

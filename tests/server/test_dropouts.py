@@ -61,7 +61,7 @@ def test_any_number_of_missing_replies_leaves_noise_divisor_and_cost(is_late: bo
     noise = discrete_gaussian(
         BitStream(seeded_key(7, 1)), PLAN.mechanism.noise_scale, PLAN.dimension
     )
-    constant = PLAN.clipping_norm / PLAN.grid_steps / PLAN.expected_cohort_size
+    constant = PLAN.clipping_norm / PLAN.noise.grid_steps / PLAN.expected_cohort_size
     costs = []
     for num_kept in range(NUM_NODES + 1):
         with quick_folder() as folder:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flat_plan import flat_plan
 
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, FeddpError
 from feddp.common.privacy.ledger.history import Charge
 from feddp.common.privacy.mechanism.correlated import NoisedRow
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.noise_segment import SECRETS_NAME, Segment, open_segment
 from feddp.simulations.cli import main
 
@@ -19,7 +20,7 @@ DIMENSION, NUM_ROUNDS = 4, 6
 
 
 def plan_of(mechanism: str = "blt", seed: int | None = None) -> PrivacyPlan:
-    return make_plan(
+    return flat_plan(
         num_users=60,
         target_epsilon=90.0,
         target_delta=1e-3,

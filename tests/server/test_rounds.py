@@ -133,7 +133,7 @@ def test_nodes_are_asked_with_the_numbers_of_the_plan(tmp_path: Path, plan: Priv
         assert request.seed == plan.seed  # None: the nodes' coins are fresh
         assert request.draw == Draw(plan.sampling_probability)
         assert request.clipping_norm == plan.clipping_norm
-        assert request.grid_steps == plan.grid_steps
+        assert request.grid_steps == plan.noise.grid_steps
 
 
 # Stops
@@ -256,7 +256,7 @@ def expected_step(total: np.ndarray) -> np.ndarray:
     """(sum + the seeded noise of round 1) * C / K / (q N), from the plan's numbers alone."""
     scale = SEEDED.mechanism.noise_scale
     noise = discrete_gaussian(BitStream(seeded_key(7, 1)), scale, DIMENSION)
-    step = SEEDED.clipping_norm / SEEDED.grid_steps / SEEDED.expected_cohort_size
+    step = SEEDED.clipping_norm / SEEDED.noise.grid_steps / SEEDED.expected_cohort_size
     values: np.ndarray = ((total + noise) * step).astype(np.float32)
     return values
 
@@ -309,7 +309,7 @@ def test_a_hostile_reply_contributes_nothing_and_the_round_goes_on(
 
 
 def test_a_reply_of_exactly_the_largest_norm_counts(tmp_path: Path) -> None:
-    largest = NUM_USERS * SEEDED.grid_steps
+    largest = NUM_USERS * SEEDED.noise.grid_steps
     step = first_step(tmp_path / "run", lambda request, replies: [reply_of_norm(request, largest)])
     total = np.array([largest] + [0] * (DIMENSION - 1))
     assert step.tobytes() == expected_step(total).tobytes()

@@ -5,13 +5,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from flat_plan import changed, flat_plan
 from fuzz.changes import change_bytes, change_tree
 
+from feddp.common.assembly import config_sha256
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
-from feddp.common.planning import config_sha256
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.run import (
     create_run,
     epsilon_curve_of,
@@ -29,7 +30,7 @@ def config(tmp_path: Path) -> RunConfig:
 @pytest.fixture(scope="module")
 def plan() -> PrivacyPlan:
     config = from_flat({})  # its hash leaves out what a run is called and where it lies
-    return make_plan(
+    return flat_plan(
         num_users=1000,
         target_epsilon=8.0,
         target_delta=None,
@@ -64,14 +65,14 @@ def test_a_moved_run_folder_still_loads(
 
 
 def test_a_node_may_hold_the_examples_of_its_registered_users(plan: PrivacyPlan) -> None:
-    deployed = dataclasses.replace(plan, trust="server")
-    by_users = dataclasses.replace(deployed, sampling_unit="example", num_examples=9000)
-    bounded = dataclasses.replace(by_users, max_examples_per_user=9)
+    deployed = changed(plan, model="server")
+    by_users = changed(deployed, sampling_unit="example", num_examples=9000)
+    bounded = changed(by_users, max_examples_per_user=9)
     assert max_units_per_node(deployed, None) == 1000
     assert max_units_per_node(deployed, 3) == 3
     assert max_units_per_node(bounded, 3) == 27
     # Nothing bounds the examples of a user who is not the unit.
-    assert max_units_per_node(dataclasses.replace(by_users, unit="example"), 3) == 9000
+    assert max_units_per_node(changed(by_users, unit="example"), 3) == 9000
 
 
 def test_a_simulated_node_stands_for_all_nodes(plan: PrivacyPlan) -> None:

@@ -29,7 +29,7 @@ from feddp.common.privacy.mechanism.events import Event
 from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate, add_noise, open_door
 from feddp.common.privacy.mechanism.master_key import MasterKey
 from feddp.common.privacy.mechanism.noise import MAX_SAMPLER_SCALE, discrete_gaussian
-from feddp.common.privacy.mechanism.participation import CyclicPoisson, Participation
+from feddp.common.privacy.mechanism.participation import Participation
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.mechanism.toeplitz import inverse
 
@@ -113,10 +113,9 @@ class CorrelatedGaussian:
             raise ValueError("grid steps must be a power of two")
         self._check_coefficients()
         self.participation.check(num_rows=self.num_rounds, num_coefficients=len(self.coefficients))
-        if isinstance(self.participation, CyclicPoisson):
-            turn = self.participation.sampling_probability / self.participation.num_groups
-            if not math.isclose(self.expected_cohort_size, turn * self.num_units, rel_tol=1e-9):
-                raise ValueError("expected cohort size must be q' N / groups")
+        mean = self.participation.mean_cohort(self.num_units)
+        if mean is not None and not math.isclose(self.expected_cohort_size, mean, rel_tol=1e-9):
+            raise ValueError("expected cohort size must be q' N / groups")
         if not 2 <= self.noise_scale <= MAX_SAMPLER_SCALE:
             raise ValueError("noise scale must be in [2, 2^50]; choose other grid steps")
         if self.num_units * self.grid_steps > self.max_sum:

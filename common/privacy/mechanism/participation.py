@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,33 @@ from feddp.common.privacy.mechanism.events import (
 from feddp.common.privacy.mechanism.toeplitz import worst_column
 
 SALT_BYTES = 32
+
+
+class Participation(Protocol):
+    """How often, and how far apart, a user takes part; it decides what that costs."""
+
+    @property
+    def relation(self) -> str:
+        """The neighbouring relation of `event`."""
+        ...
+
+    def check(self, *, num_rows: int, num_coefficients: int) -> None:
+        """Raises a ValueError where a matrix of this size does not fit."""
+        ...
+
+    def mean_cohort(self, num_units: int) -> float | None:
+        """Units of a round, on average over the coins; None without coins."""
+        ...
+
+    def squared_sensitivity(
+        self, coefficients: tuple[int, ...], *, num_rows: int, num_spare: int
+    ) -> int:
+        """Most that one event moves all rows, squared: an exact integer."""
+        ...
+
+    def event(self, *, noise_multiplier: float, num_rows: int, num_spare: int) -> tuple[Event, int]:
+        """What `num_rows` rows cost, and how often."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,6 +84,10 @@ class FixedSeparation:
                 f"{self.max_participations} participations, {self.separation} rounds apart, do not "
                 f"fit into {num_rows} rounds"
             )
+
+    def mean_cohort(self, num_units: int) -> float | None:
+        """None: whose turn it is decides, without coins."""
+        return None
 
     def squared_sensitivity(
         self, coefficients: tuple[int, ...], *, num_rows: int, num_spare: int
@@ -122,6 +154,10 @@ class CyclicPoisson:
         if num_coefficients > self.num_groups:
             raise ValueError(f"{num_coefficients} bands need as many groups, not {self.num_groups}")
 
+    def mean_cohort(self, num_units: int) -> float | None:
+        """q' N / groups."""
+        return self.sampling_probability / self.num_groups * num_units
+
     def squared_sensitivity(
         self, coefficients: tuple[int, ...], *, num_rows: int, num_spare: int
     ) -> int:
@@ -140,9 +176,6 @@ class CyclicPoisson:
         """What `num_rows` rows cost: a Poisson-sampled Gaussian per turn, and per spare attempt."""
         times = math.ceil(num_rows / self.num_groups) + num_spare
         return PoissonGaussianEvent(self.sampling_probability, noise_multiplier), times
-
-
-Participation = FixedSeparation | CyclicPoisson
 
 
 def slots(keys: NDArray[np.uint64], *, salt: bytes, separation: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Adaptive clipping: the norm follows a quantile of the updates' norms, by one noised bit."""
+"""Clipping norms; adaptive ones follow a quantile of the updates' norms, by one noised bit."""
 
 import math
 from dataclasses import dataclass
@@ -62,3 +62,21 @@ class QuantileClipping:
         share = min(1.0, max(0.0, share))
         moved = norm * math.exp(-self.rate * (share - self.quantile))
         return min(self.largest, max(self.smallest, moved))
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """The norm that clips updates.
+
+    Attributes:
+      norm: C of the first round, and of all unless `quantile` is there.
+      quantile: how C follows a quantile of the updates' norms; None keeps it.
+    """
+
+    norm: float
+    quantile: QuantileClipping | None = None
+
+    @property
+    def num_bits(self) -> int:
+        """Clip bits of a unit, one more number of its vector: 1 where the norm adapts, else 0."""
+        return int(self.quantile is not None)

@@ -13,7 +13,7 @@ def terms_of(plan: PrivacyPlan) -> dict[str, str | int]:
     return {
         "unit": plan.unit,
         "relation": plan.relation,
-        "trust": plan.trust,
+        "trust": plan.trust.model,
         "seeded": "no" if plan.seed is None else "yes",
         "num_users": plan.num_users,
     }
@@ -38,7 +38,7 @@ def plan_row(plan: PrivacyPlan, run: str = "") -> Body:
         "scope": "run",
         **terms_of(plan),
         "mode": FIXED_SCHEDULE,
-        "accountant": f"{plan.accountant} {accountant_version()}",
+        "accountant": f"{plan.schedule.accountant} {accountant_version()}",
         "target_epsilon": repr(plan.target_epsilon),
         "target_delta": repr(plan.delta),
         "accounting_delta": repr(plan.accounting_delta),

@@ -13,35 +13,36 @@ from feddp.common.privacy.accounting.calibration import (
 )
 from feddp.common.privacy.accounting.epsilon import COARSE
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
-from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.plan.schedule import Schedule
+from feddp.common.privacy.mechanism.noise_matrix import NoiseMatrix
+from feddp.common.privacy.mechanism.quantile import Clipping, QuantileClipping
+from feddp.common.privacy.plan.schedule import Reasons, Schedule
 
 
 @dataclass(frozen=True)
 class Noise:
-    """What was chosen, and what it costs.
+    """The noise of a run, and what the run costs under it.
 
     Attributes:
-      multiplier: z.
-      grid_steps: K.
-      epsilon: of the whole schedule, with what the discrete noise adds.
-      bridge_epsilon: what the discrete noise adds to epsilon.
-      bridge_delta: what it takes of delta.
-      reasons: of these numbers.
+      multiplier: z, noise standard deviation over clipping norm.
+      grid_steps: K, integer steps per clipping norm.
+      matrix: what makes the noise correlated; None where it is not.
+      epsilon: upper bound over the whole schedule, with what the discrete noise adds.
+      bridge_epsilon: what the discrete noise adds to epsilon; 0 but for a large epsilon.
+      bridge_delta: the share of delta that the discrete noise takes.
     """
 
     multiplier: float
     grid_steps: int
+    matrix: NoiseMatrix | None
     epsilon: float
     bridge_epsilon: float
     bridge_delta: float
-    reasons: dict[str, str]
 
 
 def choose_noise(
-    schedule: Schedule, noise_multiplier: float | None, quantile: QuantileClipping | None
-) -> Noise:
-    """Calibrates the noise, or checks what was given.
+    schedule: Schedule, noise_multiplier: float | None, clipping: Clipping
+) -> tuple[Noise, Reasons]:
+    """Calibrates the noise, or checks what was given; and why its numbers are what they are.
 
     **Guarantee:** epsilon of the whole schedule under the result, with what the discrete noise
     adds, is at most the target; bridge_delta is at most a hundredth of delta.
@@ -49,50 +50,49 @@ def choose_noise(
     Args:
       schedule: who is drawn how often.
       noise_multiplier: z, noise standard deviation over clipping norm; None calibrates it.
-      quantile: whose clip bit shares the noise; None where the norm is fixed.
+      clipping: where its norm adapts, a clip bit shares the noise.
 
     Raises:
       ConfigError: the target is out of reach or missed, or the clip bit's noise is too small.
     """
+    num_charges = schedule.cohorts.num_charges
     if noise_multiplier is None:
         # A target that no grid serves is refused here, before a calibration that would take long.
         _grid_steps(schedule, MAX_SCALE / MAX_GRID_STEPS)
         multiplier = _calibrate(schedule)
         while _total(schedule, multiplier) > schedule.target_epsilon:
             multiplier = next_noise_multiplier(multiplier)
-        reason = (
-            f"smallest with epsilon <= {schedule.target_epsilon:g} over {schedule.num_charges} "
-            "charges"
-        )
+        reason = f"smallest with epsilon <= {schedule.target_epsilon:g} over {num_charges} charges"
     else:
         multiplier, reason = float(noise_multiplier), "given"
         _check_noise(schedule, multiplier)
-    _check_bit(multiplier, quantile)
+    _check_bit(multiplier, clipping.quantile)
     steps, spent = _grid_steps(schedule, multiplier), schedule.spent(multiplier)
     added_epsilon, added_delta = schedule.bridge(spent, math.ceil(multiplier * steps))
     if spent + added_epsilon > schedule.target_epsilon:
         raise _misses_target(schedule, multiplier, spent + added_epsilon)
-    return Noise(
+    noise = Noise(
         multiplier=multiplier,
         grid_steps=steps,
+        matrix=schedule.mechanism.choose_matrix(schedule.cohorts),
         epsilon=spent + added_epsilon,
         bridge_epsilon=added_epsilon,
         bridge_delta=added_delta,
-        reasons={
-            "noise_multiplier": reason,
-            "grid_steps": "smallest whose discrete noise takes at most delta/100",
-            "epsilon": (
-                f"{schedule.accountant.upper()} bound over {schedule.num_charges} charges at delta "
-                f"{schedule.accounting_delta:.3g}"
-            ),
-        },
     )
+    return noise, {
+        "noise_multiplier": reason,
+        "grid_steps": "smallest whose discrete noise takes at most delta/100",
+        "epsilon": (
+            f"{schedule.accountant.upper()} bound over {num_charges} charges at delta "
+            f"{schedule.accounting_delta:.3g}"
+        ),
+    }
 
 
 def _grid_steps(schedule: Schedule, multiplier: float) -> int:
     return choose_grid_steps(
         noise_multiplier=multiplier,
-        num_charges=schedule.num_charges,
+        num_charges=schedule.cohorts.num_charges,
         dimension=schedule.dimension,
         epsilon=schedule.target_epsilon,
         delta=schedule.delta,
@@ -138,7 +138,7 @@ def _misses_target(schedule: Schedule, multiplier: float, spent: float) -> Confi
     return ConfigError(
         [
             f"privacy.noise-multiplier = {multiplier:g}: gives epsilon {spent:.3f} over "
-            f"{schedule.num_charges} charges, above privacy.target-epsilon = "
+            f"{schedule.cohorts.num_charges} charges, above privacy.target-epsilon = "
             f'{schedule.target_epsilon:g}. Raise either, or leave it "auto".'
         ]
     )
@@ -146,7 +146,8 @@ def _misses_target(schedule: Schedule, multiplier: float, spent: float) -> Confi
 
 def _calibrate(schedule: Schedule) -> float:
     """The smallest noise multiplier that keeps the target, or a ConfigError that gives advice."""
-    target, cohort = schedule.target_epsilon, schedule.cohort
+    target, cohort = schedule.target_epsilon, schedule.cohorts.size
+    population = schedule.cohorts.population
     if (least := schedule.spent(MAX_NOISE_MULTIPLIER)) <= target:
         return calibrate(schedule.spent, target)
     smaller = _round_down(cohort / 2)
@@ -160,17 +161,18 @@ def _calibrate(schedule: Schedule) -> float:
     raise ConfigError(
         [
             f"privacy.target-epsilon = {target:g}: out of reach for a cohort of {cohort:g} of "
-            f"{schedule.population.num_units} {schedule.population.sampling_unit}s over "
-            f"{schedule.num_charges} charges; the most noise that feddp "
+            f"{population.num_units} {population.sampling_unit}s over "
+            f"{schedule.cohorts.num_charges} charges; the most noise that feddp "
             f"adds ({MAX_NOISE_MULTIPLIER:g} C) gives {least:.3g}. {advice}; fewer rounds, more "
             "users or a larger target help."
         ]
     )
 
 
-def _least(schedule: Schedule, cohort: float) -> float:
-    """Epsilon of a smaller cohort under the most noise."""
-    return replace(schedule, cohort=cohort).spent(MAX_NOISE_MULTIPLIER)
+def _least(schedule: Schedule, size: float) -> float:
+    """Epsilon of smaller cohorts under the most noise."""
+    smaller = replace(schedule, cohorts=replace(schedule.cohorts, size=size))
+    return smaller.spent(MAX_NOISE_MULTIPLIER)
 
 
 def _round_down(value: float) -> float:

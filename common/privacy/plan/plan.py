@@ -1,45 +1,27 @@
-"""PrivacyPlan: all that a run promises, derived from the target, each number with its reason."""
+"""PrivacyPlan: all that a run promises, in parts; flattened where plan.json is written."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.errors import ConfigError
+from feddp.common.field_types import check_fields
 from feddp.common.privacy.accounting.epsilon import epsilon_curve
+from feddp.common.privacy.mechanism.cohorts import Cohorts, Population
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
-from feddp.common.privacy.mechanism.events import Charges, Event, from_body, to_body
+from feddp.common.privacy.mechanism.events import Charges, Event, to_body
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
-from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.mechanism.sampling import Draw, FixedSizeSampler, PoissonSampler, Sampler
-from feddp.common.privacy.plan.matrix_choice import (
-    NoiseMatrix,
-    choose_matrix,
-    matrix_from_body,
-    participation_rule,
-)
+from feddp.common.privacy.mechanism.mechanisms import MECHANISMS, Mechanism
+from feddp.common.privacy.mechanism.noise_matrix import matrix_from_body
+from feddp.common.privacy.mechanism.quantile import Clipping, QuantileClipping
+from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.plan.noise_choice import Noise, choose_noise
-from feddp.common.privacy.plan.schedule import (
-    CORRELATED,
-    EXAMPLE,
-    FIXED_SIZE,
-    NODE,
-    POISSON,
-    USER,
-    Population,
-    Schedule,
-    drawing_problems,
-    make_schedule,
-)
-
-_ONE_NORM = (
-    'privacy.clipping = "quantile": correlated noise of privacy.mechanism = "{}" cancels under one '
-    'norm alone. Set privacy.clipping = "fixed".'
-)
+from feddp.common.privacy.plan.request import Request, Trust
+from feddp.common.privacy.plan.schedule import Schedule, make_schedule, noised_dimension
 
 
 @dataclass(frozen=True)
@@ -47,83 +29,104 @@ class PrivacyPlan:
     """What one run promises. Made before round 1, hashed into the ledger, never changed after.
 
     Attributes:
-      unit: what epsilon protects, "user" or "example".
-      sampling_unit: what is drawn and clipped, "user" or "example".
-      relation: between neighbouring data sets; one of `events.RELATIONS`.
-      mechanism_name: who takes part and which noise; see `schedule.MECHANISM_RELATIONS`.
-      num_users: N, declared and public; training users only.
-      num_examples: of all users together, declared; None where users are drawn.
-      max_examples_per_user: kept of one user; None where that does not enter the promise.
-      max_nodes_per_user: nodes that may hold data of one user.
-      num_coins: most coins that decide about one protected unit in a round.
-      target_epsilon: what the user asked for; `epsilon` never exceeds it.
-      epsilon: upper bound over all `charges`, also after an early stop.
-      delta: of the promise; `accounting_delta` + `bridge_delta` never exceeds it.
-      accounting_delta: the share at which epsilon is read.
-      bridge_epsilon: what the discrete noise adds to epsilon; 0 but for a large epsilon.
-      bridge_delta: the share that the discrete noise takes.
-      accountant: "pld" or "rdp".
-      charges: all that the run may ever charge, spare attempts included.
-      num_rounds: T.
-      num_charges: T plus the spare attempts that crashes may burn.
-      expected_cohort_size: units of a round on average, the divisor of every released update.
-      sampling_probability: q of a unit's coin in a round in which it may take part.
-      separation: rounds between two participations of a unit; 1 without correlated noise.
-      noise_multiplier: z, noise standard deviation over clipping norm.
-      clipping_norm: C of the first round, and of all unless `quantile` is there.
-      quantile: how C follows a quantile of the updates' norms; None keeps it.
-      matrix: what makes the noise correlated; None where it is not.
-      grid_steps: K, integer steps per C.
-      dimension: P, numbers per update.
+      schedule: who is drawn how often by which mechanism, and the target.
+      noise: what is added, and what the run costs under it.
+      clipping: the norm that clips updates.
       trust: who is trusted with what is not yet noised.
-      is_noised_by_nodes: every node adds the full noise before its sum leaves it.
+      dimension: P, numbers per update.
       seed: None, or the number that makes the run repeatable and not private.
-      drawn_by: who flips the coins, "node" or "server".
-      asks_everyone: where the server does: undrawn nodes are asked all the same.
       details: fingerprints of whatever else the run promises (configuration, base, layout).
       reasons: why each derived number is what it is; not part of the hash.
     """
 
-    unit: str
-    sampling_unit: str
-    relation: str
-    mechanism_name: str
-    num_users: int
-    num_examples: int | None
-    max_examples_per_user: int | None
-    max_nodes_per_user: int
-    num_coins: int
-    target_epsilon: float
-    epsilon: float
-    delta: float
-    accounting_delta: float
-    bridge_epsilon: float
-    bridge_delta: float
-    accountant: str
-    charges: Charges
-    num_rounds: int
-    num_charges: int
-    expected_cohort_size: float
-    sampling_probability: float
-    separation: int
-    noise_multiplier: float
-    clipping_norm: float
-    quantile: QuantileClipping | None
-    matrix: NoiseMatrix | None
-    grid_steps: int
+    schedule: Schedule
+    noise: Noise
+    clipping: Clipping
+    trust: Trust
     dimension: int
-    trust: str
-    is_noised_by_nodes: bool
     seed: int | None
-    drawn_by: str = NODE
-    asks_everyone: bool = False
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str]
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
-    def num_units(self) -> int:
-        """How many units are drawn from: users, or examples."""
-        return self.num_users if self.num_examples is None else self.num_examples
+    def cohorts(self) -> Cohorts:
+        """Who is drawn how often."""
+        return self.schedule.cohorts
+
+    @property
+    def population(self) -> Population:
+        """Who is protected and who is drawn."""
+        return self.schedule.cohorts.population
+
+    @property
+    def unit(self) -> str:
+        """What epsilon protects, "user" or "example"."""
+        return self.population.unit
+
+    @property
+    def num_users(self) -> int:
+        """N, declared and public; training users only."""
+        return self.population.num_users
+
+    @property
+    def relation(self) -> str:
+        """Between neighbouring data sets; one of `events.RELATIONS`."""
+        return self.schedule.mechanism.relation
+
+    @property
+    def num_rounds(self) -> int:
+        """T."""
+        return self.cohorts.num_rounds
+
+    @property
+    def num_charges(self) -> int:
+        """T plus the spare attempts that crashes may burn."""
+        return self.cohorts.num_charges
+
+    @property
+    def expected_cohort_size(self) -> float:
+        """Units of a round on average, the divisor of every released update."""
+        return self.cohorts.size
+
+    @property
+    def sampling_probability(self) -> float:
+        """Of a unit's coin in a round in which it may take part; 1 without coins."""
+        return self.schedule.mechanism.probability(self.cohorts)
+
+    @property
+    def target_epsilon(self) -> float:
+        """What was asked for; `epsilon` never exceeds it."""
+        return self.schedule.target_epsilon
+
+    @property
+    def epsilon(self) -> float:
+        """Upper bound over all `charges`, also after an early stop."""
+        return self.noise.epsilon
+
+    @property
+    def delta(self) -> float:
+        """Of the promise; `accounting_delta` and the bridge's share never exceed it together."""
+        return self.schedule.delta
+
+    @property
+    def accounting_delta(self) -> float:
+        """The share of delta at which epsilon is read."""
+        return self.schedule.accounting_delta
+
+    @property
+    def noise_multiplier(self) -> float:
+        """z, noise standard deviation over clipping norm."""
+        return self.noise.multiplier
+
+    @property
+    def clipping_norm(self) -> float:
+        """C of the first round."""
+        return self.clipping.norm
+
+    @property
+    def charges(self) -> Charges:
+        """All that the run may ever charge, spare attempts included."""
+        return self.schedule.charges(self.noise.multiplier)
 
     @property
     def event(self) -> Event:
@@ -133,52 +136,26 @@ class PrivacyPlan:
     @property
     def mechanism(self) -> GaussianMechanism | CorrelatedGaussian:
         """The one object that turns update sums into released updates."""
-        if self.matrix is not None:
-            return self._correlated(self.matrix)
-        return GaussianMechanism(
-            sampler=self._sampler,
-            num_units=self.num_units,
-            expected_cohort_size=self.expected_cohort_size,
-            clipping_norm=self.clipping_norm,
-            noise_multiplier=self.noise_multiplier,
-            grid_steps=self.grid_steps,
+        return self.schedule.mechanism.make(
+            self.cohorts,
+            self.clipping,
+            noise_multiplier=self.noise.multiplier,
+            grid_steps=self.noise.grid_steps,
             dimension=self.dimension,
-            quantile=self.quantile,
-        )
-
-    def _correlated(self, matrix: NoiseMatrix) -> CorrelatedGaussian:
-        return CorrelatedGaussian(
-            num_units=self.num_units,
-            expected_cohort_size=self.expected_cohort_size,
-            clipping_norm=self.clipping_norm,
-            noise_multiplier=self.noise_multiplier,
-            grid_steps=self.grid_steps,
-            dimension=self.dimension,
-            coefficients=matrix.coefficients,
-            num_rounds=self.num_rounds,
-            num_spare=matrix.num_spare,
-            participation=participation_rule(
-                self.mechanism_name,
-                num_rounds=self.num_rounds,
-                separation=self.separation,
-                sampling_probability=self.sampling_probability,
-            ),
-            shift=matrix.shift,
+            matrix=self.noise.matrix,
         )
 
     @property
     def draw(self) -> Draw:
         """How the nodes draw in a round."""
-        if self.matrix is None:
-            return self._sampler.draw
         content = json.dumps(dict(self.details), sort_keys=True).encode()
         salt = hashlib.sha256(b"feddp-slots/" + content).hexdigest()
-        return Draw(self.sampling_probability, separation=self.separation, salt=salt)
+        return self.schedule.mechanism.draw(self.cohorts, salt)
 
     @property
     def sum_dimension(self) -> int:
         """Numbers of an update sum: P, and one for the clip bits where the norm adapts."""
-        return self.dimension + (self.quantile is not None)
+        return self.dimension + self.clipping.num_bits
 
     @property
     def bit_steps(self) -> int:
@@ -187,30 +164,65 @@ class PrivacyPlan:
         return mechanism.bit_steps if isinstance(mechanism, GaussianMechanism) else 0
 
     @property
-    def _sampler(self) -> Sampler:
-        if self.mechanism_name == FIXED_SIZE:
-            return FixedSizeSampler(self.num_units, int(self.expected_cohort_size))
-        return PoissonSampler(self.sampling_probability, self.num_coins)
-
-    @property
     def sha256(self) -> str:
         """Hash of every promised number, as hex."""
-        content = {key: value for key, value in self._content().items() if key != "reasons"}
+        content = {key: value for key, value in _content(self).items() if key != "reasons"}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_json(self) -> str:
         """The content of plan.json; floats round-trip exactly."""
-        return json.dumps(self._content(), indent=2) + "\n"
+        return json.dumps(_content(self), indent=2) + "\n"
 
-    def _content(self) -> dict[str, Any]:
-        charges = [{**to_body(event), "count": count} for event, count in self.charges]
-        matrix = self.matrix and self.matrix.to_body()
-        return asdict(self) | {"charges": charges, "matrix": matrix}
+
+def _content(plan: PrivacyPlan) -> dict[str, Any]:
+    """All parts as one level of plan.json, derived numbers included."""
+    schedule, noise, population = plan.schedule, plan.noise, plan.population
+    quantile, matrix = plan.clipping.quantile, noise.matrix
+    return {
+        "unit": population.unit,
+        "sampling_unit": population.sampling_unit,
+        "relation": schedule.mechanism.relation,
+        "mechanism_name": schedule.mechanism.name,
+        "num_users": population.num_users,
+        "num_examples": population.num_examples,
+        "max_examples_per_user": population.max_examples_per_user,
+        "max_nodes_per_user": population.max_nodes_per_user,
+        "num_coins": population.num_coins,
+        "target_epsilon": schedule.target_epsilon,
+        "epsilon": noise.epsilon,
+        "delta": schedule.delta,
+        "accounting_delta": schedule.accounting_delta,
+        "bridge_epsilon": noise.bridge_epsilon,
+        "bridge_delta": noise.bridge_delta,
+        "accountant": schedule.accountant,
+        "charges": [{**to_body(event), "count": count} for event, count in plan.charges],
+        "num_rounds": plan.cohorts.num_rounds,
+        "num_charges": plan.cohorts.num_charges,
+        "expected_cohort_size": plan.cohorts.size,
+        "sampling_probability": plan.sampling_probability,
+        "separation": plan.cohorts.separation,
+        "noise_multiplier": noise.multiplier,
+        "clipping_norm": plan.clipping.norm,
+        "quantile": None if quantile is None else asdict(quantile),
+        "matrix": None if matrix is None else matrix.to_body(),
+        "grid_steps": noise.grid_steps,
+        "dimension": plan.dimension,
+        "trust": plan.trust.model,
+        "is_noised_by_nodes": plan.trust.is_noised_by_nodes,
+        "seed": plan.seed,
+        "drawn_by": plan.trust.drawn_by,
+        "asks_everyone": plan.trust.asks_everyone,
+        "details": dict(plan.details),
+        "reasons": dict(plan.reasons),
+    }
 
 
 def plan_from_json(text: str) -> PrivacyPlan:
     """Reads `to_json` back.
+
+    **Guarantee:** every number of the text is one of the plan's, those that follow from others
+    included: a text that contradicts itself is refused.
 
     Raises:
       ValueError, TypeError, KeyError: the text is not a plan.
@@ -221,145 +233,120 @@ def plan_from_json(text: str) -> PrivacyPlan:
         raise ValueError("nested too deeply") from error
     if not isinstance(content, dict) or not isinstance(content.get("charges"), list):
         raise ValueError("the text is not a plan")
-    charges = tuple(_read_charge(body) for body in content["charges"])
-    quantile = content.get("quantile") and QuantileClipping(**content["quantile"])
-    matrix = content.get("matrix") and matrix_from_body(content["matrix"])
-    return PrivacyPlan(**content | {"charges": charges, "quantile": quantile, "matrix": matrix})
+    try:
+        plan = _plan_from_content(content)
+        check_fields(plan)
+        made = _content(plan)
+    except (ArithmeticError, AttributeError) as error:
+        raise ValueError("the text is not a plan") from error
+    if wrong := [key for key, value in content.items() if key not in made or made[key] != value]:
+        raise ValueError(f"not the numbers of a plan: {', '.join(wrong)}")
+    return plan
 
 
-def _read_charge(body: object) -> tuple[Event, int]:
-    if not isinstance(body, dict) or type(body.get("count")) is not int:
-        raise ValueError("not a charge and its count")
-    return from_body({k: v for k, v in body.items() if k != "count"}), int(body["count"])
+def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
+    quantile = content["quantile"] and QuantileClipping(**content["quantile"])
+    clipping = Clipping(content["clipping_norm"], quantile)
+    population = Population(
+        content["unit"],
+        content["sampling_unit"],
+        content["num_users"],
+        content["num_examples"],
+        content["max_examples_per_user"],
+        content["max_nodes_per_user"],
+    )
+    # Plans of before the server could draw say nothing of it.
+    named = ("is_noised_by_nodes", "drawn_by", "asks_everyone")
+    trust = Trust(content["trust"], **{key: content[key] for key in named if key in content})
+    schedule = Schedule(
+        cohorts=Cohorts(
+            population,
+            content["expected_cohort_size"],
+            content["num_rounds"],
+            content["num_charges"],
+            content["separation"],
+        ),
+        mechanism=_mechanism_named(content["mechanism_name"]),
+        target_epsilon=content["target_epsilon"],
+        delta=content["delta"],
+        dimension=noised_dimension(
+            content["dimension"], population, trust, is_adaptive=quantile is not None
+        ),
+    )
+    noise = Noise(
+        content["noise_multiplier"],
+        content["grid_steps"],
+        content["matrix"] and matrix_from_body(content["matrix"]),
+        content["epsilon"],
+        content["bridge_epsilon"],
+        content["bridge_delta"],
+    )
+    return PrivacyPlan(
+        schedule,
+        noise,
+        clipping,
+        trust,
+        content["dimension"],
+        content["seed"],
+        content.get("details", {}),
+        content.get("reasons", {}),
+    )
+
+
+def _mechanism_named(name: str) -> Mechanism:
+    if name not in MECHANISMS:
+        raise ValueError("no such mechanism")
+    return MECHANISMS[name]
 
 
 def make_plan(
+    request: Request,
     *,
-    num_users: int,
-    target_epsilon: float,
-    target_delta: float | None,
-    noise_multiplier: float | None,
-    clipping_norm: float,
-    num_rounds: int | None,
-    expected_cohort_size: float | None,
-    spare_attempts: int | None,
+    population: Population,
+    mechanism: Mechanism,
+    trust: Trust,
     dimension: int,
-    trust: str,
     seed: int | None,
     details: Mapping[str, str],
-    unit: str = USER,
-    sampling_unit: str = USER,
-    mechanism: str = POISSON,
-    num_examples: int | None = None,
-    max_examples_per_user: int | None = None,
-    max_nodes_per_user: int = 1,
-    separation: int | None = None,
-    quantile: Callable[[float], QuantileClipping] | None = None,
-    is_noised_by_nodes: bool = False,
-    drawn_by: str = NODE,
-    asks_everyone: bool = False,
 ) -> PrivacyPlan:
-    """Derives the whole plan; None asks for the rule. Reads no data.
+    """Derives the whole plan. Reads no data.
 
-    First who is drawn how often (`make_schedule`, where the rules are), then the noise that it
-    takes, the smallest that keeps the target unless one is given, then the plan of both. For the
-    arguments see `PrivacyPlan`; `quantile` is made for the expected cohort size.
+    First who is drawn how often (`make_schedule`), then the noise that it takes (`choose_noise`),
+    the smallest that keeps the target unless one is given, then the plan of both.
 
     **Guarantee:** the epsilon of all charges at accounting_delta is at most target_epsilon, and
     accounting_delta + bridge_delta <= delta.
+
+    Args:
+      request: numbers to be kept, or found by rule.
+      population: who is protected and who is drawn.
+      mechanism: one of `MECHANISMS`.
+      trust: who draws, who adds the noise, and how the statement says it.
+      dimension: P, numbers per update.
+      seed: None, or what makes the run repeatable and not private.
+      details: fingerprints of whatever else the run promises.
 
     Raises:
       ConfigError: the combination promises nothing, delta is not below 1/N or too small to account
         for, the cohort is larger than N, or the target cannot be reached with this cohort and
         number of rounds; the message says what would help.
     """
-    problems = drawing_problems(drawn_by, sampling_unit, mechanism, is_noised_by_nodes)
-    if quantile is not None and mechanism in CORRELATED:
-        problems.append(_ONE_NORM.format(mechanism))
-    if problems:
-        raise ConfigError(problems)
-    population = _population(
-        unit, sampling_unit, num_users, num_examples, max_examples_per_user, max_nodes_per_user
+    schedule, reasons = make_schedule(
+        request, population=population, mechanism=mechanism, trust=trust, dimension=dimension
     )
-    schedule = make_schedule(
-        population=population,
-        mechanism=mechanism,
-        target_epsilon=target_epsilon,
-        target_delta=target_delta,
-        num_rounds=num_rounds,
-        expected_cohort_size=expected_cohort_size,
-        spare_attempts=spare_attempts,
-        separation=separation,
-        dimension=dimension + (quantile is not None),
-        is_noised_by_nodes=is_noised_by_nodes,
-    )
-    clipping = quantile and quantile(schedule.cohort)
-    noise = choose_noise(schedule, noise_multiplier, clipping)
+    quantile = None if request.quantile is None else request.quantile(schedule.cohorts.size)
+    clipping = Clipping(float(request.clipping_norm), quantile)
+    noise, noise_reasons = choose_noise(schedule, request.noise_multiplier, clipping)
     return PrivacyPlan(
-        **_scheduled(schedule),
-        **_noised(schedule, noise),
-        clipping_norm=float(clipping_norm),
-        quantile=clipping,
-        dimension=dimension,
+        schedule=schedule,
+        noise=noise,
+        clipping=clipping,
         trust=trust,
-        is_noised_by_nodes=is_noised_by_nodes,
+        dimension=dimension,
         seed=seed,
-        drawn_by=drawn_by,
-        asks_everyone=asks_everyone,
         details=details,
+        reasons=reasons | noise_reasons,
     )
-
-
-def _population(
-    unit: str,
-    sampling_unit: str,
-    num_users: int,
-    num_examples: int | None,
-    max_examples_per_user: int | None,
-    max_nodes_per_user: int,
-) -> Population:
-    """The population without what does not enter the promise."""
-    draws_examples = sampling_unit == EXAMPLE
-    return Population(
-        unit=unit,
-        sampling_unit=sampling_unit,
-        num_users=num_users,
-        num_examples=num_examples if draws_examples else None,
-        max_examples_per_user=max_examples_per_user if draws_examples and unit == USER else None,
-        max_nodes_per_user=max_nodes_per_user,
-    )
-
-
-def _scheduled(schedule: Schedule) -> dict[str, Any]:
-    """What a plan takes from its schedule alone."""
-    return asdict(schedule.population) | {
-        "relation": schedule.relation,
-        "mechanism_name": schedule.mechanism,
-        "num_coins": schedule.population.num_coins,
-        "target_epsilon": schedule.target_epsilon,
-        "delta": schedule.delta,
-        "accounting_delta": schedule.accounting_delta,
-        "accountant": schedule.accountant,
-        "num_rounds": schedule.num_rounds,
-        "num_charges": schedule.num_charges,
-        "expected_cohort_size": schedule.cohort,
-        "sampling_probability": schedule.probability,
-        "separation": schedule.separation,
-        "matrix": choose_matrix(schedule) if schedule.mechanism in CORRELATED else None,
-    }
-
-
-def _noised(schedule: Schedule, noise: Noise) -> dict[str, Any]:
-    """What a plan takes from its noise."""
-    return {
-        "epsilon": noise.epsilon,
-        "bridge_epsilon": noise.bridge_epsilon,
-        "bridge_delta": noise.bridge_delta,
-        "charges": schedule.charges(noise.multiplier),
-        "noise_multiplier": noise.multiplier,
-        "grid_steps": noise.grid_steps,
-        "reasons": {**schedule.reasons, **noise.reasons},
-    }
 
 
 def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:

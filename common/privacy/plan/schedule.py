@@ -1,119 +1,41 @@
 """Who is drawn how often, by which rule, and what that costs under any noise; no noise yet."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.bridge import bridge_cost
 from feddp.common.privacy.accounting.epsilon import FINE, accountant_of, epsilon
-from feddp.common.privacy.mechanism.events import (
-    ADD_OR_REMOVE_ONE,
-    REPLACE_ONE,
-    ZERO_OUT,
-    Charges,
-    Event,
-    FixedSizeGaussianEvent,
-    GaussianEvent,
-    PoissonGaussianEvent,
-)
+from feddp.common.privacy.mechanism.cohorts import EXAMPLE, NODE, USER, Cohorts, Population
+from feddp.common.privacy.mechanism.events import Charges
+from feddp.common.privacy.mechanism.mechanisms import Mechanism
+from feddp.common.privacy.plan.request import Request, Trust
 
-USER, EXAMPLE = "user", "example"
-NODE, SERVER = "node", "server"
-POISSON, FIXED_SIZE = "poisson", "fixed-size"
-BLT, BANDED, CYCLIC_POISSON = "blt", "banded", "cyclic-poisson"
-CORRELATED = (BLT, BANDED, CYCLIC_POISSON)
-MECHANISM_RELATIONS: Mapping[str, str] = {
-    POISSON: ADD_OR_REMOVE_ONE,
-    FIXED_SIZE: REPLACE_ONE,
-    BLT: ZERO_OUT,
-    BANDED: ZERO_OUT,
-    CYCLIC_POISSON: ADD_OR_REMOVE_ONE,
-}
 ACCOUNTING_SHARE = 0.99
 MIN_DELTA = 1e-12  # below it, the accountant's own round-off (about 1e-15) is no longer negligible
 MAX_COINS = 256  # of one user; beyond it a privacy loss distribution takes gigabytes
 
-
-@dataclass(frozen=True)
-class Population:
-    """Who is protected and who is drawn; declared and public.
-
-    Attributes:
-      unit: what epsilon protects, "user" or "example".
-      sampling_unit: what is drawn and clipped.
-      num_users: training users.
-      num_examples: of all users together; None where users are drawn.
-      max_examples_per_user: kept of one user; None where that does not enter the promise.
-      max_nodes_per_user: nodes that hold data of one user.
-    """
-
-    unit: str
-    sampling_unit: str
-    num_users: int
-    num_examples: int | None
-    max_examples_per_user: int | None
-    max_nodes_per_user: int
-
-    @property
-    def num_units(self) -> int:
-        """How many units are drawn from: users, or examples."""
-        return self.num_users if self.num_examples is None else self.num_examples
-
-    @property
-    def num_protected(self) -> int:
-        """How many units are protected."""
-        return self.num_users if self.unit == USER else self.num_units
-
-    @property
-    def num_coins(self) -> int:
-        """Most coins that decide about one protected unit."""
-        if self.unit == EXAMPLE:
-            return 1
-        return self.max_nodes_per_user * (self.max_examples_per_user or 1)
+Reasons = dict[str, str]  # of each derived number
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often who is drawn, and the delta of the promise.
+    """Who is drawn how often by which mechanism, and the target of the promise.
 
     Attributes:
-      population: who is drawn.
-      mechanism: one of `MECHANISM_RELATIONS`.
+      cohorts: who is drawn how often.
+      mechanism: which noise is added, and what a round costs.
       target_epsilon: what was asked for.
       delta: of the promise.
-      num_rounds: T.
-      num_charges: T and the spare attempts.
-      cohort: units of a round, on average.
       dimension: numbers that get noise in a release, on all nodes that may hold one user.
-      separation: rounds between two participations of a unit; 1 without correlated noise.
-      reasons: why each derived number is what it is.
     """
 
-    population: Population
-    mechanism: str
+    cohorts: Cohorts
+    mechanism: Mechanism
     target_epsilon: float
     delta: float
-    num_rounds: int
-    num_charges: int
-    cohort: float
     dimension: int
-    separation: int
-    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def relation(self) -> str:
-        """The neighbouring relation; the mechanism decides it."""
-        return MECHANISM_RELATIONS[self.mechanism]
-
-    @property
-    def probability(self) -> float:
-        """Of a unit's coin in a round in which it may take part; 1 without coins."""
-        if self.mechanism in (BLT, BANDED):
-            return 1.0
-        # Round-off must not make more of a whole turn than everybody.
-        return min(1.0, self.cohort * self.separation / self.population.num_units)
 
     @property
     def accounting_delta(self) -> float:
@@ -123,39 +45,25 @@ class Schedule:
     @property
     def accountant(self) -> str:
         """Which accountant certifies it."""
-        return accountant_of(self.charges(1.0), self.relation)
+        return accountant_of(self.charges(1.0), self.mechanism.relation)
 
-    def event(self, multiplier: float) -> Event:
-        """What one charge costs under noise of so many clipping norms."""
-        if self.mechanism == FIXED_SIZE:
-            return FixedSizeGaussianEvent(self.population.num_units, int(self.cohort), multiplier)
-        if self.mechanism in (BLT, BANDED):
-            return GaussianEvent(multiplier)
-        return PoissonGaussianEvent(self.probability, multiplier, self.population.num_coins)
+    def charges(self, noise_multiplier: float) -> Charges:
+        """All that the run may ever charge under noise of so many clipping norms."""
+        return self.mechanism.charges(self.cohorts, noise_multiplier)
 
-    def charges(self, multiplier: float) -> Charges:
-        """All that the run may ever charge.
-
-        Correlated noise makes all rounds one Gaussian release; with coins, one per turn of a unit,
-        and one per spare attempt, which throws coins of its own.
-        """
-        turns = math.ceil(self.num_rounds / self.separation) + self.num_charges - self.num_rounds
-        counts = {BLT: 1, BANDED: 1, CYCLIC_POISSON: turns}
-        return ((self.event(multiplier), counts.get(self.mechanism, self.num_charges)),)
-
-    def spent(self, multiplier: float, interval: float = FINE) -> float:
+    def spent(self, noise_multiplier: float, interval: float = FINE) -> float:
         """Epsilon of the whole schedule under this noise."""
         return epsilon(
-            self.charges(multiplier),
+            self.charges(noise_multiplier),
             delta=self.accounting_delta,
-            relation=self.relation,
+            relation=self.mechanism.relation,
             interval=interval,
         )
 
     def bridge(self, spent: float, noise_scale: int) -> tuple[float, float]:
         """What discrete noise of this scale adds to (epsilon, delta)."""
         return bridge_cost(
-            num_charges=self.num_charges,
+            num_charges=self.cohorts.num_charges,
             dimension=self.dimension,
             noise_scale=noise_scale,
             epsilon=spent,
@@ -164,84 +72,60 @@ class Schedule:
 
 
 def make_schedule(
-    *,
-    population: Population,
-    mechanism: str,
-    target_epsilon: float,
-    target_delta: float | None,
-    num_rounds: int | None,
-    expected_cohort_size: float | None,
-    spare_attempts: int | None,
-    separation: int | None,
-    dimension: int,
-    is_noised_by_nodes: bool,
-) -> Schedule:
-    """The schedule by rule (None) or as given; all problems with it at once.
-
-    **Edge cases:**
-
-    | argument | rule for None |
-    |---|---|
-    | target_delta | min(1e-5, N^-1.1), N the protected units |
-    | num_rounds | 50 |
-    | spare_attempts | a tenth of the rounds, at least 3 |
-    | expected_cohort_size | N/10 of the drawn units, between 20 and 1000, at most N |
-    | separation | with correlated noise: N / cohort, at least 2 |
+    request: Request, *, population: Population, mechanism: Mechanism, trust: Trust, dimension: int
+) -> tuple[Schedule, Reasons]:
+    """The schedule by rule or as given, and why its numbers are what they are.
 
     Args:
+      request: for the rules see there.
       population: who is protected and who is drawn.
-      mechanism: one of `MECHANISM_RELATIONS`.
-      target_epsilon: of everything that is released.
-      target_delta: of the same.
-      num_rounds: T.
-      expected_cohort_size: units of a round on average; all whose turn it is for "blt", "banded".
-      spare_attempts: charges beyond T, for attempts that crashes burn.
-      separation: rounds between two participations; of no effect without correlated noise.
-      dimension: numbers that get noise in a release.
-      is_noised_by_nodes: each node that holds a user makes such a release.
+      mechanism: one of `MECHANISMS`.
+      trust: who draws and who adds the noise.
+      dimension: numbers of an update.
 
     Raises:
-      ConfigError: a combination that promises nothing, or a number out of range.
+      ConfigError: a combination that promises nothing, or numbers out of range; all at once.
     """
-    if problems := population_problems(population, mechanism, is_noised_by_nodes):
+    if problems := _combination_problems(population, mechanism, trust, request.is_adaptive):
         raise ConfigError(problems)
-    units, protected = population.num_units, population.num_protected
     delta, delta_reason = choose(
-        target_delta, min(1e-5, protected**-1.1), "the smaller of 1e-5 and N^-1.1"
+        request.target_delta,
+        min(1e-5, population.num_protected**-1.1),
+        "the smaller of 1e-5 and N^-1.1",
     )
-    rounds, rounds_reason = choose(num_rounds, 50, "the default")
-    spare, _ = choose(spare_attempts, max(3, math.ceil(rounds / 10)), "")
-    cohort, cohort_reason = choose(
-        expected_cohort_size, *_cohort_rule(units, is_whole=mechanism == FIXED_SIZE)
+    rounds, rounds_reason = choose(request.num_rounds, 50, "the default")
+    spare, _ = choose(request.spare_attempts, max(3, math.ceil(rounds / 10)), "")
+    _, size_reason = choose(request.expected_cohort_size, None, "N/10, between 20 and 1000")
+    size, separation = mechanism.arrange(
+        population.num_units, request.expected_cohort_size, request.separation
     )
-    apart = 1
-    if mechanism in CORRELATED:
-        apart = separation if separation is not None else max(2, math.floor(units / cohort))
-        if mechanism != CYCLIC_POISSON:  # all units whose turn it is take part
-            cohort = units / apart
-    if problems := _number_problems(delta, protected, cohort, units, mechanism, apart, rounds):
+    cohorts = Cohorts(population, float(size), rounds, rounds + spare, separation)
+    if problems := _number_problems(delta, cohorts) + mechanism.number_problems(cohorts):
         raise ConfigError(problems)
     schedule = Schedule(
-        population=population,
+        cohorts=cohorts,
         mechanism=mechanism,
-        target_epsilon=float(target_epsilon),
+        target_epsilon=float(request.target_epsilon),
         delta=float(delta),
-        num_rounds=rounds,
-        num_charges=rounds + spare,
-        cohort=float(cohort),
-        dimension=dimension * (population.max_nodes_per_user if is_noised_by_nodes else 1),
-        separation=apart,
+        dimension=noised_dimension(dimension, population, trust, is_adaptive=request.is_adaptive),
     )
-    return replace(schedule, reasons=_reasons(schedule, delta_reason, rounds_reason, cohort_reason))
+    return schedule, _reasons(schedule, delta_reason, rounds_reason, size_reason)
 
 
-def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> dict[str, str]:
+def noised_dimension(
+    dimension: int, population: Population, trust: Trust, *, is_adaptive: bool
+) -> int:
+    """Numbers that get noise in a release, clip bit included, on all nodes that may hold a user."""
+    num_noises = population.max_nodes_per_user if trust.is_noised_by_nodes else 1
+    return (dimension + is_adaptive) * num_noises
+
+
+def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> Reasons:
     """Why each number of a schedule is what it is; those that were chosen bring their reason."""
-    population, num_rounds = schedule.population, schedule.num_rounds
+    cohorts, population = schedule.cohorts, schedule.cohorts.population
     units = f"{population.num_units}"
     if population.sampling_unit != USER:
         units += f" {population.sampling_unit}s"
-    spare = schedule.num_charges - num_rounds
     return {
         "clipping_norm": "a public constant",
         "delta": delta,
@@ -249,19 +133,21 @@ def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> dict[s
         "bridge_epsilon": "what the discrete noise adds to epsilon; 0 but for a large target",
         "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
         "num_rounds": rounds,
-        "num_charges": f"{num_rounds} rounds and {spare} spare attempts for crashes",
+        "num_charges": (
+            f"{cohorts.num_rounds} rounds and {cohorts.num_spare} spare attempts for crashes"
+        ),
         "expected_cohort_size": cohort,
-        "sampling_probability": f"cohort of {schedule.cohort:g} out of {units}",
+        "sampling_probability": f"cohort of {cohorts.size:g} out of {units}",
         "num_coins": _coins_reason(population),
-        "relation": f"what {schedule.mechanism} sampling protects against",
+        "relation": f"what {schedule.mechanism.name} sampling protects against",
     }
 
 
-def population_problems(
-    population: Population, mechanism: str, is_noised_by_nodes: bool
+def _combination_problems(
+    population: Population, mechanism: Mechanism, trust: Trust, is_adaptive: bool
 ) -> list[str]:
     """Combinations that promise nothing, each with what to do instead."""
-    problems = []
+    problems = _drawing_problems(population, trust)
     if (population.unit, population.sampling_unit) == (EXAMPLE, USER):
         problems.append(
             'sampling.unit = "user": a promise per example needs examples to be drawn and clipped. '
@@ -270,45 +156,25 @@ def population_problems(
     if population.sampling_unit == EXAMPLE and population.num_examples is None:
         problems.append("privacy.num-examples: declare it where examples are drawn.")
     problems += _coin_problems(population)
-    has_several = population.num_coins > 1 or population.max_nodes_per_user > 1
-    if mechanism != POISSON and has_several:
-        problems.append(
-            f'privacy.mechanism = "{mechanism}": a user must be one unit on one node. Take '
-            'privacy.mechanism = "poisson", or privacy.max-nodes-per-user = 1 and one unit for '
-            "drawing and promise."
-        )
-    if mechanism in CORRELATED and is_noised_by_nodes:
-        problems.append(
-            f'privacy.mechanism = "{mechanism}": correlated noise is made in one place. Take '
-            'privacy.trust = "server" or privacy.mechanism = "poisson".'
-        )
-    if mechanism == CYCLIC_POISSON and population.unit == EXAMPLE:
-        # Without one example, the later ones of its user have other places and so other turns.
-        problems.append(
-            f'privacy.mechanism = "{mechanism}": the turn of an example follows its place among '
-            'its user\'s. Take "poisson", "blt" or "banded", or privacy.unit = "user".'
-        )
-    return problems
+    return problems + mechanism.problems(
+        population,
+        drawn_by=trust.drawn_by,
+        is_noised_by_nodes=trust.is_noised_by_nodes,
+        is_adaptive=is_adaptive,
+    )
 
 
-def drawing_problems(
-    drawn_by: str, sampling_unit: str, mechanism: str, is_noised_by_nodes: bool
-) -> list[str]:
+def _drawing_problems(population: Population, trust: Trust) -> list[str]:
     """What a draw by the server, among nodes of one user each, cannot be combined with."""
-    if drawn_by == NODE:
+    if trust.drawn_by == NODE:
         return []
     problems = []
-    if sampling_unit != USER:
+    if population.sampling_unit != USER:
         problems.append(
             'sampling.by = "server": the server draws users, and not their examples. Set '
             'sampling.unit = "user", or sampling.by = "node".'
         )
-    if mechanism == FIXED_SIZE:
-        problems.append(
-            f'privacy.mechanism = "{mechanism}": with sampling.by = "server" the cohort would be '
-            'drawn from the enrolled, who may be fewer than N. Take privacy.mechanism = "poisson".'
-        )
-    if is_noised_by_nodes:
+    if trust.is_noised_by_nodes:
         problems.append(
             'sampling.by = "server": with privacy.trust = "node" nobody trusts the server\'s '
             'coins. Set sampling.by = "node".'
@@ -338,16 +204,9 @@ def _coin_problems(population: Population) -> list[str]:
     return problems
 
 
-def _number_problems(
-    delta: float,
-    protected: int,
-    cohort: float,
-    units: int,
-    mechanism: str,
-    separation: int,
-    rounds: int,
-) -> list[str]:
-    problems = []
+def _number_problems(delta: float, cohorts: Cohorts) -> list[str]:
+    problems, population = [], cohorts.population
+    protected, units = population.num_protected, population.num_units
     if delta >= 1 / protected:
         problems.append(
             f"privacy.target-delta = {delta:g}: must be below 1/N = {1 / protected:.3g}; at or "
@@ -358,29 +217,15 @@ def _number_problems(
             f"privacy.target-delta = {delta:g}: must be at least {MIN_DELTA:g}, the least that "
             "the accountant resolves."
         )
-    if cohort > units:
-        problems.append(f"sampling.expected-cohort-size = {cohort:g}: must be at most N = {units}.")
-    elif cohort * separation > units * (1 + 1e-9) and mechanism != FIXED_SIZE:
+    size, separation = cohorts.size, cohorts.separation
+    if size > units:
+        problems.append(f"sampling.expected-cohort-size = {size:g}: must be at most N = {units}.")
+    elif size * separation > units * (1 + 1e-9):
         problems.append(
-            f"sampling.separation = {separation}: a cohort of {cohort:g} every round needs "
-            f"{cohort * separation:g} units, and there are {units}. Lower either."
-        )
-    if mechanism == FIXED_SIZE and cohort != int(cohort):
-        problems.append(
-            f"sampling.expected-cohort-size = {cohort:g}: must be a whole number where cohorts "
-            "have a fixed size."
-        )
-    if mechanism in CORRELATED and not 2 <= separation <= rounds:
-        problems.append(
-            f"sampling.separation = {separation}: must be from 2 to the number of rounds, "
-            f'{rounds}. Take privacy.mechanism = "poisson" for fewer or larger cohorts.'
+            f"sampling.separation = {separation}: a cohort of {size:g} every round needs "
+            f"{size * separation:g} units, and there are {units}. Lower either."
         )
     return problems
-
-
-def _cohort_rule(units: int, *, is_whole: bool) -> tuple[float, str]:
-    cohort = min(units, max(20, min(1000, units / 10)))
-    return (math.floor(cohort) if is_whole else cohort), "N/10, between 20 and 1000"
 
 
 def _coins_reason(population: Population) -> str:

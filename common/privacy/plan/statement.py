@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 
 from feddp.common.privacy.accounting.epsilon import PLD, RDP
+from feddp.common.privacy.mechanism.cohorts import EXAMPLE, NODE, USER
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, REPLACE_ONE, ZERO_OUT, to_body
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.common.privacy.plan.schedule import BANDED, BLT, EXAMPLE, FIXED_SIZE, NODE, USER
 
 NOT_PRIVATE = "seeded: not private"
 
@@ -41,8 +41,8 @@ def guarantee_line(plan: PrivacyPlan) -> str:
     """One line: an epsilon with everything that gives it a meaning; rounded up, as delta is."""
     line = (
         f"epsilon <= {epsilon_text(plan.epsilon)} (upper bound; delta {delta_text(plan.delta)}, "
-        f"unit {plan.unit}, {plan.relation}, trust {plan.trust}, "
-        f"{plan.accountant.upper()} accountant of {accountant_version()})"
+        f"unit {plan.unit}, {plan.relation}, trust {plan.trust.model}, "
+        f"{plan.schedule.accountant.upper()} accountant of {accountant_version()})"
     )
     return line if plan.seed is None else f"{line} [{NOT_PRIVATE}]"
 
@@ -57,38 +57,38 @@ def privacy_record(
     """
     return {
         "unit": plan.unit,
-        "sampling_unit": plan.sampling_unit,
+        "sampling_unit": plan.population.sampling_unit,
         "neighboring_relation": plan.relation,
-        "trust": plan.trust,
+        "trust": plan.trust.model,
         "epsilon": plan.epsilon,
         "delta": plan.delta,
         "accountant": {
-            "name": plan.accountant,
+            "name": plan.schedule.accountant,
             "package": "dp-accounting",
             "version": importlib.metadata.version("dp-accounting"),
         },
         "mechanism": to_body(plan.event)["event"],
-        "sampling": plan.mechanism_name,
+        "sampling": plan.schedule.mechanism.name,
         "charges": [{**to_body(event), "count": count} for event, count in plan.charges],
         "noise_multiplier": plan.noise_multiplier,
         "clipping_norm": plan.clipping_norm,
         "sampling_probability": plan.sampling_probability,
         "num_users": plan.num_users,
-        "num_examples": plan.num_examples,
-        "max_examples_per_user": plan.max_examples_per_user,
-        "max_nodes_per_user": plan.max_nodes_per_user,
-        "num_coins": plan.num_coins,
+        "num_examples": plan.population.num_examples,
+        "max_examples_per_user": plan.population.max_examples_per_user,
+        "max_nodes_per_user": plan.population.max_nodes_per_user,
+        "num_coins": plan.population.num_coins,
         "num_rounds": plan.num_rounds,
         "num_charges": plan.num_charges,
-        "separation": plan.separation,
-        "grid_steps": plan.grid_steps,
+        "separation": plan.cohorts.separation,
+        "grid_steps": plan.noise.grid_steps,
         "dimension": plan.dimension,
         "sum_dimension": plan.sum_dimension,
         "accounting_delta": plan.accounting_delta,
-        "bridge_epsilon": plan.bridge_epsilon,
-        "bridge_delta": plan.bridge_delta,
-        "drawn_by": plan.drawn_by,
-        "asks_everyone": plan.asks_everyone,
+        "bridge_epsilon": plan.noise.bridge_epsilon,
+        "bridge_delta": plan.noise.bridge_delta,
+        "drawn_by": plan.trust.drawn_by,
+        "asks_everyone": plan.trust.asks_everyone,
         "seeded": plan.seed is not None,
         "plan_sha256": plan.sha256,
         "ledger_head": ledger_head,
@@ -117,9 +117,10 @@ def statement(plan: PrivacyPlan, *, not_covered: Sequence[str]) -> str:
         f"round's adapter, this adapter, the ledger) by at most **epsilon = "
         f"{epsilon_text(plan.epsilon)} at delta = {delta_text(plan.delta)}** (an upper bound; "
         f"{plan.relation}: {_RELATION_TEXTS[plan.relation].format(unit=plan.unit)}; trust "
-        f"{plan.trust}; {plan.accountant.upper()} accountant of {accountant_version()}).\n\n"
+        f"{plan.trust.model}; {plan.schedule.accountant.upper()} accountant of "
+        f"{accountant_version()}).\n\n"
         f"{_unit_text(plan)}"
-        f"{_TRUST_TEXTS[plan.trust]}\n\n"
+        f"{_TRUST_TEXTS[plan.trust.model]}\n\n"
         f"{_how_text(plan)}\n\n"
         f"{_drawer_text(plan)}"
         f"Not covered:\n\n{outside}\n"
@@ -166,36 +167,36 @@ def _unit_text(plan: PrivacyPlan) -> str:
             "The unit is an example, not a user: a user with k examples is protected by no more "
             "than k epsilon, at delta (e^(k epsilon) - 1) / (e^epsilon - 1).\n\n"
         )
-    if plan.sampling_unit == EXAMPLE:
-        most = plan.num_coins
+    if plan.population.sampling_unit == EXAMPLE:
+        most = plan.population.num_coins
         return (
             f"Examples are drawn and clipped, at most {most} of a user, and the promise counts all "
             "of them together (a mixture of Gaussians). That no user has more, and that each was "
             "clipped, is up to the nodes: the server app can only check that a user's sum stays "
             f"within {most} x {plan.clipping_norm:.10g}.\n\n"
         )
-    if plan.num_coins > 1:
+    if plan.population.num_coins > 1:
         return (
-            f"A user may have data on up to {plan.num_coins} nodes, each of which draws and clips "
-            "them on its own; the promise counts all of them together.\n\n"
+            f"A user may have data on up to {plan.population.num_coins} nodes, each of which draws "
+            "and clips them on its own; the promise counts all of them together.\n\n"
         )
     return ""
 
 
 def _drawer_text(plan: PrivacyPlan) -> str:
-    if plan.drawn_by == NODE:
+    if plan.trust.drawn_by == NODE:
         return ""
     who = (
         "The server app draws, among nodes of one user each that were fixed before round 1, and "
         "never among those that are online. "
     )
-    if plan.asks_everyone:
+    if plan.trust.asks_everyone:
         return (
             f"{who}Every node is asked and answers under a seal of the same size; the answers of "
             "nodes that were not drawn are dropped unopened, so the traffic does not show who was "
             "drawn.\n\n"
         )
-    if plan.mechanism_name in (BLT, BANDED):
+    if not plan.schedule.mechanism.is_amplified:
         return f"{who}Whoever sees the traffic sees whose turn it is, which is no secret here.\n\n"
     return (
         f"{who}It asks those that it has drawn, so whoever sees the traffic between the machines "
@@ -205,20 +206,21 @@ def _drawer_text(plan: PrivacyPlan) -> str:
 
 def _how_text(plan: PrivacyPlan) -> str:
     scale = f"{plan.noise_multiplier:.10g}"
-    kind = "discrete Gaussian noise" if plan.matrix is None else "correlated Gaussian noise"
+    unit = "a user" if plan.population.sampling_unit == USER else "an example"
+    kind = "discrete Gaussian noise" if plan.noise.matrix is None else "correlated Gaussian noise"
     clip = (
         f"is clipped to L2 norm {plan.clipping_norm:.10g}"
-        if plan.quantile is None
+        if plan.clipping.quantile is None
         else f"is clipped to an L2 norm that starts at {plan.clipping_norm:.10g} and follows a "
         "noised quantile of the norms, which is part of the same release"
     )
     return (
-        f"How: in each of {plan.num_rounds} rounds {_draw_text(plan)}; "
-        f"{'a user' if plan.sampling_unit == USER else 'an example'}'s whole update {clip}; the "
+        f"How: in each of {plan.num_rounds} rounds "
+        f"{plan.schedule.mechanism.draw_text(plan.cohorts)}; {unit}'s whole update {clip}; the "
         f"exact integer sum gets {kind} of {scale} times that norm from a cryptographic stream, "
         f"and is divided by the constant {plan.expected_cohort_size:.10g}. The bound is "
-        f"{_ACCOUNTANT_TEXTS[plan.accountant]} composed over {plan.num_charges} charges: the "
-        f"rounds and {plan.num_charges - plan.num_rounds} spare attempts for crashes. It is the "
+        f"{_ACCOUNTANT_TEXTS[plan.schedule.accountant]} composed over {plan.num_charges} charges: "
+        f"the rounds and {plan.cohorts.num_spare} spare attempts for crashes. It is the "
         "planned value, also after an early stop, and speaks of this run only: other runs on the "
         "same users add to it."
     )
@@ -228,19 +230,6 @@ _ACCOUNTANT_TEXTS = {
     PLD: "the privacy loss distribution",
     RDP: "the Renyi divergence at the best of fixed orders,",
 }
-
-
-def _draw_text(plan: PrivacyPlan) -> str:
-    units = f"N = {plan.num_units} declared {plan.sampling_unit}s"
-    if plan.mechanism_name == FIXED_SIZE:
-        return f"exactly {plan.expected_cohort_size:.10g} of {units} are drawn"
-    if plan.mechanism_name in (BLT, BANDED):
-        return (
-            f"those of {units} take part whose turn it is, every {plan.separation} rounds (no "
-            "amplification by sampling is claimed)"
-        )
-    turn = f"whose turn it is, every {plan.separation} rounds, " if plan.separation > 1 else ""
-    return f"every one of {units} {turn}is drawn with probability {plan.sampling_probability:.10g}"
 
 
 def _up(value: float, step: Decimal) -> str:

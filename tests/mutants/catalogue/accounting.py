@@ -13,7 +13,7 @@ TEST_PLAN = "tests/common/privacy/plan/test_plan.py::"
 GOLDEN = "tests/golden/test_epsilon.py::test_each_kind_of_event_has_its_golden_epsilon"
 BRIDGE_TERM = "tests/golden/test_epsilon.py::test_the_bridge_term_has_its_golden_values"
 SAMPLERS = "tests/properties/test_sampler_events.py::test_each_sampler_is_charged_for_what_it_does"
-COUNTS = "counts.get(self.mechanism, self.num_charges)),)"
+COUNTS = "event(noise_multiplier), cohorts.num_charges),)"
 
 ACCOUNTING = (
     Mutant(
@@ -127,7 +127,7 @@ ACCOUNTING = (
     ),
     Mutant(
         "spare attempts outside the promise",
-        SCHEDULE,
+        "common/privacy/mechanism/poisson.py",
         {COUNTS: COUNTS.replace("num_charges", "num_rounds")},
         (TEST_PLAN + "test_promise_holds_for_a_second_accountant",),
     ),

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.assembly import load_model
+from feddp.common.assembly import config_sha256, load_model, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
-from feddp.common.planning import config_sha256, plan_from_config
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan

@@ -1,15 +1,16 @@
 import numpy as np
 import pytest
+from flat_plan import flat_plan
 
 from feddp.common.evaluation import Evaluation
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan
+from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.rounds import RoundReport
 from feddp.simulations.run.console import Progress, curve_lines, plan_lines, result_lines
 
 
 @pytest.fixture(scope="module")
 def plan() -> PrivacyPlan:
-    return make_plan(
+    return flat_plan(
         num_users=500,
         target_epsilon=8.0,
         target_delta=None,

@@ -9,6 +9,7 @@ import pytest
 from dp_accounting.dp_event import MixtureOfGaussiansDpEvent
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
+from flat_plan import flat_plan
 from scipy import stats
 
 from feddp.common.errors import ConfigError
@@ -18,7 +19,7 @@ from feddp.common.privacy.mechanism.events import (
     PoissonGaussianEvent,
 )
 from feddp.common.privacy.mechanism.quantile import QuantileClipping
-from feddp.common.privacy.plan.plan import PrivacyPlan, make_plan, plan_from_json, planned_curve
+from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
 from feddp.common.privacy.plan.statement import (
     guarantee_line,
     not_covered,
@@ -54,11 +55,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "node": {"trust": "node", "is_noised_by_nodes": True},
     "quantile": {"quantile": lambda cohort: QuantileClipping(0.5, 0.2, cohort / 20, 0.01, 10.0)},
 }
-PLANS = {name: make_plan(**(BASE | changes)) for name, changes in KINDS.items()}
+PLANS = {name: flat_plan(**(BASE | changes)) for name, changes in KINDS.items()}
 
 
 def plan_of(**changes: Any) -> PrivacyPlan:
-    return make_plan(**(BASE | changes))
+    return flat_plan(**(BASE | changes))
 
 
 def test_each_kind_charges_its_event():
@@ -74,7 +75,7 @@ def test_each_kind_charges_its_event():
 
 
 def test_each_mechanism_has_its_relation_and_accountant():
-    relations = {name: (plan.relation, plan.accountant) for name, plan in PLANS.items()}
+    relations = {name: (plan.relation, plan.schedule.accountant) for name, plan in PLANS.items()}
     assert relations["user"] == relations["examples"] == ("add-or-remove-one", "pld")
     assert relations["fixed size"] == ("replace-one", "rdp")
     assert relations["blt"] == relations["banded"] == ("zero-out", "pld")
@@ -82,9 +83,11 @@ def test_each_mechanism_has_its_relation_and_accountant():
 
 def test_examples_of_users_are_divided_by_their_declared_number():
     plan = PLANS["examples of users"]
-    assert plan.sampling_probability * plan.num_units == pytest.approx(plan.expected_cohort_size)
-    assert plan.num_units == 2500
-    assert plan_of(**ELS, max_nodes_per_user=2).num_coins == 6
+    assert plan.sampling_probability * plan.population.num_units == pytest.approx(
+        plan.expected_cohort_size
+    )
+    assert plan.population.num_units == 2500
+    assert plan_of(**ELS, max_nodes_per_user=2).population.num_coins == 6
 
 
 def test_a_promise_for_all_examples_of_a_user_costs_more_than_one_for_each():
@@ -149,7 +152,7 @@ def test_every_kind_has_a_curve_that_ends_at_its_promise(name):
     curve = planned_curve(plan)
     assert curve.shape == (24,)
     assert np.all(np.diff(curve) >= 0)
-    assert curve[-1] == pytest.approx(plan.epsilon - plan.bridge_epsilon, rel=1e-9)
+    assert curve[-1] == pytest.approx(plan.epsilon - plan.noise.bridge_epsilon, rel=1e-9)
 
 
 def test_the_mechanism_of_a_plan_charges_the_event_of_the_plan():
@@ -162,7 +165,7 @@ def test_the_mechanism_of_a_plan_charges_the_event_of_the_plan():
 def test_a_clip_bit_is_one_more_number_with_noise():
     plan = PLANS["quantile"]
     assert plan.sum_dimension == plan.mechanism.sum_dimension == 5001
-    assert plan.bridge_delta > PLANS["user"].bridge_delta
+    assert plan.noise.bridge_delta > PLANS["user"].noise.bridge_delta
 
 
 def test_a_cohort_of_everybody_whose_turn_it_is_has_probability_one():
@@ -174,8 +177,8 @@ def test_a_cohort_of_everybody_whose_turn_it_is_has_probability_one():
 def test_each_node_of_a_user_adds_discrete_noise_of_its_own():
     once = plan_of(max_nodes_per_user=2)
     twice = plan_of(max_nodes_per_user=2, trust="node", is_noised_by_nodes=True)
-    assert twice.grid_steps == once.grid_steps
-    assert twice.bridge_delta == pytest.approx(2**0.5 * once.bridge_delta)
+    assert twice.noise.grid_steps == once.noise.grid_steps
+    assert twice.noise.bridge_delta == pytest.approx(2**0.5 * once.noise.bridge_delta)
 
 
 IMPOSSIBLE = {
@@ -250,9 +253,9 @@ def test_every_printed_epsilon_carries_what_gives_it_a_meaning(name):
     )
     for part in (
         "upper bound",
-        f"trust {plan.trust}",
+        f"trust {plan.trust.model}",
         plan.relation,
-        f"{plan.accountant.upper()} acc",
+        f"{plan.schedule.accountant.upper()} acc",
     ):
         assert part in line
         assert part in text
