@@ -1,15 +1,9 @@
-"""What a run leaves behind: adapter folder, model card, privacy.json, result.json, curves."""
+"""What a run leaves behind: adapter folder, model card, privacy.json, result.json."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
@@ -26,7 +20,6 @@ from feddp.common.privacy.plan.statement import (
     record_to_json,
     statement,
 )
-from feddp.common.tracking import read_metrics
 from feddp.server.run import Outcome, Run
 
 RESULT_NAME = "result.json"
@@ -35,7 +28,7 @@ RESULT_NAME = "result.json"
 def finish_run(
     run: Run, outcome: Outcome, *, layout: AdapterLayout, not_covered: Sequence[str]
 ) -> None:
-    """Leaves adapter folder, card, privacy.json, result.json and curves; checks that PEFT reloads.
+    """Leaves adapter folder, card, privacy.json and result.json; checks that PEFT reloads.
 
     Raises:
       ModelError: the exported adapter is not what was trained.
@@ -60,7 +53,6 @@ def finish_run(
     )
     text = json.dumps(outcome.results, indent=2) + "\n"
     (run.path / RESULT_NAME).write_text(text, encoding="utf-8")
-    plot_curves(run.path, run.plan)
 
 
 def write_promise(
@@ -144,7 +136,7 @@ def _how_to_load(config: RunConfig) -> str:
     labels = f"{config.labels!r}"
     if config.model.base == "demo" or config.model.pooling == "mean":
         load = (
-            "from common.model import load_base\n"
+            "from feddp.common.model.base import load_base\n"
             f'base = load_base("{config.model.base}", task="{config.model.task}", labels={labels}, '
             f'dtype="{config.model.dtype}", pooling="{config.model.pooling}").model\n'
         )
@@ -166,34 +158,3 @@ def _how_to_load(config: RunConfig) -> str:
             "model = base\nmodel.load_state_dict(trained, strict=False)"
         )
     return f'from peft import PeftModel\n{load}model = PeftModel.from_pretrained(base, "adapter")'
-
-
-def plot_curves(folder: Path, plan: PrivacyPlan) -> Path:
-    """curves.png: evaluation loss and epsilon over the rounds, from metrics.jsonl."""
-    lines = read_metrics(folder / "metrics.jsonl")
-    evaluated = [line for line in lines if "evaluation_loss" in line]
-    figure, loss_axis = plt.subplots(figsize=(7, 4), layout="constrained")
-    epsilon_axis = loss_axis.twinx()
-    loss_axis.plot(
-        [line["round"] for line in evaluated],
-        [line["evaluation_loss"] for line in evaluated],
-        color="tab:blue",
-        marker="o",
-        markersize=3,
-    )
-    epsilon_axis.plot(
-        [line["round"] for line in lines],
-        [line["epsilon"] for line in lines],
-        color="tab:red",
-        linewidth=1.5,
-    )
-    epsilon_axis.axhline(plan.target_epsilon, color="tab:red", linestyle=":", linewidth=1)
-    loss_axis.set_xlabel("round")
-    loss_axis.set_ylabel("evaluation loss (nats)", color="tab:blue")
-    epsilon_axis.set_ylabel(f"epsilon at delta {delta_text(plan.delta)}, user", color="tab:red")
-    epsilon_axis.set_ylim(0, 1.1 * plan.target_epsilon)
-    loss_axis.set_title(f"Loss and privacy loss over {plan.num_rounds} rounds")
-    path = folder / "curves.png"
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path

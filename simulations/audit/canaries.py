@@ -1,6 +1,6 @@
 """feddp audit: canary users in the real pipeline, and what their traces say about epsilon.
 
-A canary user sends C times a secret unit vector whenever a coin draws her. Half of the canaries
+A canary user sends C times a secret unit vector whenever a coin draws it. Half of the canaries
 take part, chosen by coins that only the audit knows; all of them count in N and q. What is scored
 is how far the released updates lie along each canary's vector. Nothing that an audit trains is
 kept: it runs on its own, promises nothing, and its controls are not private on purpose.
@@ -40,7 +40,7 @@ CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}
 
 @dataclass(frozen=True)
 class CanaryNode:
-    """A node whose users are canaries: each sends C times her own vector when she is drawn.
+    """A node whose users are canaries: each sends C times its own vector when it is drawn.
 
     Attributes:
       directions: float32, shape (m, P), unit vectors.
@@ -157,7 +157,7 @@ def canary_scores(
     """Scores of present and of absent canaries after a run with a multiple of the planned noise.
 
     A score is the inner product of a canary's vector with the sum of all released updates, in
-    units of C / (q N): the number of rounds that she was in, plus noise.
+    units of C / (q N): the number of rounds that it was in, plus noise.
     """
     rng = np.random.default_rng(plan.seed)
     directions = rng.normal(size=(extent.num_canaries, layout.dimension)).astype(np.float32)
@@ -217,21 +217,7 @@ def _run(
 
 
 def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
-    """The configuration with the audit's schedule; noise is calibrated anew to the same target.
-
-    Raises:
-      ConfigError: the audit does not know this mechanism.
-    """
-    asked = (config.sampling.unit, config.privacy.clipping)
-    mechanism = MECHANISMS[config.privacy.mechanism]
-    if asked != ("user", "fixed") or not mechanism.has_independent_rounds:
-        raise ConfigError(
-            [
-                "feddp audit: canaries are users who are drawn by coins and clipped at a fixed "
-                'norm. Set privacy.mechanism = "poisson", sampling.unit = "user" and '
-                'privacy.clipping = "fixed".'
-            ]
-        )
+    """The configuration with the audit's schedule; noise is calibrated anew to the same target."""
     num_units = extent.num_users + extent.num_canaries
     changes = {
         "run.rounds": extent.num_rounds,

@@ -100,12 +100,10 @@ def _versions() -> dict[str, str]:
 
 
 def _plot(measures: Sequence[Measure], path: Path) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure  # heavy, and needed here alone
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(9, 0.4 * len(measures) + 1.4), layout="constrained")
+    figure = Figure(figsize=(9, 0.4 * len(measures) + 1.4), layout="constrained")
+    axes = figure.subplots()
     names = [f"{m.case}: {m.what} / {m.beside}" for m in measures]
     medians = [m.ratio.median for m in measures]
     below = [m.ratio.median - m.ratio.least for m in measures]
@@ -120,4 +118,3 @@ def _plot(measures: Sequence[Measure], path: Path) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("times as fast, CPU time unless said otherwise; median and range")
     figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -17,11 +17,11 @@ from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
 from feddp.common.evaluation import metrics_of
-from feddp.common.privacy.accounting.epsilon import epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
+from feddp.common.privacy.accounting.group import black_box_group_epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.run import load_run
-from feddp.simulations.group_size.planner import black_box_epsilon
 from feddp.simulations.leakage.evaluate import Extent, measure_adapter, train_to_folder
 from feddp.simulations.leakage.scoring import BaseScores
 from feddp.simulations.run.simulate import resume, simulate
@@ -241,15 +241,12 @@ def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None
     if plan.population.sampling_unit != "example":
         return found
     charges = {coins: [(PoissonGaussianEvent(q, z, coins), count)] for coins in {1, size}}
-    at = {"delta": plan.accounting_delta, "relation": ADD_OR_REMOVE_ONE}
-    found["user_epsilon"] = epsilon(charges[size], **at)  # type: ignore[arg-type]
-    found["example_epsilon"] = epsilon(charges[1], **at)  # type: ignore[arg-type]
-    bound = black_box_epsilon(
-        probability=q,
-        noise_multiplier=z,
-        num_rounds=count,
-        group_size=size,
-        delta=plan.accounting_delta,
+    for name, coins in (("user_epsilon", size), ("example_epsilon", 1)):
+        found[name] = epsilon(
+            charges[coins], delta=plan.accounting_delta, relation=ADD_OR_REMOVE_ONE
+        )
+    bound = black_box_group_epsilon(
+        charges[1], size, delta=plan.accounting_delta, relation=ADD_OR_REMOVE_ONE, interval=COARSE
     )
     found["black_box_epsilon"] = bound if math.isfinite(bound) else None
     return found

@@ -12,6 +12,7 @@ from feddp.simulations.group_size.grouping import (
     nu_of_examples,
     nu_of_users,
 )
+from feddp.simulations.group_size.pictures import draw_nu
 from feddp.simulations.group_size.planner import Setting, predict
 from feddp.simulations.group_size.proxy import (
     clipping_norm_of,
@@ -19,7 +20,7 @@ from feddp.simulations.group_size.proxy import (
     public_users,
     warm_adapter,
 )
-from feddp.simulations.report.plots import draw_nu, save
+from feddp.simulations.run.pictures import save
 
 PICTURE_FOLDER, PICTURE_NAME = "plan", "group-size"
 

@@ -11,16 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from feddp.common.privacy.accounting.epsilon import COARSE, compose, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
 from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
 
 GROUP_SIZES = (1, 2, 4, 8, 16, 32)
 _MIN_MULTIPLIER, _MAX_MULTIPLIER = 0.3, 3000.0
 _TOLERANCE = 1e-3
 _EQUAL = 0.01
-_DELTA_FLOOR = 1e-15  # round-off of the accountant
 
 
 @dataclass(frozen=True)
@@ -143,37 +140,6 @@ def calibrate(
     return high
 
 
-def black_box_epsilon(
-    *,
-    probability: float,
-    noise_multiplier: float,
-    num_rounds: int,
-    group_size: int,
-    delta: float,
-) -> float:
-    """What example-level DP says about a user of G examples, without looking into the mechanism.
-
-    (epsilon', delta') of an example is (G epsilon', delta' (e^(G epsilon') - 1) / (e^epsilon' - 1))
-    of a user; the best epsilon' is taken. Always above the mixture-of-Gaussians bound.
-
-    Returns:
-      Infinity where the delta' that it takes is below what the accountant resolves.
-    """
-    event = PoissonGaussianEvent(probability, noise_multiplier)
-    composed = compose([(event, num_rounds)], relation=ADD_OR_REMOVE_ONE, interval=COARSE)
-
-    def keeps(epsilon_of_one: float) -> bool:
-        exponent = group_size * epsilon_of_one
-        if exponent > 700:
-            return False
-        factor = math.expm1(exponent) / math.expm1(epsilon_of_one)
-        least = max(float(composed.get_delta_for_epsilon(epsilon_of_one)), _DELTA_FLOOR)
-        return least * factor <= delta
-
-    found = next((e for e in np.geomspace(1e-2, 60, 2000) if keeps(float(e))), math.inf)
-    return group_size * float(found)
-
-
 def quieter_unit(prediction: Prediction, correlation: float) -> str:
     """Which way of drawing has less noise at one group size: "ULS", "ELS", "=", or "-".
 
@@ -215,7 +181,7 @@ def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[s
         "",
         "  noise: of a mean over all examples of a round, in clipping norms C of one example",
         "  C(G)/C: norm of a mean of G gradients of one user over that of one gradient,",
-        "          about sqrt(r + (1 - r) / G) where two of her gradients have correlation r",
+        "          about sqrt(r + (1 - r) / G) where two gradients of a user have correlation r",
         "",
         *_crossover_lines(predictions),
         "",

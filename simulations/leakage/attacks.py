@@ -42,17 +42,6 @@ class Attack:
     num_members: int
     num_non_members: int
 
-    @property
-    def is_at_chance(self) -> bool:
-        """Whether the AUC is 0.5 within three standard errors: what a negative control must show.
-
-        >>> rng = np.random.default_rng(0)
-        >>> run_attack(rng.normal(size=300), rng.normal(size=300), rng=rng).is_at_chance
-        True
-        """
-        error = null_standard_error(self.num_members, self.num_non_members)
-        return abs(self.auc.value - 0.5) <= 3 * error
-
 
 def run_attack(
     members: Scores,
@@ -100,12 +89,6 @@ def area_under_curve(members: Scores, non_members: Scores) -> float:
     ranks = stats.rankdata(np.concatenate([members, non_members]))
     excess = ranks[: len(members)].sum() - len(members) * (len(members) + 1) / 2
     return float(excess / (len(members) * len(non_members)))
-
-
-def null_standard_error(num_members: int, num_non_members: int) -> float:
-    """Standard error of the AUC of a score that carries no information (Mann and Whitney 1947)."""
-    pairs = num_members * num_non_members
-    return math.sqrt((num_members + num_non_members + 1) / (12 * pairs))
 
 
 def proportion(num_successes: int, num_trials: int, confidence: float = CONFIDENCE) -> Interval:

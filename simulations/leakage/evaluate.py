@@ -1,9 +1,8 @@
 """feddp evaluate: what a run's adapter gives away about its users, beside what DP allows."""
 
-import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,13 +20,12 @@ from feddp.common.errors import ConfigError
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import save_adapter
 from feddp.common.model.other_kinds import file_name
-from feddp.common.privacy.plan.statement import delta_text, epsilon_text
 from feddp.server.run import Run, load_run, optimizer_from_config
 from feddp.simulations.leakage.scoring import BaseScores, Scorer
 from feddp.simulations.leakage.suite import Ceilings, Leakage, Subject, Subjects, exceeded, measure
+from feddp.simulations.leakage.table import LEAKAGE_NAME, leakage_lines, write_leakage
 from feddp.simulations.run.non_private import train_without_privacy
 
-LEAKAGE_NAME = "leakage.json"
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
 _OVERFIT_ROUNDS, _OVERFIT_EXAMPLES, _OVERFIT_PASSES, _OVERFIT_RATE = 25, 8, 2, 2.5
 
@@ -77,7 +75,7 @@ def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) 
         print("The positive control: few users, without privacy, many times over ...", flush=True)
         models["overfitted"] = measure_overfitted(run.config, extent)
     violations = exceeded(models["private"], ceilings)
-    write_leakage(target, models, ceilings, extent)
+    write_leakage(target, models, ceilings, asdict(extent))
     print("\n".join(leakage_lines(models, ceilings)))
     print(f"\n  {target}")
     for name in violations:
@@ -208,96 +206,6 @@ def choose_subjects(
         poisoned_in=draw(training, marked[coins], is_marked=True),
         poisoned_out=draw(training, marked[~coins], is_marked=True),
     )
-
-
-def write_leakage(
-    path: Path, models: Mapping[str, Leakage], ceilings: Ceilings, extent: Extent
-) -> None:
-    """leakage.json: every figure with its interval, the ceilings, and how much was measured."""
-    content = {
-        "ceilings": asdict(ceilings),
-        "extent": asdict(extent),
-        "models": {name: asdict(leakage) for name, leakage in models.items()},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def leakage_lines(models: Mapping[str, Leakage], ceilings: Ceilings) -> list[str]:
-    """One table: a row per figure, a column per model, the ceiling last."""
-    names = list(models)
-    head = f"  {'':<38}" + "".join(f"{name:>25}" for name in names) + f"{'ceiling':>10}"
-    lines = [head]
-    for title, cells, ceiling in leakage_rows(list(models.values()), ceilings):
-        shown = "".join(f"{cell:>25}" for cell in cells)
-        lines.append(f"  {title:<38}{shown}{ceiling:>10}")
-    promise = f"epsilon {epsilon_text(ceilings.epsilon)}, delta {delta_text(ceilings.delta)}, user"
-    return [
-        *lines,
-        "",
-        f"  Ceilings are those of {promise}. Brackets: 95 % intervals. An attack that fails is no "
-        "proof.",
-    ]
-
-
-def leakage_rows(models: Sequence[Leakage], ceilings: Ceilings) -> list[tuple[str, list[str], str]]:
-    """(figure, one text per model, ceiling) of every attack that some model was measured by."""
-    first = models[0]
-    rows = [
-        (
-            "user inference, AUC",
-            [_interval(m.user_inference.auc) for m in models],
-            f"{ceilings.auc:.3f}",
-        ),
-        (
-            "user inference, TPR at 1 % FPR",
-            [_interval(m.user_inference.true_positive_rate) for m in models],
-            f"{ceilings.true_positive_rate:.3f}",
-        ),
-    ]
-    for name in first.membership:
-        cells = [_interval(m.membership[name].auc) for m in models]
-        rows.append((f"example membership by {name}, AUC", cells, f"{ceilings.auc:.3f}"))
-    exposures = [m.exposure for m in models]
-    if any(exposures):
-        bits = [_interval(e.mean) if e else "-" for e in exposures]
-        null = [_interval(e.null_mean) if e else "-" for e in exposures]
-        high = [_interval(e.share_high) if e else "-" for e in exposures]
-        rows += [
-            ("exposure, bits", bits, ""),
-            ("  of secrets never seen (1.443)", null, ""),
-            ("  share exposed >= 8 bits", high, f"{ceilings.share_high_exposure:.3f}"),
-        ]
-    if any(m.poison_gap for m in models):
-        cells = [_interval(m.poison_gap) if m.poison_gap else "-" for m in models]
-        rows.append(("poisoning gap", cells, f"{ceilings.poison_gap:.3f}"))
-    return [*rows, *_token_rows(models)]
-
-
-def _token_rows(models: Sequence[Leakage]) -> list[tuple[str, list[str], str]]:
-    tokens = [m.sensitive_tokens for m in models]
-    if not any(tokens):
-        return []
-    return [
-        ("loss, sensitive tokens", [f"{t.sensitive:.3f}" if t else "-" for t in tokens], ""),
-        ("  of held-out users", [f"{t.held_out_sensitive:.3f}" if t else "-" for t in tokens], ""),
-        (
-            "  held-out minus training",
-            [_interval(t.controlled_gain) if t else "-" for t in tokens],
-            "",
-        ),
-        ("  lowest 5 %", [f"{t.lowest:.3f}" if t else "-" for t in tokens], ""),
-        (
-            "loss, other tokens (held-out)",
-            [f"{t.non_sensitive:.3f}" if t else "-" for t in tokens],
-            "",
-        ),
-    ]
-
-
-def _interval(interval: object) -> str:
-    value, low, high = (getattr(interval, name) for name in ("value", "low", "high"))
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _target(run: Run, measurements_path: Path | None) -> Path:

@@ -63,6 +63,11 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{attribute}>{escape(text)}</p>"
 
 
+def bullets(lines: Sequence[str]) -> str:
+    """A list, an entry a line."""
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
 def promise(lines: Sequence[str], *, is_broken: bool = False) -> str:
     """What is promised, set apart."""
     body = "".join(f"<p>{escape(line)}</p>" for line in lines)

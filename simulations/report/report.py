@@ -10,9 +10,12 @@ from feddp.common.privacy.plan.statement import guarantee_line, statement
 from feddp.common.tracking import read_metrics
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run
+from feddp.simulations.comparison.pictures import draw_against_epsilon, draw_noise
 from feddp.simulations.comparison.table import Row, example_epsilon, is_comparison, read_rows, shown
-from feddp.simulations.leakage.evaluate import LEAKAGE_NAME
+from feddp.simulations.leakage.pictures import draw_attacks, draw_exposure
+from feddp.simulations.leakage.table import LEAKAGE_NAME, leakage_rows, read_leakage
 from feddp.simulations.report.page import (
+    bullets,
     folded,
     heading,
     page,
@@ -22,14 +25,7 @@ from feddp.simulations.report.page import (
     table,
     verbatim,
 )
-from feddp.simulations.report.plots import (
-    draw_against_epsilon,
-    draw_attacks,
-    draw_curves,
-    draw_exposure,
-    draw_noise,
-    save,
-)
+from feddp.simulations.run.pictures import curves_of, save
 from feddp.simulations.run.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
@@ -57,7 +53,7 @@ def report(folder: Path) -> int:
 def _run_page(run: Run) -> str:
     pictures = run.path / PICTURES_NAME
     lines = read_metrics(run.path / METRICS_NAME)
-    curves = save(draw_curves(lines, run.plan.target_epsilon), pictures, "curves")
+    curves = save(curves_of(run.path, run.plan), pictures, "curves")
     _write_csv(pictures / "curves.csv", lines)
     record = _read_json(run.path / "privacy.json")
     not_covered = list((record or {}).get("not_covered", []))
@@ -70,20 +66,28 @@ def _run_page(run: Run) -> str:
             "the dotted line is the target, and the planned value holds also after an early stop.",
         ),
         *_results(_read_json(run.path / "result.json")),
-        *_leakage(_read_json(run.path / LEAKAGE_NAME), pictures),
+        *_leakage(run.path / LEAKAGE_NAME, pictures),
         heading("The promise"),
-        *(
-            paragraph(part.replace("**", ""))
-            for part in statement(run.plan, not_covered=not_covered).split("\n\n")
-            if part.strip()
-        ),
+        *_statement(statement(run.plan, not_covered=not_covered)),
         heading("How it was made"),
-        verbatim(f"{_commands(run)}\nfeddp ledger {run.path.name} --verify"),
+        verbatim(f"{_commands(run)}\nfeddp ledger verify {run.path.name}"),
         folded("config.toml", (run.path / CONFIG_NAME).read_text(encoding="utf-8")),
         folded("plan.json", run.plan.to_json()),
     ]
     lead = f"A private fine-tuning run of feddp: {run.plan.num_rounds} rounds over {_about(run)}."
     return page(f"Run {run.path.name}", lead, parts)
+
+
+def _statement(text: str) -> list[str]:
+    """The paragraphs and lists of a statement in Markdown."""
+    parts = [part.strip() for part in text.replace("**", "").split("\n\n")]
+    return [
+        bullets([line.removeprefix("- ") for line in part.split("\n")])
+        if part.startswith("- ")
+        else paragraph(part)
+        for part in parts
+        if part
+    ]
 
 
 def _commands(run: Run) -> str:
@@ -112,19 +116,20 @@ def _results(results: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _leakage(content: Mapping[str, Any] | None, pictures: Path) -> list[str]:
-    if content is None:
+def _leakage(path: Path, pictures: Path) -> list[str]:
+    found = read_leakage(path)
+    if found is None:
         return [
             heading("What it leaks"),
             paragraph(
                 "Not measured. `feddp evaluate RUN` does, then make this page again.", "note"
             ),
         ]
-    models, ceilings = content["models"], content["ceilings"]
+    models, ceilings = found
     parts = [
         heading("What it leaks"),
         picture(
-            save(draw_attacks(models, ceilings["auc"]), pictures, "attacks"),
+            save(draw_attacks(models, ceilings.auc), pictures, "attacks"),
             "How well each attack tells members from non-members, with 95 % intervals. The base "
             "model has seen nobody: it is the negative control. The ceiling is what the promise "
             "allows; an attack that fails is no proof.",
@@ -133,44 +138,15 @@ def _leakage(content: Mapping[str, Any] | None, pictures: Path) -> list[str]:
     if (figure := draw_exposure(models)) is not None:
         caption = "Exact exposure of planted secrets: the bits of each that the model gives away."
         parts.append(picture(save(figure, pictures, "exposure"), caption))
-    rows = _leakage_rows(models)
-    _write_csv(
-        pictures / "leakage.csv",
-        [dict(zip(["figure", *models], row, strict=True)) for row in rows],
-    )
-    return [*parts, table(["", *models], rows)]
-
-
-def _leakage_rows(models: Mapping[str, Any]) -> list[list[str]]:
-    """A row per figure, a column per model."""
-
-    def row(title: str, pick: Any) -> list[str]:
-        return [title, *(_interval(pick(model)) for model in models.values())]
-
-    first = next(iter(models.values()))
-    return [
-        row("user inference, AUC", lambda m: m["user_inference"]["auc"]),
-        row("user inference, TPR at 1 % FPR", lambda m: m["user_inference"]["true_positive_rate"]),
-        *(
-            row(f"membership by {name}, AUC", lambda m, name=name: m["membership"][name]["auc"])
-            for name in first["membership"]
-        ),
-        row("exposure, bits", lambda m: m["exposure"] and m["exposure"]["mean"]),
-        row(
-            "exposure of secrets never seen", lambda m: m["exposure"] and m["exposure"]["null_mean"]
-        ),
-        row("poisoning gap", lambda m: m["poison_gap"]),
-        row(
-            "sensitive tokens, held-out minus training",
-            lambda m: m["sensitive_tokens"] and m["sensitive_tokens"]["controlled_gain"],
-        ),
+    rows = [
+        [title.strip(), *cells, ceiling]
+        for title, cells, ceiling in leakage_rows(list(models.values()), ceilings)
     ]
-
-
-def _interval(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "–"
-    return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+    head = [*models, "ceiling"]
+    _write_csv(
+        pictures / "leakage.csv", [dict(zip(["figure", *head], row, strict=True)) for row in rows]
+    )
+    return [*parts, table(["", *head], rows)]
 
 
 def _comparison_page(folder: Path) -> str:

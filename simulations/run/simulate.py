@@ -45,6 +45,7 @@ from feddp.simulations.run.console import Progress, plan_lines, result_lines
 from feddp.simulations.run.data_problems import data_problems
 from feddp.simulations.run.local_nodes import LocalNodes
 from feddp.simulations.run.non_private import train_without_privacy
+from feddp.simulations.run.pictures import leave_curves
 
 INTERRUPTED = 130
 NODE_LEDGER_NAME = "node-ledger.sqlite"
@@ -179,6 +180,7 @@ def _train(
             describe_evaluation(run.config), is_generated=run.config.is_generated
         ),
     )
+    leave_curves(run.path, run.plan)
     print("\n".join(["", *result_lines(outcome.results, run.plan)]))
     print(f"\n  {run.path}  ({time.monotonic() - started:.0f} s)")
     print(f"  try: feddp chat {run.path}")

@@ -10,7 +10,6 @@ from feddp.simulations.group_size.planner import (
     Prediction,
     Setting,
     best_group_size,
-    black_box_epsilon,
     calibrate,
     nu,
     planner_lines,
@@ -43,20 +42,6 @@ def test_golden_noise_of_examples_does_not_move_with_the_group_size() -> None:
     found = predict(setting(512, 2.0), (1, 4))
     assert all(0.00729 <= (p.els_noise or 0) <= 0.00735 for p in found)
     assert found[1].crossover == pytest.approx(0.79, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("size", "tight", "published"),
-    [(1, 0.7230, 0.727), (2, 1.5261, 1.578), (4, 3.2705, 3.424), (8, 7.2026, 8.057)],
-)
-def test_black_box_bounds_lie_between_the_tight_ones_and_a_coarser_search(
-    size: int, tight: float, published: float
-) -> None:
-    found = black_box_epsilon(
-        probability=0.01, noise_multiplier=2.0, num_rounds=1000, group_size=size, delta=1e-6
-    )
-    assert tight <= found <= published
-    assert found == pytest.approx(published, rel=0.03)
 
 
 def test_one_example_per_user_makes_both_units_the_same() -> None:

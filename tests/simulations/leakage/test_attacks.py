@@ -13,7 +13,6 @@ from feddp.simulations.leakage.attacks import (
     exposure,
     exposure_ceiling,
     mean_interval,
-    null_standard_error,
     proportion,
     run_attack,
     user_inference_scores,
@@ -27,7 +26,6 @@ def test_docstring_numbers_hold() -> None:
 def test_a_score_without_information_is_at_chance() -> None:
     rng = np.random.default_rng(1)
     found = run_attack(rng.normal(size=400), rng.normal(size=300), rng=rng)
-    assert found.is_at_chance
     assert found.auc.low < 0.5 < found.auc.high
     assert found.true_positive_rate.low <= 0.01
 
@@ -35,7 +33,6 @@ def test_a_score_without_information_is_at_chance() -> None:
 def test_a_separating_score_is_caught() -> None:
     rng = np.random.default_rng(2)
     found = run_attack(rng.normal(3, 1, size=300), rng.normal(size=300), rng=rng)
-    assert not found.is_at_chance
     assert found.auc.low > 0.95
     assert found.true_positive_rate.low > 0.4
 
@@ -59,12 +56,6 @@ def test_bootstrap_interval_covers_the_true_auc_about_as_often_as_it_says() -> N
         )
         hits += found.auc.low <= truth <= found.auc.high
     assert 50 <= hits <= 60
-
-
-def test_null_standard_error_is_that_of_shuffled_labels() -> None:
-    rng = np.random.default_rng(5)
-    values = [area_under_curve(rng.normal(size=40), rng.normal(size=60)) for _ in range(2000)]
-    assert np.std(values) == pytest.approx(null_standard_error(40, 60), rel=0.06)
 
 
 def test_few_non_members_leave_their_largest_as_threshold() -> None:

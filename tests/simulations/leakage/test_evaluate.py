@@ -1,7 +1,7 @@
 """Who is attacked, what is written, and both controls of the suite."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ from feddp.simulations.leakage.evaluate import (
     Extent,
     choose_subjects,
     measure_adapter,
-    write_leakage,
 )
 from feddp.simulations.leakage.scoring import Scorer
 from feddp.simulations.leakage.suite import Ceilings, Subjects
+from feddp.simulations.leakage.table import read_leakage, write_leakage
 
 EXTENT = Extent(num_users=6, num_secrets=0, seed=3)
 
@@ -104,13 +104,14 @@ def test_what_is_written_is_json_with_every_figure_and_its_ceiling(
 ) -> None:
     models = measure_adapter(RunConfig(), adapter_path, EXTENT, has_control=False)
     assert list(models) == ["private"]
-    write_leakage(tmp_path / "deep" / "leakage.json", models, Ceilings(2.0, 1e-5), EXTENT)
+    write_leakage(tmp_path / "deep" / "leakage.json", models, Ceilings(2.0, 1e-5), asdict(EXTENT))
     content = json.loads((tmp_path / "deep" / "leakage.json").read_text())
     assert content["models"]["private"]["user_inference"]["auc"]["value"] == pytest.approx(
         models["private"].user_inference.auc.value
     )
     assert content["ceilings"]["auc"] == pytest.approx(Ceilings(2.0, 1e-5).auc)
     assert content["extent"]["num_users"] == 6
+    assert read_leakage(tmp_path / "deep" / "leakage.json") == (models, Ceilings(2.0, 1e-5))
 
 
 @pytest.mark.slow

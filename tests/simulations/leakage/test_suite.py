@@ -10,8 +10,9 @@ from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
 from feddp.server.run import Run
 from feddp.simulations.leakage.attacks import Attack, Interval
-from feddp.simulations.leakage.evaluate import Extent, _target, leakage_lines, measure_overfitted
+from feddp.simulations.leakage.evaluate import Extent, _target, measure_overfitted
 from feddp.simulations.leakage.suite import Ceilings, Leakage, exceeded
+from feddp.simulations.leakage.table import leakage_lines
 
 CHANCE = Attack(Interval(0.5, 0.45, 0.55), Interval(0.01, 0.0, 0.03), 0.01, 300, 300)
 CAUGHT = Attack(Interval(0.9, 0.85, 0.95), Interval(0.5, 0.4, 0.6), 0.01, 300, 300)

@@ -9,7 +9,7 @@ from feddp.common.errors import ConfigError
 from feddp.simulations.comparison.table import Difference, Row, write_comparison
 from feddp.simulations.leakage.attacks import Interval
 from feddp.simulations.report.page import paragraph, table
-from feddp.simulations.report.report import report
+from feddp.simulations.report.report import _statement, report
 
 
 class Finder(HTMLParser):
@@ -62,6 +62,15 @@ def test_a_comparison_becomes_one_page_without_network_or_scripts(tmp_path: Path
     assert "currentColor" in text
     names = {path.name for path in (tmp_path / "pictures").iterdir()}
     assert {"loss.svg", "loss.png", "noise.svg", "user-inference.png"} <= names
+
+
+def test_the_list_of_what_is_not_covered_stays_a_list() -> None:
+    parts = _statement("**Holds.** Always.\n\nNot covered:\n\n- the <base>\n- the rest\n")
+    assert parts == [
+        "<p>Holds. Always.</p>",
+        "<p>Not covered:</p>",
+        "<ul><li>the &lt;base&gt;</li><li>the rest</li></ul>",
+    ]
 
 
 def test_text_is_escaped() -> None:
