@@ -12,7 +12,6 @@ from flwr.serverapp import Grid
 from feddp.common.evaluation import Evaluation
 from feddp.common.wire.messages import (
     EvaluateRequest,
-    MessageError,
     TrainReply,
     TrainRequest,
     decode_evaluate_reply,
@@ -20,6 +19,7 @@ from feddp.common.wire.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
+from feddp.common.wire.records import MessageError
 from feddp.server.cohort_draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics

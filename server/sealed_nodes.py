@@ -14,7 +14,6 @@ from feddp.common.privacy.mechanism.clipping import is_within
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.wire.messages import (
     EvaluateRequest,
-    MessageError,
     TrainReply,
     TrainRequest,
     decode_evaluate_reply,
@@ -22,6 +21,7 @@ from feddp.common.wire.messages import (
     encode_train_request,
 )
 from feddp.common.wire.node_registry import Entry
+from feddp.common.wire.records import MessageError
 from feddp.common.wire.sealing import SealError
 from feddp.server.cohort_draw import ServerDraw
 from feddp.server.exchange import POLL_SECONDS, ask

@@ -15,9 +15,6 @@ MAX_FUNCTION_LINES = 80
 WITHOUT_A_MIRROR = frozenset(
     f"{room}/{name}.py"
     for room, names in {
-        "client/engine": "batch forward local_optimizer protocol",
-        "client": "refusal",
-        "client/service": "resident",
         "common/config": "sections setting",
         "common": "planning",
         "common/privacy/ledger": "store",
@@ -34,9 +31,7 @@ WITHOUT_A_MIRROR = frozenset(
     }.items()
     for name in names.split()
 )
-HANDING_ON = frozenset(
-    {"client/engine/cohort.py", "common/model/lora.py", "common/wire/messages.py"}
-)
+HANDING_ON = frozenset({"common/model/lora.py"})
 # Deserialisers that run code.
 UNSAFE_CALLS = {
     "pickle.load",

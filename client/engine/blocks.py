@@ -1,7 +1,7 @@
 """The blocks of a transformer: recomputed in the backward pass, or skipped below the first adapter.
 
-Blocks that no adapter is in or below compute the same for a row in every step, epoch and round, so
-their output can be kept. Both need nothing but a list of blocks that pass hidden states on.
+Blocks with no adapter in or below them compute the same for a row in every step, epoch and round,
+so their output can be kept. Both need nothing but a list of blocks that pass hidden states on.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def compile_blocks(blocks: Blocks) -> None:
 
 
 def recompute(blocks: Blocks) -> None:
-    """Makes each trained block keep its input alone for the backward pass, and compute again."""
+    """Makes trained blocks keep only their input, and compute again in the backward pass."""
     for block in blocks.above:
         block.forward = partial(
             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
@@ -67,7 +67,7 @@ class PrefixCache:
     **Guarantee:** what a row's hidden states are depends on its tokens and padded length alone. On
     the CPU they have the bits that the blocks themselves would give. As sensitive as the rows.
 
-    The base model is frozen, and a cache belongs to one of it.
+    The base model is frozen, and a cache belongs to one copy of it.
     """
 
     def __init__(self, blocks: Blocks, *, max_bytes: int, row_multiple: int):
@@ -126,7 +126,7 @@ class PrefixCache:
     def _forward(
         self, forward: Callable[..., Any], is_last: bool, *args: Any, **kwargs: Any
     ) -> Any:
-        """In the place of a block's own forward."""
+        """Takes the place of a block's own forward."""
         now = getattr(self._pass, "now", None)
         if now is None:
             return forward(*args, **kwargs)

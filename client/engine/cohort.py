@@ -1,14 +1,14 @@
 """The cohort engine: local training of many users in shared passes over one frozen base.
 
-`slots` users are resident, each with its own delta from the adapter that all were sent. One tick
-is one local step of every resident user: the rows of their minibatches are sorted by padded length
-and cut into passes; every row carries a copy of its user's adapter, and its gradient is added to
-its user alone. A finished user is handed out and replaced at once, so memory is bounded by the
-slots and by the tokens of a pass, never by the cohort.
+`slots` users are resident at a time, each with a delta from the adapter that all were sent. One
+tick is one local step of every resident user: the rows of their minibatches are sorted by padded
+length and cut into passes; every row carries a copy of its user's adapter, and its gradient is
+added to that user's alone. A finished user is handed out and replaced at once, so memory is bounded
+by the slots and by the tokens of a pass, never by the cohort.
 
-A user's minibatches, padded lengths and order of additions depend on that user alone, every pass
-runs on one thread, and there each row has the same bits whatever the other rows are (asserted by
-tests on the CPU), so an update is bit-identical whoever shares its passes.
+A user's minibatches, padded lengths and order of additions depend on that user alone. Every pass
+runs on one thread, where each row has the same bits whatever the other rows are (tests assert that
+on the CPU). So an update is bit-identical whoever shares its passes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -2,8 +2,8 @@
 
 A third of a small model's time goes into operations on single numbers. Those of root-mean-square
 norms and rotary positions have gradients of a few operations; autograd takes many, and keeps all
-that they need. What is exchanged has first given the library's numbers and gradients on random
-input, up to some roundings; everything else stays as it is.
+that they need. A module is exchanged only once its replacement has given the library's numbers and
+gradients on random input, up to some roundings; everything else stays as it is.
 """
 
 import inspect
@@ -71,7 +71,7 @@ class Rotation(torch.autograd.Function):
 def rotate(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """In the place of the library's `apply_rotary_pos_emb`; may turn the first numbers alone."""
+    """Takes the place of the library's `apply_rotary_pos_emb`; may turn only the first numbers."""
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _turn(q, cos, sin), _turn(k, cos, sin)
 
@@ -83,7 +83,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Exchanges the norms and rotations of a frozen model that pass their trial.
+    """Replaces the norms and rotations of a frozen model that pass their trial.
 
     Returns:
       How many modules were changed.
@@ -110,7 +110,7 @@ def is_root_mean_square(module: nn.Module) -> bool:
 
 
 def _normalise(module: Any, hidden_states: Tensor) -> Tensor:
-    """In the place of a norm's own forward."""
+    """Takes the place of a norm's own forward."""
     output: Tensor = RootMeanSquareNorm.apply(  # type: ignore[no-untyped-call]
         hidden_states, module.weight, module.variance_epsilon
     )

@@ -17,8 +17,7 @@ from feddp.client.refusal import RefusedError
 from feddp.client.service.resident import METHODS, SERVICE, UNIX, UNLIMITED
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
-from feddp.common.wire.messages import MessageError
-from feddp.common.wire.records import pack, unpack
+from feddp.common.wire.records import MessageError, pack, unpack
 from feddp.common.wire.sealing import SealError
 
 MAX_SOCKET_PATH = 107

@@ -14,9 +14,7 @@ from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.privacy.mechanism.noise import MAX_SCALE
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.records import (
-    MessageError as MessageError,  # also from here, for its readers
-)
+from feddp.common.wire.records import MessageError
 
 VERSION = 2
 MAX_GRID_STEPS = 1 << 24

@@ -24,7 +24,7 @@ from feddp.common.privacy.ledger.history import Charge, History
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent, from_body, to_body
 from feddp.common.privacy.plan.plan import plan_from_json
-from feddp.common.wire.messages import MessageError
+from feddp.common.wire.records import MessageError
 from feddp.server.checkpoint import Checkpoint, Checkpoints, RoundState
 from fuzz.changes import change_bytes, change_tree
 from fuzz.ledgers import HEAD, LEDGER, PLAN, ROWS

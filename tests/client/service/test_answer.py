@@ -18,13 +18,12 @@ from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
-    MessageError,
     TrainRequest,
     decode_train_reply,
     decode_train_request,
     encode_train_request,
 )
-from feddp.common.wire.records import opaque, pack, read_opaque, unpack
+from feddp.common.wire.records import MessageError, opaque, pack, read_opaque, unpack
 from feddp.common.wire.sealing import Ask, SealError, open_reply, sign_request
 
 SERVER, NODE = (Ed25519PrivateKey.from_private_bytes(bytes([i]) * 32) for i in (1, 2))

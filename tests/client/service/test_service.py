@@ -16,8 +16,7 @@ from feddp.client.app import app as client_app
 from feddp.client.service.resident import UNIX, ResidentError, ask_resident, read_token, token_path
 from feddp.client.service.service import NodeService, check_address, make_token
 from feddp.common.errors import ConfigError
-from feddp.common.wire.messages import MessageError
-from feddp.common.wire.records import opaque, pack
+from feddp.common.wire.records import MessageError, opaque, pack
 from feddp.common.wire.sealing import SealError
 
 SECRET = "user 42 has a secret"

@@ -17,7 +17,6 @@ from feddp.common.wire.messages import (
     PROOF,
     VERSION,
     EvaluateRequest,
-    MessageError,
     decode_evaluate_reply,
     decode_evaluate_request,
     decode_train_reply,
@@ -26,6 +25,7 @@ from feddp.common.wire.messages import (
     encode_evaluate_request,
     encode_train_request,
 )
+from feddp.common.wire.records import MessageError
 
 FIXED = Draw(cohort_size=3, num_units=40)
 

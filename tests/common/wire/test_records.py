@@ -4,8 +4,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.wire.messages import MessageError
-from feddp.common.wire.records import MAGIC, opaque, pack, read_opaque, unpack
+from feddp.common.wire.records import MAGIC, MessageError, opaque, pack, read_opaque, unpack
 
 SCALARS = st.one_of(
     st.booleans(),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feddp.common.wire.messages import MessageError
+from feddp.common.wire.records import MessageError
 from feddp.common.wire.sealing import (
     REPLY_MAGIC,
     Ask,
