@@ -67,11 +67,6 @@ def read_opaque(content: RecordDict, *, most_bytes: int) -> bytes:
     return bytes(array.data)
 
 
-def is_opaque(content: RecordDict) -> bool:
-    """Whether a message says that it is sealed or signed."""
-    return "sealed" in content
-
-
 def canonical(value: object) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, ASCII, no NaN.
 

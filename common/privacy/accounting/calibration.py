@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from feddp.common.privacy.accounting.epsilon import COARSE, FINE, epsilon
-from feddp.common.privacy.mechanism.events import Charges
+from feddp.common.privacy.accounting.epsilon import COARSE, FINE
 
 # Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the
 # largest, the noise of 2^20 grid steps passes the sampler's largest scale.
@@ -26,6 +25,14 @@ def calibrate(spent: Spent, target_epsilon: float) -> float:
 
     Raises:
       ValueError: the largest noise multiplier exceeds the target.
+
+    >>> from feddp.common.privacy.accounting.epsilon import epsilon
+    >>> from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
+    >>> def spent(multiplier: float, interval: float) -> float:
+    ...     rounds = [(PoissonGaussianEvent(0.05, multiplier), 500)]
+    ...     return epsilon(rounds, delta=1e-5, relation=ADD_OR_REMOVE_ONE, interval=interval)
+    >>> calibrate(spent, 1.0)
+    4.3
     """
 
     def keeps(steps: int, interval: float) -> bool:
@@ -46,36 +53,6 @@ def calibrate(spent: Spent, target_epsilon: float) -> float:
             break
         high, stride = lower, 2 * stride
     return _smallest(lambda steps: keeps(steps, FINE), low, high) / _STEPS_PER_UNIT
-
-
-def calibrate_noise_multiplier(
-    charges_of: Callable[[float], Charges], *, target_epsilon: float, delta: float, relation: str
-) -> float:
-    """`calibrate` for the schedules of a family.
-
-    Args:
-      charges_of: noise multiplier -> schedule, for instance a given number of one kind of event.
-      target_epsilon: of the promise.
-      delta: of the promise.
-      relation: one of `events.RELATIONS`.
-
-    Raises:
-      ValueError: the largest noise multiplier exceeds the target.
-
-    >>> from feddp.common.privacy.mechanism.events import ADD_OR_REMOVE_ONE, PoissonGaussianEvent
-    >>> calibrate_noise_multiplier(
-    ...     lambda z: [(PoissonGaussianEvent(0.05, z), 500)],
-    ...     target_epsilon=1.0,
-    ...     delta=1e-5,
-    ...     relation=ADD_OR_REMOVE_ONE,
-    ... )
-    4.3
-    """
-
-    def spent(multiplier: float, interval: float) -> float:
-        return epsilon(charges_of(multiplier), delta=delta, relation=relation, interval=interval)
-
-    return calibrate(spent, target_epsilon)
 
 
 def next_noise_multiplier(noise_multiplier: float) -> float:

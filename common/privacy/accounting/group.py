@@ -3,7 +3,7 @@
 import numpy as np
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting.epsilon import FINE, ROUND_UP, compose, epsilon
+from feddp.common.privacy.accounting.epsilon import FINE, ROUND_UP, compose
 from feddp.common.privacy.mechanism.events import (
     Charges,
     Event,
@@ -32,30 +32,6 @@ def group_event(event: Event, size: int) -> Event:
     raise ConfigError([f"No bound for groups is known for {event}."])
 
 
-def group_epsilon(
-    charges: Charges, size: int, *, delta: float, relation: str, interval: float = FINE
-) -> float:
-    """Upper bound of epsilon for `size` units together, by the mechanism itself.
-
-    **Guarantee:** holds for all units of a group added or removed at once; never above the
-    black-box bound by more than the discretisation.
-
-    Args:
-      charges: what one unit is charged.
-      size: k >= 1, units of the group.
-      delta: for the group, in (0, 1).
-      relation: one of `events.RELATIONS`.
-      interval: discretisation of the privacy loss.
-
-    Raises:
-      ConfigError: an event's bound does not extend to groups, or no accountant covers it.
-
-    Reference: Charles et al. 2024 (arXiv 2407.07737).
-    """
-    grouped = [(group_event(event, size), count) for event, count in charges]
-    return epsilon(grouped, delta=delta, relation=relation, interval=interval)
-
-
 def black_box_group_epsilon(
     charges: Charges, size: int, *, delta: float, relation: str, interval: float = FINE
 ) -> float:
@@ -63,7 +39,12 @@ def black_box_group_epsilon(
 
     The smallest over e; infinity where it needs a delta that the accountant does not resolve.
 
-    Args: see `group_epsilon`.
+    Args:
+      charges: what one unit is charged.
+      size: k >= 1, units of the group.
+      delta: for the group, in (0, 1).
+      relation: one of `events.RELATIONS`.
+      interval: discretisation of the privacy loss.
 
     Reference: Vadhan 2017, lemma 2.2.
     """

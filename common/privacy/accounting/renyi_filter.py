@@ -6,7 +6,6 @@ one order, fixed beforehand, still add up. Choosing the best order afterwards wo
 """
 
 import math
-from collections.abc import Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
 
@@ -84,39 +83,8 @@ def cost(event: Event, order: float, relation: str) -> float:
     return _to_digits(divergence * (1 + _RELATIVE) + _ABSOLUTE, ROUND_CEILING)
 
 
-def allows(spent_costs: Iterable[float], next_cost: float, total: float) -> bool:
-    """Whether one more charge fits; exact, on the decimals that `repr` prints.
-
-    **Edge cases:**
-
-    | numbers | result |
-    |---|---|
-    | the sum equals the budget | True |
-    | anything not finite or a negative cost | False |
-
-    Args:
-      spent_costs: of the charges so far, by `cost`.
-      next_cost: of the charge that is asked for.
-      total: the budget, by `budget`.
-    """
-    costs = [*spent_costs, next_cost]
-    if not all(math.isfinite(number) for number in (*costs, total)) or min(costs) < 0:
-        return False
-    return sum(map(_exact, costs)) <= _exact(total)
-
-
-def remaining(spent_costs: Iterable[float], total: float) -> float:
-    """What is left of the budget, rounded down; never below 0."""
-    return max(0.0, _to_digits(_exact(total) - sum(map(_exact, spent_costs)), ROUND_FLOOR))
-
-
 def _exact_budget(epsilon: float, delta: float, order: float) -> float:
     return epsilon - conversion(order, delta)
-
-
-def _exact(number: float) -> Fraction:
-    """The decimal that `repr` prints, which is what the ledger holds."""
-    return Fraction(repr(float(number)))
 
 
 def _to_digits(number: float | Fraction, rounding: str) -> float:

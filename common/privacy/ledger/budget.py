@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.accounting import renyi_filter
 from feddp.common.privacy.ledger.charge_terms import Slot, schedule_from_body
 from feddp.common.privacy.mechanism.events import Event
 
 FIXED_SCHEDULE, ADAPTIVE = "fixed-schedule", "adaptive"
 # Another machine may compute a cost that is larger in its last digits, and it must still verify:
-# `filters.cost` adds ten times as much to the divergence.
+# `renyi_filter.cost` adds ten times as much to the divergence.
 _TOLERANCE = 1 - Fraction(1, 10**10)
 _MAX_EXPONENT = 700.0
 
@@ -128,7 +128,7 @@ class FilterBudget:
         if plan["schedule"] or repr(self._alpha) != plan["alpha"] or not delta < self._delta:
             raise ValueError("a filter has an order, and no schedule")
         self._left = exact(plan["budget"])
-        if self._left > exact(repr(filters.budget(self._epsilon, delta, self._alpha))):
+        if self._left > exact(repr(renyi_filter.budget(self._epsilon, delta, self._alpha))):
             raise ValueError("the budget is above what epsilon and delta allow")
         self._distance_left = _distance_limit(self._epsilon, self._delta - delta)
 
@@ -179,7 +179,7 @@ def exact(text: str) -> Fraction:
 
 @functools.lru_cache(maxsize=256)
 def _renyi(event: Event, alpha: float, relation: str) -> float:
-    return filters.cost(event, alpha, relation)
+    return renyi_filter.cost(event, alpha, relation)
 
 
 def _distance(slot: Slot) -> Fraction:

@@ -53,11 +53,6 @@ class Planned:
     count: int
     num_events: int
 
-    @classmethod
-    def single(cls, slot: Slot, count: int) -> "Planned":
-        """Every charge costs its event once."""
-        return cls(slot, count, count)
-
 
 def slot_from_body(body: Mapping[str, Any]) -> Slot:
     """Reads `Slot.to_body` back; other fields are left to the caller.

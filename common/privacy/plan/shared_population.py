@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.accounting import renyi_filter
 from feddp.common.privacy.accounting.bridge import bridge_cost
 from feddp.common.privacy.accounting.epsilon import epsilon
 from feddp.common.privacy.ledger.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
@@ -72,8 +72,8 @@ def population_row(
         _check_schedule(row, target_epsilon)
         return row
     planned = [(entry.slot.event, entry.count) for entry in schedule]
-    order = filters.choose_order(planned, target_epsilon, delta, str(terms["relation"]))
-    total = filters.budget(target_epsilon, delta, order)
+    order = renyi_filter.choose_order(planned, target_epsilon, delta, str(terms["relation"]))
+    total = renyi_filter.budget(target_epsilon, delta, order)
     accountant = f"rdp filter {accountant_version()}"
     filtered = {"alpha": repr(order), "budget": repr(total), "accountant": accountant}
     row |= {**filtered, "schedule": []}

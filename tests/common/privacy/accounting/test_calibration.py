@@ -1,14 +1,16 @@
 """Calibration: golden values, and the next smaller noise misses the target."""
 
+from collections.abc import Callable
+
 import pytest
 
 from feddp.common.privacy.accounting.calibration import (
     MAX_NOISE_MULTIPLIER,
     MIN_NOISE_MULTIPLIER,
-    calibrate_noise_multiplier,
+    calibrate,
     next_noise_multiplier,
 )
-from feddp.common.privacy.accounting.epsilon import COARSE, epsilon
+from feddp.common.privacy.accounting.epsilon import COARSE, FINE, epsilon
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
     REPLACE_ONE,
@@ -25,13 +27,17 @@ def bound(q: float, z: float, rounds: int, delta: float, **interval: float) -> f
     return epsilon([(event, rounds)], delta=delta, relation=ADD_OR_REMOVE_ONE, **interval)
 
 
-def calibrated(q: float, rounds: int, target: float, delta: float) -> float:
-    return calibrate_noise_multiplier(
-        lambda z: [(PoissonGaussianEvent(q, z), rounds)],
-        target_epsilon=target,
-        delta=delta,
-        relation=ADD_OR_REMOVE_ONE,
+def spent_by(
+    charges_of: Callable[[float], Charges], delta: float, relation: str
+) -> Callable[[float, float], float]:
+    return lambda z, interval: epsilon(
+        charges_of(z), delta=delta, relation=relation, interval=interval
     )
+
+
+def calibrated(q: float, rounds: int, target: float, delta: float) -> float:
+    spent = spent_by(lambda z: [(PoissonGaussianEvent(q, z), rounds)], delta, ADD_OR_REMOVE_ONE)
+    return calibrate(spent, target)
 
 
 # (q, rounds, target, delta): z, bisected on a grid of 1e-4.
@@ -86,12 +92,9 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_family_of_schedules_is_calibrated(name):
     charges_of, relation = FAMILIES[name]
-
-    def spent(charges: Charges) -> float:
-        return epsilon(charges, delta=1e-5, relation=relation)
-
-    z = calibrate_noise_multiplier(charges_of, target_epsilon=4.0, delta=1e-5, relation=relation)
-    assert spent(charges_of(z)) <= 4.0 < spent(charges_of(z - 1e-4))
+    spent = spent_by(charges_of, 1e-5, relation)
+    z = calibrate(spent, 4.0)
+    assert spent(z, FINE) <= 4.0 < spent(z - 1e-4, FINE)
 
 
 def test_the_next_noise_multiplier_is_one_step_of_the_grid():

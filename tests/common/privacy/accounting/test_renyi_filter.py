@@ -1,6 +1,5 @@
 """Golden values: the number of rounds that one order allows, computed with dp-accounting 0.6.0."""
 
-import math
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,11 +8,9 @@ import pytest
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.renyi import epsilon_rdp, renyi_divergence, to_epsilon
 from feddp.common.privacy.accounting.renyi_filter import (
-    allows,
     budget,
     choose_order,
     cost,
-    remaining,
 )
 from feddp.common.privacy.mechanism.events import (
     ADD_OR_REMOVE_ONE,
@@ -51,8 +48,7 @@ def test_the_filter_allows_as_many_rounds_as_one_order_gives(
     if total is not None:
         assert allowed == pytest.approx(total, abs=1e-6)
     each = cost(event, chosen, ADD_OR_REMOVE_ONE)
-    assert allows([each] * (rounds - 1), each, allowed)
-    assert not allows([each] * rounds, each, allowed)
+    assert int(Fraction(repr(allowed)) / Fraction(repr(each))) == rounds
 
 
 def test_without_sampling_the_filter_allows_what_renyi_accounting_does() -> None:
@@ -61,25 +57,6 @@ def test_without_sampling_the_filter_allows_what_renyi_accounting_does() -> None
         order = choose_order([(event, 1)], epsilon, DELTA, ADD_OR_REMOVE_ONE)
         each = cost(event, order, ADD_OR_REMOVE_ONE)
         assert int(budget(epsilon, DELTA, order) / each) == rounds
-
-
-def test_a_sum_that_meets_the_budget_is_allowed_and_one_step_more_is_not() -> None:
-    assert allows([0.1] * 9, 0.1, 1.0)  # the floats add up to less, the decimals to exactly 1
-    assert allows([0.1, 0.1], 0.1, 0.3)  # the floats add up to more than 0.3
-    assert not allows([0.1] * 9, math.nextafter(0.1, 1), 1.0)
-    assert not allows([0.1] * 9, 0.1, math.nextafter(1.0, 0))
-    assert not allows([0.1] * 9 + [math.nextafter(0.1, 1)], 0.0, 1.0)
-
-
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -1e-9])
-def test_a_cost_that_is_no_cost_is_never_allowed(wrong: float) -> None:
-    assert not allows([], wrong, 1.0)
-    assert not allows([wrong], 0.1, 1.0)
-
-
-def test_a_budget_that_is_no_number_allows_nothing() -> None:
-    assert not allows([], 0.1, math.nan)
-    assert not allows([], 0.1, math.inf)
 
 
 def test_costs_are_rounded_up_and_budgets_down() -> None:
@@ -96,13 +73,6 @@ def test_costs_are_rounded_up_and_budgets_down() -> None:
 def test_a_cost_is_exactly_the_decimal_that_repr_prints() -> None:
     each = cost(PoissonGaussianEvent(0.013, 1.1), 5.3, ADD_OR_REMOVE_ONE)
     assert len(Decimal(repr(each)).normalize().as_tuple().digits) <= 12
-    assert remaining([each], 1.0) == pytest.approx(float(1 - Fraction(repr(each))), rel=1e-11)
-
-
-def test_what_remains_is_rounded_down_and_never_negative() -> None:
-    assert remaining([0.1, 0.2], 1.0) == 0.7
-    assert remaining([1 / 3], 1.0) <= 2 / 3
-    assert remaining([2.0], 1.0) == 0.0
 
 
 def test_a_spent_budget_is_worth_the_epsilon_of_the_promise() -> None:

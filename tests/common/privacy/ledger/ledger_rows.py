@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feddp.common.disk import Disk, host_id
-from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.accounting import renyi_filter
 from feddp.common.privacy.ledger.charge_terms import UPDATE, Planned, Slot, schedule_to_body
 from feddp.common.privacy.ledger.history import (
     GENESIS,
@@ -39,7 +39,10 @@ TERMS: dict[str, str | int] = {
 
 def plan_of(num_charges: int = 5, num_evaluations: int = 0) -> Body:
     """The PLAN row of a run's own ledger."""
-    schedule = [Planned.single(SLOT, num_charges), Planned.single(EVALUATION, num_evaluations)]
+    schedule = [
+        Planned(slot, count, count)
+        for slot, count in ((SLOT, num_charges), (EVALUATION, num_evaluations))
+    ]
     return {
         "schema": SCHEMA,
         "population": "r",
@@ -58,12 +61,12 @@ def plan_of(num_charges: int = 5, num_evaluations: int = 0) -> Body:
 
 
 ALPHA = 4.0
-COST = repr(filters.cost(SLOT.event, ALPHA, "add-or-remove-one"))
+COST = repr(renyi_filter.cost(SLOT.event, ALPHA, "add-or-remove-one"))
 
 
 def adaptive_plan(budget: str | None = None) -> Body:
     """The PLAN row of a population with a filter."""
-    whole = repr(filters.budget(8.0, 9.9e-6, ALPHA))
+    whole = repr(renyi_filter.budget(8.0, 9.9e-6, ALPHA))
     filtered = {"mode": "adaptive", "schedule": [], "alpha": repr(ALPHA), "plan_sha256": ""}
     scope = {"scope": "population", "population": "people"}
     return {**plan_of(), **scope, **filtered, "budget": budget or whole}

@@ -26,7 +26,7 @@ from ledger_rows import (
 )
 
 from feddp.common.errors import BudgetSpentError, LedgerDamagedError, PlanDiffersError
-from feddp.common.privacy.accounting import renyi_filter as filters
+from feddp.common.privacy.accounting import renyi_filter
 from feddp.common.privacy.ledger.budget import FilterBudget, ScheduleBudget, exact
 from feddp.common.privacy.ledger.history import Body, Charge
 from feddp.common.privacy.ledger.ledger import Ledger
@@ -182,7 +182,7 @@ def test_a_cost_stays_above_the_divergence_also_in_its_tolerance() -> None:
 
     for slot in (SLOT, EVALUATION):
         true = float(renyi_divergence(slot.event, "add-or-remove-one", [ALPHA])[0])
-        cost = repr(filters.cost(slot.event, ALPHA, "add-or-remove-one"))
+        cost = repr(renyi_filter.cost(slot.event, ALPHA, "add-or-remove-one"))
         assert exact(cost) * _TOLERANCE > Fraction(true)
 
 

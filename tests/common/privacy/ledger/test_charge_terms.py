@@ -36,7 +36,7 @@ def test_a_slot_of_any_event_reads_back(slot: Slot) -> None:
 
 @given(st.lists(SLOTS, unique=True, max_size=4), st.integers(0, 9))
 def test_a_schedule_reads_back(slots: list[Slot], count: int) -> None:
-    schedule = tuple(Planned.single(slot, count) for slot in slots)
+    schedule = tuple(Planned(slot, count, count) for slot in slots)
     assert schedule_from_body(schedule_to_body(schedule)) == schedule
 
 

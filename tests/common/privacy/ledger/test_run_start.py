@@ -81,7 +81,7 @@ def test_a_charge_for_another_purpose_never_takes_what_is_kept_for_a_run(tmp_pat
 
 def test_runs_of_other_slots_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
     other = with_scale(1 << 21)
-    schedule = schedule_to_body([Planned.single(SLOT, 3), Planned.single(other, 2)])
+    schedule = schedule_to_body([Planned(SLOT, 3, 3), Planned(other, 2, 2)])
     path = new_ledger(tmp_path, {**plan_of(), **SHARED, "schedule": schedule})
     for name, count, slot in (("a", 3, SLOT), ("b", 2, other)):
         with open_ledger(path) as ledger:
