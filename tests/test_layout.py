@@ -16,10 +16,7 @@ WITHOUT_A_MIRROR = frozenset(
     f"{room}/{name}.py"
     for room, names in {
         "common/config": "sections setting",
-        "common": "planning",
         "common/privacy/ledger": "store",
-        "common/privacy/mechanism": "quantile",
-        "common/privacy/plan": "ledger_entries matrix_choice noise_choice",
         "server": "app export publisher release run_ledger",
         "deploy": "commands",
         "simulations/bench": "contestants flower_peer gpu pfl_peer race scale scoreboard "
