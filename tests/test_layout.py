@@ -16,17 +16,16 @@ WITHOUT_A_MIRROR = frozenset(
     f"{room}/{name}.py"
     for room, names in {
         "common/config": "sections setting",
-        "common": "planning",
         "common/privacy/ledger": "store",
         "common/privacy/mechanism": "quantile",
-        "common/privacy/plan": "ledger_entries matrix_choice noise_choice",
-        "server": "app export publisher release run_ledger",
+        "common/privacy/plan": "ledger_entries noise_choice",
+        "server": "export",
         "deploy": "commands",
         "simulations/bench": "contestants flower_peer gpu pfl_peer race scale scoreboard "
         "server_path workload",
         "simulations/commands": "deploy ledger look measure",
-        "simulations/comparison": "cells table",
-        "simulations/report": "page plots",
+        "simulations/comparison": "table",
+        "simulations/report": "page",
         "simulations/run": "chat non_private",
     }.items()
     for name in names.split()
