@@ -17,13 +17,13 @@ WITHOUT_A_MIRROR = frozenset(
     for room, names in {
         "common/config": "sections setting",
         "common/privacy/ledger": "store",
-        "server": "app export publisher release run_ledger",
+        "server": "export",
         "deploy": "commands",
         "simulations/bench": "contestants flower_peer gpu pfl_peer race scale scoreboard "
         "server_path workload",
         "simulations/commands": "deploy ledger look measure",
-        "simulations/comparison": "cells table",
-        "simulations/report": "page plots",
+        "simulations/comparison": "table",
+        "simulations/report": "page",
         "simulations/run": "chat non_private",
     }.items()
     for name in names.split()

@@ -5,10 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 export PATH="$PWD/.venv/bin:$PATH"
 export FLWR_HOME="$(mktemp -d)"
-before=$(pgrep -f flower-superlink || true)
 finish() {
   for pid in $(pgrep -f flower-superlink || true); do
-    grep -qw "$pid" <<<"$before" || kill "$pid"
+    ! tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "FLWR_HOME=$FLWR_HOME" || kill "$pid"
   done
   rm -rf "$FLWR_HOME"
 }

@@ -1,6 +1,7 @@
 """What is published: built from the images' context, installed beside other people's packages."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -18,10 +19,18 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = ("client", "common", "deploy", "server", "simulations")
 OTHER = 'NAME = "other"\n'
-SMALL_RUN = [
-    *("--set", "run.rounds=1", "--set", "run.seed=7", "--set", "nodes.workers=2"),
-    *("--set", "sampling.expected-cohort-size=20", "--set", "evaluation.max-users=4"),
-]
+# Little to tokenize, and given noise instead of a search for it.
+SMALL_RUN = {
+    "data.path": "users.jsonl",
+    "data.evaluation-users": 5,
+    "nodes.workers": 2,
+    "privacy.noise-multiplier": 4.0,
+    "privacy.num-users": 1000,
+    "run.name": "beside",
+    "run.output-dir": ".",
+    "run.rounds": 1,
+    "run.seed": 7,
+}
 # Packages whose name differs from what is imported, and those that others always bring.
 DISTRIBUTIONS = {
     "dp_accounting": "dp-accounting",
@@ -137,7 +146,14 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FOLDERS:
         (folder / name).mkdir()
         (folder / name / "__init__.py").write_text('raise RuntimeError("the wrong package")\n')
+    rows = [{"user_id": f"u{i}", "text": "where is my order?"} for i in range(40)]
+    (folder / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def settings() -> list[str]:
+    """`SMALL_RUN` as words of a command."""
+    return [word for key, value in SMALL_RUN.items() for word in ("--set", f"{key}={value}")]
 
 
 def source_files() -> set[str]:
@@ -197,9 +213,8 @@ def test_what_feddp_imports_is_what_it_depends_on() -> None:
 def test_a_run_of_two_workers_is_not_moved_by_folders_and_packages_of_the_same_names(
     environment: Environment, elsewhere: Path
 ) -> None:
-    run = [*("simulate", *SMALL_RUN, "--set", "run.name=beside"), "--output-dir", str(elsewhere)]
-    assert "epsilon" in environment.run("feddp", *run, cwd=elsewhere)
-    environment.run("feddp", "ledger", "verify", str(elsewhere / "beside"), cwd=elsewhere)
+    assert "epsilon" in environment.run("feddp", "simulate", *settings(), cwd=elsewhere)
+    environment.run("feddp", "ledger", "verify", "beside", cwd=elsewhere)
     module = ["-m", "feddp.deploy.keys", "secret", "a.secret"]  # a command of the images
     environment.run("python", *module, cwd=elsewhere)
     assert (elsewhere / "a.secret").exists()
@@ -229,7 +244,7 @@ def test_each_distribution_can_leave_and_the_other_stays_whole(
     assert environment.run("python", "-c", show, cwd=environment.site) == "otherother\n"
     environment.pip("uninstall", "--quiet", "--yes", "other")
     assert not (environment.site / "common").exists()
-    assert "epsilon" in environment.run("feddp", "plan", *SMALL_RUN, cwd=elsewhere)
+    assert "epsilon" in environment.run("feddp", "plan", *settings(), cwd=elsewhere)
     environment.install(make_wheel(elsewhere, "other"))
     environment.pip("uninstall", "--quiet", "--yes", "feddp")
     assert not (environment.site / "feddp").exists()
