@@ -99,7 +99,7 @@ def simulate(
     config = declare_users(config, users, evaluation_users)
     _check_comparison(config, is_comparing, non_private_path)
     listener = _listener(progress)
-    with _pinned_threads(config):
+    with pinned_threads(config):
         base, layout = load_model(config)
         training, evaluation = assembly.load_users(
             config, everyone=table_of(users), evaluation=table_of(evaluation_users)
@@ -152,10 +152,10 @@ def resume(
       LedgerDamagedError, LedgerLockedError, RolledBackError, BudgetSpentError, DiskError.
     """
     stored = folder.load_run(path_of(run))
-    _check_users(stored.config, users, evaluation_users)
+    check_users(stored.config, users, evaluation_users)
     keep_command(stored.path, command)
     listener = _listener(progress)
-    with _pinned_threads(stored.config):
+    with pinned_threads(stored.config):
         base, layout = load_model(stored.config)
         check_run_model(stored, base=base, layout=layout)
         training, evaluation = assembly.load_users(
@@ -174,7 +174,7 @@ def resume(
             )
 
 
-def _check_users(
+def check_users(
     config: RunConfig, users: Users | None, evaluation_users: Users | None = None
 ) -> None:
     """Refuses users that are read in other columns, or from another place, than the run's."""
@@ -194,7 +194,7 @@ def _listener(progress: bool | Listener) -> Listener:
 
 
 @contextmanager
-def _pinned_threads(config: RunConfig) -> Iterator[None]:
+def pinned_threads(config: RunConfig) -> Iterator[None]:
     """Torch's threads as the run asks; afterwards as they were."""
     before = torch.get_num_threads()
     pin_threads(config)
