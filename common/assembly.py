@@ -62,15 +62,29 @@ def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
     return base, layout
 
 
-def load_users(config: RunConfig, part: Part = Part()) -> tuple[Users, Users]:
+def load_users(
+    config: RunConfig,
+    part: Part = Part(),
+    *,
+    everyone: Users | None = None,
+    evaluation: Users | None = None,
+) -> tuple[Users, Users]:
     """(training users, evaluation users) of one part, told apart by a hash of the id alone.
+
+    Args:
+      config: of the run.
+      part: of the users that is meant.
+      everyone: users who are open already; None opens `data.path`.
+      evaluation: the same for `data.evaluation-path`.
 
     Raises:
       DataError: the data cannot be read as configured, or an evaluation user is trained on.
     """
-    everyone = demo_users() if config.is_generated else _open(config, config.data.path)
+    if everyone is None:
+        everyone = demo_users() if config.is_generated else _open(config, config.data.path)
     if config.data.evaluation_path:
-        training, evaluation = everyone, _open(config, config.data.evaluation_path)
+        training = everyone
+        evaluation = evaluation or _open(config, config.data.evaluation_path)
         _check_apart(config, training, evaluation)
     else:
         is_held_out = everyone.held_out(config.data.evaluation_users)
@@ -217,10 +231,11 @@ def pin_threads(config: RunConfig) -> None:
     torch.set_num_threads(config.nodes.threads or os.cpu_count() or 1)
 
 
-def _open(config: RunConfig, path: str) -> Users:
+def columns_of(config: RunConfig) -> Columns:
+    """Which columns of the data are read."""
     data = config.data
     has_other = bool(data.messages_column or data.completion_column)
-    columns = Columns(
+    return Columns(
         user=data.user_column,
         text="" if has_other else data.text_column,
         messages=data.messages_column,
@@ -228,4 +243,7 @@ def _open(config: RunConfig, path: str) -> Users:
         completion=data.completion_column,
         label=data.label_column,
     )
-    return open_users(path, columns=columns)
+
+
+def _open(config: RunConfig, path: str) -> Users:
+    return open_users(path, columns=columns_of(config))

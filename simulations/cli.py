@@ -132,13 +132,13 @@ def _simulate(options: argparse.Namespace) -> int:
     if options.new_noise_segment and not is_resumed:
         raise ConfigError(["--new-noise-segment: only a run that is resumed has lost its key."])
     if is_resumed:
-        from feddp.simulations.run.simulate import resume
+        from feddp.simulations.run.terminal import show_resumption
 
         path = options.resume or Path(config.run.resume)
-        return resume(path, is_new_segment=options.new_noise_segment, command=options.line)
-    from feddp.simulations.run.simulate import simulate
+        return show_resumption(path, is_new_segment=options.new_noise_segment, command=options.line)
+    from feddp.simulations.run.terminal import show_simulation
 
-    return simulate(
+    return show_simulation(
         config,
         is_comparing=options.with_non_private,
         non_private_path=options.non_private_dir,

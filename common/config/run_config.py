@@ -207,7 +207,9 @@ def _selection_problems(config: RunConfig) -> list[str]:
     return problems
 
 
-def load_config(path: Path | None, overrides: Mapping[str, object] | None = None) -> RunConfig:
+def load_config(
+    path: Path | str | None = None, overrides: Mapping[str, object] | None = None
+) -> RunConfig:
     """Reads a TOML file, then applies overrides; without a file, the demo's defaults.
 
     Relative paths in the file are relative to the file. Overrides are relative to the working
@@ -216,7 +218,7 @@ def load_config(path: Path | None, overrides: Mapping[str, object] | None = None
     Raises:
       ConfigError: the file is missing or is not TOML, or its content has problems (all at once).
     """
-    flat = {} if path is None else read_flat(path)
+    flat = {} if path is None else read_flat(Path(path))
     return from_flat({**flat, **_located(overrides or {}, Path())})
 
 

@@ -1,12 +1,13 @@
-"""JSONL, CSV, Parquet, Hugging Face datasets -> batches of text columns, one batch in memory."""
+"""JSONL, CSV, Parquet, Hugging Face datasets, frames and rows -> batches of text columns."""
 
+import contextlib
 import difflib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute
@@ -15,6 +16,13 @@ import pyarrow.parquet
 
 from feddp.common.data.users import Columns
 from feddp.common.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+    import pandas
+
+MEMORY = "memory"
+"""What `data.path` says of users that were given in Python."""
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 HUGGING_FACE_NAMES = ("state.json", "dataset_dict.json")
@@ -27,8 +35,15 @@ def locate(path: str) -> Path | str:
     """A local path, or the text of a hub id.
 
     Raises:
-      DataError: no such file, or of an unknown kind.
+      DataError: no such file, of an unknown kind, or nothing that a path can name.
     """
+    if path == MEMORY:
+        raise DataError(
+            [
+                f'data.path = "{MEMORY}": the users of this run were given in Python, and are kept '
+                "nowhere. Give them again, as in `feddp.resume(path, users=users)`."
+            ]
+        )
     local = Path(path).expanduser()
     if local.is_file() and local.suffix not in SUFFIXES:
         raise DataError(
@@ -58,8 +73,62 @@ def read_batches(source: Path | str, columns: Columns, batch_rows: int) -> Itera
     Raises:
       DataError: what is wrong and where; no row's content.
     """
-    try:
+    with _named_problems(source):
         yield from _reader_of(source)(source, columns, batch_rows)
+
+
+def read_dataset(
+    found: "datasets.Dataset | datasets.DatasetDict", columns: Columns, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of a data set that is open already. Same contract as `read_batches`."""
+    source = "the dataset"
+    with _named_problems(source):
+        yield from _read_dataset(_training_split(source, found), source, columns, batch_rows)
+
+
+def read_frame(
+    frame: "pandas.DataFrame", columns: Columns, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of a pandas frame. Same contract as `read_batches`."""
+    source, used = "the frame", columns.used()
+    _check_columns(source, [str(name) for name in frame.columns], columns)
+    for start in range(0, len(frame), batch_rows):
+        part = frame.iloc[start : start + batch_rows]
+        arrays = [_frame_column(part[name]) for name in used]
+        batch = pa.RecordBatch.from_arrays(arrays, names=list(used))
+        yield _normalised(batch, columns, source, start)
+
+
+def _frame_column(series: "pandas.Series[Any]") -> pa.Array:
+    """One column; whole numbers and texts side by side, which Arrow refuses, as texts."""
+    try:
+        array = pa.Array.from_pandas(series)
+    except pa.ArrowException:
+        values = [None if value is None or value != value else value for value in series]
+        return _as_texts(values)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def read_rows(
+    rows: Iterable[Mapping[str, Any]], columns: Columns, batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches of rows in memory. Same contract as `read_batches`."""
+    source = "the rows"
+
+    def numbered() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping):
+                raise DataError([f"{source}, row {number}: not a mapping of columns to values."])
+            yield number, row
+
+    yield from _row_batches(numbered(), source, "row", columns, batch_rows)
+
+
+@contextlib.contextmanager
+def _named_problems(source: Path | str) -> Iterator[None]:
+    """What Arrow and the disk complain about, with its source and without any content."""
+    try:
+        yield
     except pa.ArrowException as error:
         raise DataError([f"{source}: {_what_is_wrong(error)}"]) from error
     except UnicodeDecodeError as error:  # of the name of a column
@@ -84,20 +153,29 @@ def _reader_of(source: Path | str) -> Callable[..., Iterator[pa.RecordBatch]]:
 
 def _read_jsonl(path: Path, columns: Columns, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """JSON Lines, line by line, so that every problem has the number of its line."""
-    used = columns.used()
     with path.open("rb") as lines:
-        rows = _json_rows(path, lines)
-        is_first = True
-        while batch := list(itertools.islice(rows, batch_rows)):
-            if is_first:  # an optional column may be absent from the first row alone
-                names = dict.fromkeys(itertools.chain.from_iterable(row for _, row in batch))
-                _check_columns(path, list(names), columns)
-                is_first = False
-            for number, row in batch:
-                _check_user(row.get(columns.user), f"{path}, line {number}", columns.user)
-            yield pa.RecordBatch.from_arrays(
-                [_as_texts([row.get(name) for _, row in batch]) for name in used], names=used
-            )
+        yield from _row_batches(_json_rows(path, lines), path, "line", columns, batch_rows)
+
+
+def _row_batches(
+    rows: Iterator[tuple[int, Mapping[str, Any]]],
+    source: Path | str,
+    unit: str,
+    columns: Columns,
+    batch_rows: int,
+) -> Iterator[pa.RecordBatch]:
+    """Batches of numbered rows; `unit` is what the numbers count."""
+    used, is_first = columns.used(), True
+    while batch := list(itertools.islice(rows, batch_rows)):
+        if is_first:  # an optional column may be absent from the first row alone
+            names = dict.fromkeys(itertools.chain.from_iterable(row for _, row in batch))
+            _check_columns(source, list(names), columns)
+            is_first = False
+        for number, row in batch:
+            _check_user(row.get(columns.user), f"{source}, {unit} {number}", columns.user)
+        yield pa.RecordBatch.from_arrays(
+            [_as_texts([row.get(name) for _, row in batch]) for name in used], names=list(used)
+        )
 
 
 def _json_rows(path: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -88,7 +88,7 @@ def open_users(
                 making.mkdir(mode=0o700)
                 try:
                     batches = read_batches(source, columns, batch_rows)
-                    _build(batches, making, bucket_bytes, on_progress, path)
+                    _build(batches, making, bucket_bytes, on_progress, f'data.path = "{path}"')
                     for outdated in cache.glob(f"{name}-*"):
                         shutil.rmtree(outdated, ignore_errors=True)
                     Disk().place_folder(making, folder)
@@ -99,6 +99,29 @@ def open_users(
         raise DataError(
             [f"{cache}: the index of the users cannot be written ({error.strerror or error})."]
         ) from error
+
+
+def group_users(
+    batches: Iterable[pa.RecordBatch], folder: Path, *, columns: Columns, source: str
+) -> UserTable:
+    """Users of batches that no path names, grouped in an empty folder of the caller's.
+
+    Args:
+      batches: of `sources`, in which every user is valid.
+      folder: as private as the data; the table needs it until it is opened.
+      columns: of the batches.
+      source: what the batches are, for the message when there are none.
+
+    Raises:
+      DataError: there is no row, or the folder cannot be written.
+    """
+    try:
+        _build(batches, folder, BUCKET_BYTES, lambda _stage, _rows: None, source)
+    except OSError as error:
+        raise DataError(
+            [f"{folder}: the index of the users cannot be written ({error.strerror or error})."]
+        ) from error
+    return UserTable(folder, columns)
 
 
 @contextlib.contextmanager
@@ -147,7 +170,7 @@ def _build(
 
     _spill(digested(), spilled, 0, (1 << 64) - 1)
     if schema is None or num_rows == 0:
-        raise DataError([f'data.path = "{source}": no rows.'])
+        raise DataError([f"{source}: no rows."])
     with _TableWriter(folder, schema) as out:
         for path in sorted(spilled.iterdir()):
             _append_bucket(path, out, bucket_bytes, on_progress)

@@ -102,24 +102,46 @@ def load_base(
     Raises:
       ModelError: it cannot be loaded; one line that says why.
     """
-    place = str(demo_model_path()) if source == "demo" else source
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_local and not Path(place).expanduser().is_dir():
-        raise ModelError([f'model.base = "{source}": no such folder.'])
+    place = _locate(source)
     options: dict[str, Any] = {"dtype": DTYPES[dtype], **_quantized(quantization, DTYPES[dtype])}
+    tokenizer = load_tokenizer(source)
     with _one_line_errors(source):
-        tokenizer = AutoTokenizer.from_pretrained(place)
         if task == "causal-lm":
             model = AutoModelForCausalLM.from_pretrained(place, **options)
             heads: tuple[str, ...] = ()
         else:
             model, heads = _load_classifier(place, labels, options, pooling)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.use_cache = False
     model.eval().requires_grad_(False)
     return BaseModel(model, tokenizer, task, labels, heads, source, fingerprint(model))
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model, with a padding token.
+
+    Raises:
+      ModelError: it cannot be loaded; one line that says why.
+    """
+    place = _locate(source)
+    with _one_line_errors(source):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(place)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def _locate(source: str) -> str:
+    """Where transformers finds a base model: a folder, or a hub id.
+
+    Raises:
+      ModelError: it looks like a folder, and there is none.
+    """
+    place = str(demo_model_path()) if source == "demo" else source
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if looks_local and not Path(place).expanduser().is_dir():
+        raise ModelError([f'model.base = "{source}": no such folder.'])
+    return place
 
 
 def place_model(model: Any, device: str | torch.device) -> Any:
@@ -206,6 +228,7 @@ def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
 def _one_line_errors(source: str) -> Iterator[None]:
     """The libraries' own progress and warnings are silenced, and their errors cut to one line."""
     level = transformers.logging.get_verbosity()
+    shows_progress = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity(logging.ERROR)
     transformers.logging.disable_progress_bar()
     try:
@@ -220,3 +243,5 @@ def _one_line_errors(source: str) -> Iterator[None]:
         ) from error
     finally:
         transformers.logging.set_verbosity(level)
+        if shows_progress:
+            transformers.logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""feddp audit: canary users in the real pipeline, and what their traces say about epsilon.
+"""feddp.audit: canary users in the real pipeline, and what their traces say about epsilon.
 
 A canary user sends C times a secret unit vector whenever a coin draws it. Half of the canaries
 take part, chosen by coins that only the audit knows; all of them count in N and q. What is scored
@@ -8,15 +8,15 @@ kept: it runs on its own, promises nothing, and its controls are not private on 
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.assembly import build_node
 from feddp.client.node import Node
-from feddp.common.assembly import load_model, load_users, pin_threads, plan_from_config
+from feddp.common.assembly import load_model, load_users, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.lora import AdapterLayout
@@ -33,6 +33,9 @@ from feddp.server.aggregation import add_replies
 from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.audit.bounds import AuditResult, audit_scores
 from feddp.simulations.leakage.attacks import Scores
+from feddp.simulations.run.progress import ignore
+from feddp.simulations.run.simulate import pinned_threads
+from feddp.simulations.run.users import Users, declare_users, table_of
 
 ALPHA = 0.05
 CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}
@@ -86,20 +89,67 @@ class AuditExtent:
     sampling_probability: float = 1.0
 
 
+@dataclass(frozen=True, repr=False)
+class Audit:
+    """What an audit found. Its text is the table.
+
+    Attributes:
+      plan: the audited promise.
+      extent: how it was audited.
+      results: estimates and lower bounds of epsilon, by "as planned" and the two controls.
+    """
+
+    plan: PrivacyPlan
+    extent: AuditExtent
+    results: Mapping[str, AuditResult]
+
+    @property
+    def is_as_expected(self) -> bool:
+        """The pipeline as planned stands, and the run without noise is refuted."""
+        claim, found = self.plan.epsilon, self.results
+        return found["as planned"].lower_bound <= claim and found["no noise"].lower_bound > claim
+
+    def to_json(self) -> str:
+        """Every figure."""
+        content = {
+            "claim": {"epsilon": self.plan.epsilon, "delta": self.plan.delta, "unit": "user"},
+            "confidence": 1 - ALPHA,
+            "extent": asdict(self.extent),
+            "results": {
+                name: {**asdict(result), "lower_bound": result.lower_bound}
+                for name, result in self.results.items()
+            },
+        }
+        return json.dumps(content, indent=2) + "\n"
+
+    def __repr__(self) -> str:
+        lines = [result_line(n, found, self.plan.epsilon) for n, found in self.results.items()]
+        return "\n".join([*about_lines(self.plan, self.extent), *lines])
+
+
 def audit(
-    config: RunConfig, extent: AuditExtent, *, is_private_data: bool, output_path: Path | None
-) -> int:
-    """Audits a configuration's mechanism and prints bounds beside the claim, with two controls.
+    config: RunConfig,
+    users: Users | None = None,
+    *,
+    extent: AuditExtent = AuditExtent(),
+    is_private_data: bool = False,
+    on_plan: Callable[[PrivacyPlan], None] = ignore,
+    on_result: Callable[[str, AuditResult], None] = ignore,
+) -> Audit:
+    """Audits a configuration's mechanism beside its claim, with two controls; keeps nothing.
 
     Args:
       config: whose target, norm, adapter and local training are audited.
+      users: given in Python; None: those of `data.path`.
       extent: how.
       is_private_data: the person asked for an audit on data that is not generated.
-      output_path: also write the figures there, as JSON.
+      on_plan: told the audited promise, before anything is trained.
+      on_result: told each result, by its name, once it is there.
 
-    Returns:
-      The exit code: 0; 1 when the pipeline as planned is refuted, or a control is not.
+    Raises:
+      ConfigError: the data is private and nobody insisted, or this mechanism is not audited yet.
     """
+    config = declare_users(config, users)
     if not config.is_generated and not is_private_data:
         raise ConfigError(
             [
@@ -107,43 +157,26 @@ def audit(
                 "the same settings, or insist with --on-private-data; nothing trained is kept."
             ]
         )
-    asked = (config.privacy.unit, config.sampling.unit, config.privacy.clipping)
-    mechanism = MECHANISMS[config.privacy.mechanism]
-    if asked != ("user", "user", "fixed") or not mechanism.has_independent_rounds:
-        raise ConfigError(
-            [
-                "feddp audit: audits users drawn by coins of their own under a fixed clipping norm "
-                '(privacy.unit and sampling.unit "user", privacy.mechanism "poisson", '
-                'privacy.clipping "fixed"). Nothing else is audited yet.'
-            ]
-        )
     config = _audited(config, extent)
-    pin_threads(config)
-    base, layout = load_model(config)
-    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
-    users, evaluation = load_users(config)
-    few = users.take(np.arange(min(extent.num_users, users.num_users)))
-    node = build_node(config, base, layout, few, evaluation)
-    print("\n".join(_about(plan, extent)), flush=True)
-    results = {}
-    for name, factor in CONTROLS.items():
-        present, absent = canary_scores(node, layout, plan, extent, noise_factor=factor)
-        results[name] = audit_scores(
-            present,
-            absent,
-            delta=plan.delta,
-            alpha=ALPHA,
-            is_gaussian=extent.sampling_probability == 1,
-        )
-        print(_line(name, results[name], plan.epsilon), flush=True)
-    print(
-        "\n  Bounds hold at 95 % confidence each. A bound above the claim refutes it; one below "
-        "proves nothing. The two\n  controls are not private on purpose, and nothing of them is "
-        "kept."
-    )
-    if output_path is not None:
-        output_path.write_text(_to_json(plan, extent, results), encoding="utf-8")
-    return 0 if _is_as_expected(results, plan.epsilon) else 1
+    with pinned_threads(config):
+        base, layout = load_model(config)
+        plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
+        training, evaluation = load_users(config, everyone=table_of(users))
+        few = training.take(np.arange(min(extent.num_users, training.num_users)))
+        node = build_node(config, base, layout, few, evaluation)
+        on_plan(plan)
+        results = {}
+        for name, factor in CONTROLS.items():
+            present, absent = canary_scores(node, layout, plan, extent, noise_factor=factor)
+            results[name] = audit_scores(
+                present,
+                absent,
+                delta=plan.delta,
+                alpha=ALPHA,
+                is_gaussian=extent.sampling_probability == 1,
+            )
+            on_result(name, results[name])
+    return Audit(plan, extent, results)
 
 
 def canary_scores(
@@ -217,7 +250,21 @@ def _run(
 
 
 def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
-    """The configuration with the audit's schedule; noise is calibrated anew to the same target."""
+    """The configuration with the audit's schedule; noise is calibrated anew to the same target.
+
+    Raises:
+      ConfigError: the audit does not know this mechanism.
+    """
+    asked = (config.privacy.unit, config.sampling.unit, config.privacy.clipping)
+    mechanism = MECHANISMS[config.privacy.mechanism]
+    if asked != ("user", "user", "fixed") or not mechanism.has_independent_rounds:
+        raise ConfigError(
+            [
+                "feddp audit: audits users drawn by coins of their own under a fixed clipping norm "
+                '(privacy.unit and sampling.unit "user", privacy.mechanism "poisson", '
+                'privacy.clipping "fixed"). Nothing else is audited yet.'
+            ]
+        )
     num_units = extent.num_users + extent.num_canaries
     changes = {
         "run.rounds": extent.num_rounds,
@@ -229,7 +276,8 @@ def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
     return from_flat({**to_flat(config), **changes})
 
 
-def _about(plan: PrivacyPlan, extent: AuditExtent) -> list[str]:
+def about_lines(plan: PrivacyPlan, extent: AuditExtent) -> list[str]:
+    """What is audited, and the head of the table."""
     if not math.isclose(plan.sampling_probability, extent.sampling_probability):
         raise ValueError("the plan is not the audit's")
     return [
@@ -242,7 +290,8 @@ def _about(plan: PrivacyPlan, extent: AuditExtent) -> list[str]:
     ]
 
 
-def _line(name: str, result: AuditResult, claim: float) -> str:
+def result_line(name: str, result: AuditResult, claim: float) -> str:
+    """A row of the table: estimates and bounds, and whether they refute the claim."""
     bounds = (result.normal, result.one_run, result.f_dp, result.clopper_pearson)
     cells = "".join(
         f"{'-' if bound is None else f'{bound:.2f}':>{width}}"
@@ -250,21 +299,3 @@ def _line(name: str, result: AuditResult, claim: float) -> str:
     )
     verdict = "REFUTED" if result.lower_bound > claim else "not refuted"
     return f"  {name:<16}{result.one_shot:>10.2f}{cells}   {verdict}"
-
-
-def _is_as_expected(results: dict[str, AuditResult], claim: float) -> bool:
-    """The pipeline as planned stands, and the run without noise is refuted."""
-    return results["as planned"].lower_bound <= claim and results["no noise"].lower_bound > claim
-
-
-def _to_json(plan: PrivacyPlan, extent: AuditExtent, results: dict[str, AuditResult]) -> str:
-    content = {
-        "claim": {"epsilon": plan.epsilon, "delta": plan.delta, "unit": "user"},
-        "confidence": 1 - ALPHA,
-        "extent": asdict(extent),
-        "results": {
-            name: {**asdict(result), "lower_bound": result.lower_bound}
-            for name, result in results.items()
-        },
-    }
-    return json.dumps(content, indent=2) + "\n"

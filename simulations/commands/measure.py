@@ -97,7 +97,8 @@ def add_measure_commands(
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from feddp.simulations.leakage.evaluate import Extent, evaluate_run
+    from feddp.simulations.commands.measure_text import show_evaluation
+    from feddp.simulations.leakage.evaluate import Extent
 
     extent = Extent(
         num_users=options.users,
@@ -105,11 +106,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         num_unknown_digits=options.unknown_digits,
         num_overfitted=options.overfit,
     )
-    return evaluate_run(options.run, extent, measurements_path=options.measurements_dir)
+    return show_evaluation(options.run, extent, measurements_path=options.measurements_dir)
 
 
 def _audit(options: argparse.Namespace, config: RunConfig) -> int:
-    from feddp.simulations.audit.canaries import AuditExtent, audit
+    from feddp.simulations.audit.canaries import AuditExtent
+    from feddp.simulations.commands.measure_text import show_audit
 
     extent = AuditExtent(
         num_canaries=options.canaries,
@@ -117,19 +119,19 @@ def _audit(options: argparse.Namespace, config: RunConfig) -> int:
         num_rounds=options.rounds,
         sampling_probability=options.sampling_probability,
     )
-    return audit(
+    return show_audit(
         config, extent, is_private_data=options.on_private_data, output_path=options.output
     )
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from feddp.simulations.comparison.compare import compare, default_processes
+    from feddp.simulations.commands.measure_text import show_comparison
 
-    return compare(
+    return show_comparison(
         options.config,
         dict(parse_override(text) for text in options.set),
         output_path=options.output_dir or Path("runs") / f"{options.config.stem}-comparison",
-        num_processes=options.processes or default_processes(),
+        num_processes=options.processes,
         is_quick=options.quick,
         is_private_data=options.on_private_data,
         command=options.line,
@@ -137,9 +139,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from feddp.simulations.report.report import report
+    from feddp.simulations.commands.measure_text import show_report
 
-    return report(options.folder)
+    return show_report(options.folder)
 
 
 def _bench(options: argparse.Namespace) -> int:

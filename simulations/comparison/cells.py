@@ -24,7 +24,7 @@ from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.server.run import load_run
 from feddp.simulations.leakage.evaluate import Extent, measure_adapter, train_to_folder
 from feddp.simulations.leakage.scoring import BaseScores
-from feddp.simulations.run.simulate import resume, simulate
+from feddp.simulations.run.terminal import show_resumption, show_simulation
 
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
@@ -209,9 +209,9 @@ def _without_privacy(config: RunConfig, cell: Cell, folder: Path) -> dict[str, A
 
 def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
     if not (path / "ledger.sqlite").is_file():
-        simulate(config, is_comparing=False, non_private_path=None)
+        show_simulation(config, is_comparing=False, non_private_path=None)
     elif not (path / "result.json").is_file():
-        resume(path)  # an earlier call was stopped in the middle of this cell
+        show_resumption(path)  # an earlier call was stopped in the middle of this cell
     metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
     plan = load_run(path).plan
     return {

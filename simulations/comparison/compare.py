@@ -1,25 +1,27 @@
-"""feddp compare: what each way of protecting users costs, at one promise and one compute."""
+"""feddp.compare: what each way of protecting users costs, at one promise and one compute."""
 
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config.run_config import RunConfig, from_flat, read_flat, to_toml
+from feddp.common.config.run_config import RunConfig, from_flat, read_flat, to_flat, to_toml
 from feddp.common.errors import ConfigError
 from feddp.simulations.comparison.cells import ELS, METHODS, Cell, Grid, run_cell
 from feddp.simulations.comparison.table import (
-    COMPARISON_NAME,
+    Difference,
+    Row,
     difference_lines,
     paired_differences,
     summarise,
     table_lines,
     write_comparison,
 )
+from feddp.simulations.run.progress import ignore
 
 CONFIG_NAME = "config.toml"
 _GRID_KEYS = (
@@ -36,34 +38,60 @@ _GRID_KEYS = (
 )
 
 
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What a grid of runs measured. Its text is the table.
+
+    Attributes:
+      path: folder of the comparison, with a file a cell; `feddp.report` makes a page of it.
+      rows: a row a method, group size and epsilon, over its seeds.
+      differences: between rows, seed by seed.
+    """
+
+    path: Path
+    rows: Sequence[Row]
+    differences: Sequence[Difference]
+
+    def __repr__(self) -> str:
+        return "\n".join([*table_lines(self.rows), "", *difference_lines(self.differences)])
+
+
 def compare(
-    path: Path,
-    overrides: Mapping[str, object],
+    config: RunConfig | Path | str,
+    overrides: Mapping[str, object] | None = None,
     *,
-    output_path: Path,
-    num_processes: int,
-    is_quick: bool,
-    is_private_data: bool,
-    command: str,
-) -> int:
-    """Runs every cell of a grid that is not done yet, and prints and writes the table.
+    output_path: Path | str,
+    num_processes: int | None = None,
+    is_quick: bool = False,
+    is_private_data: bool = False,
+    command: str = "feddp.compare",
+    on_start: Callable[[Grid, Sequence[Cell], int], None] = ignore,
+    on_cell: Callable[[Cell, Mapping[str, Any]], None] = ignore,
+) -> Comparison:
+    """Runs every cell of a grid that is not done yet, and writes the table.
+
+    Several cells run at a time, each in a process of its own that imports the caller's main
+    module: a script calls this below `if __name__ == "__main__":`.
 
     Args:
-      path: TOML file of a run, with a section [compare].
-      overrides: dotted settings that replace the file's.
+      config: of a run, or its TOML file, which may have a section [compare].
+      overrides: dotted settings that replace the file's, those of [compare] included.
       output_path: folder of the comparison; a second call continues there.
-      num_processes: cells at a time.
+      num_processes: cells at a time; None: one per core.
       is_quick: the smallest grid: one seed, the first epsilon, few rounds; to try the pipeline.
       is_private_data: the person asked for rows without privacy on data that is not generated.
-      command: the line that asked for this; it is kept with the results.
+      command: what asked for this; it is kept with the results.
+      on_start: told the grid, its cells and the number of processes, before any is run.
+      on_cell: told each cell and what is in its file, in the order of the grid.
 
-    Returns:
-      The exit code.
+    Raises:
+      ConfigError: the grid or the run has problems, or the folder holds another comparison.
     """
-    config, grid = read_comparison(path, overrides)
+    run_config, grid = read_comparison(config, overrides or {})
+    folder, num_processes = Path(output_path), num_processes or default_processes()
     if is_quick:
-        config, grid = _quick(config, grid)
-    if not config.is_generated and not is_private_data:
+        run_config, grid = _quick(run_config, grid)
+    if not run_config.is_generated and not is_private_data:
         raise ConfigError(
             [
                 "feddp compare: what it measures on real users is neither noised nor charged, and "
@@ -72,32 +100,31 @@ def compare(
             ]
         )
     cells = grid.cells()
-    output_path.mkdir(parents=True, exist_ok=True)
-    _keep_config(output_path, config, grid)
-    print("\n".join(_announcement(grid, cells, num_processes)), flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep_config(folder, run_config, grid)
+    on_start(grid, cells, num_processes)
     results = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context) as executor:
-        waiting = [executor.submit(run_cell, config, grid, cell, output_path) for cell in cells]
+        waiting = [executor.submit(run_cell, run_config, grid, cell, folder) for cell in cells]
         for cell, future in zip(cells, waiting, strict=True):
             results.append(future.result())
-            print(f"  {cell.name:<44} {_outcome(results[-1])}", flush=True)
-    rows = summarise(results)
-    differences = paired_differences(results)
-    write_comparison(output_path, rows, differences, command)
-    lines = ["", *table_lines(rows), "", *difference_lines(differences)]
-    print("\n".join([*lines, f"  {output_path / COMPARISON_NAME}"]))
-    print(f"  a page with pictures: feddp report {output_path}")
-    return 0
+            on_cell(cell, results[-1])
+    rows, differences = summarise(results), paired_differences(results)
+    write_comparison(folder, rows, differences, command)
+    return Comparison(folder, rows, differences)
 
 
-def read_comparison(path: Path, overrides: Mapping[str, object]) -> tuple[RunConfig, Grid]:
-    """The run and the grid of a file.
+def read_comparison(
+    source: RunConfig | Path | str, overrides: Mapping[str, object]
+) -> tuple[RunConfig, Grid]:
+    """The run and the grid of a file, or of a configuration with the grid in the overrides.
 
     Raises:
       ConfigError: a key of [compare] is unknown, missing or malformed, or the run has problems.
     """
-    flat = {**read_flat(path), **overrides}
+    own = to_flat(source) if isinstance(source, RunConfig) else read_flat(Path(source))
+    flat = {**own, **overrides}
     given = {k.removeprefix("compare."): v for k, v in flat.items() if k.startswith("compare.")}
     problems = [
         f'Unknown key "compare.{key}". The keys are {", ".join(_GRID_KEYS)}.'
@@ -149,7 +176,8 @@ def _grid_problems(config: RunConfig, grid: Grid) -> list[str]:
     return problems
 
 
-def _announcement(grid: Grid, cells: Sequence[Cell], num_processes: int) -> list[str]:
+def announcement_lines(grid: Grid, cells: Sequence[Cell], num_processes: int) -> list[str]:
+    """What is about to be run, and how long it may take."""
     seconds = grid.seconds_per_cell * len(cells) / num_processes
     return [
         f"{len(cells)} cells: {', '.join(grid.methods)}; epsilon "
@@ -197,7 +225,8 @@ def _mapped(text: object, kind: Any, number: Any) -> dict[Any, Any]:
     return {kind(key.strip()): number(value.strip()) for key, _, value in pairs}
 
 
-def _outcome(result: Mapping[str, Any]) -> str:
+def outcome_text(result: Mapping[str, Any]) -> str:
+    """What a cell measured, in a few words."""
     if result["status"] != "done":
         return f"not available: {result['reason']}"
     loss = (result["metrics"] or {}).get("loss", float("nan"))

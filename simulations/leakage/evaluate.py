@@ -1,8 +1,8 @@
-"""feddp evaluate: what a run's adapter gives away about its users, beside what DP allows."""
+"""feddp.evaluate: what a run's adapter gives away about its users, beside what DP allows."""
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.assembly import build_node
-from feddp.common.assembly import load_model, load_users, pin_threads
+from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison
@@ -19,12 +19,16 @@ from feddp.common.data.users import Example, Users, keys_of, user_digest
 from feddp.common.errors import ConfigError
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import save_adapter
-from feddp.common.model.other_kinds import file_name
-from feddp.server.run import Run, load_run, optimizer_from_config
+from feddp.server.run import optimizer_from_config
 from feddp.simulations.leakage.scoring import BaseScores, Scorer
 from feddp.simulations.leakage.suite import Ceilings, Leakage, Subject, Subjects, exceeded, measure
 from feddp.simulations.leakage.table import LEAKAGE_NAME, leakage_lines, write_leakage
 from feddp.simulations.run.non_private import train_without_privacy
+from feddp.simulations.run.run import Run as RunFolder
+from feddp.simulations.run.run import load_run, path_of
+from feddp.simulations.run.simulate import check_users, pinned_threads
+from feddp.simulations.run.users import Users as GivenUsers
+from feddp.simulations.run.users import table_of
 
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
 _OVERFIT_ROUNDS, _OVERFIT_EXAMPLES, _OVERFIT_PASSES, _OVERFIT_RATE = 25, 8, 2, 2.5
@@ -49,38 +53,77 @@ class Extent:
     seed: int = 0
 
 
-def evaluate_run(path: Path, extent: Extent, *, measurements_path: Path | None) -> int:
-    """Prints the leakage table of a finished run and writes leakage.json.
+@dataclass(frozen=True, repr=False)
+class LeakageTable:
+    """What a run's adapter gives away, beside what its promise allows. Its text is the table.
+
+    Of real users it is private: neither noised nor charged.
+
+    Attributes:
+      models: "base" (the negative control), "private", and "overfitted" where it was asked for.
+      ceilings: what the promise allows each attack at most.
+      violations: figures of the private adapter above their ceilings; the promise does not hold.
+      path: the file with every figure.
+    """
+
+    models: Mapping[str, Leakage]
+    ceilings: Ceilings
+    violations: tuple[str, ...]
+    path: Path
+
+    def __repr__(self) -> str:
+        return "\n".join(leakage_lines(self.models, self.ceilings))
+
+
+def evaluate(
+    run: RunFolder | Path | str,
+    users: GivenUsers | None = None,
+    *,
+    evaluation_users: GivenUsers | None = None,
+    extent: Extent = Extent(),
+    measurements_path: Path | None = None,
+    on_control: Callable[[], None] = lambda: None,
+) -> LeakageTable:
+    """Measures what a finished run's adapter leaks about its users, and writes leakage.json.
 
     Args:
-      path: a run folder.
+      run: the run, or its folder.
+      users: those of the run, where they were given in Python.
+      evaluation_users: those of the run, where they were given in Python.
       extent: how much is measured.
       measurements_path: real data: a folder outside the run for what is measured on private users.
+      on_control: called before the positive control is trained, which takes a while.
 
-    Returns:
-      The exit code: 0, or 1 when a measurement lies above its ceiling.
+    Raises:
+      ConfigError: the run is not finished, or measures real users without a folder for it.
     """
-    run = load_run(path)
-    target = _target(run, measurements_path)
-    if not (path / "adapter" / file_name(run.config.adapter.kind)).is_file():
-        raise ConfigError(
-            [f"{path}: no adapter yet. Finish the run: `feddp simulate --resume {path}`."]
-        )
-    pin_threads(run.config)
+    folder = load_run(path_of(run))
+    config, plan = folder.config, folder.plan.privacy_plan
+    target = _target(folder, measurements_path)
+    adapter_path = folder.adapter
+    check_users(config, users, evaluation_users)
+    given = Given(table_of(users), table_of(evaluation_users))
     # A promise about examples puts no ceiling on attacks on users.
-    epsilon = run.plan.epsilon if run.plan.unit == "user" else math.inf
-    ceilings = Ceilings(epsilon, run.plan.delta)
-    models = measure_adapter(run.config, path / "adapter", extent)
-    if extent.num_overfitted:
-        print("The positive control: few users, without privacy, many times over ...", flush=True)
-        models["overfitted"] = measure_overfitted(run.config, extent)
-    violations = exceeded(models["private"], ceilings)
+    ceilings = Ceilings(plan.epsilon if plan.unit == "user" else math.inf, plan.delta)
+    with pinned_threads(config):
+        models = measure_adapter(config, adapter_path, extent, given=given)
+        if extent.num_overfitted:
+            on_control()
+            models["overfitted"] = measure_overfitted(config, extent, given)
     write_leakage(target, models, ceilings, asdict(extent))
-    print("\n".join(leakage_lines(models, ceilings)))
-    print(f"\n  {target}")
-    for name in violations:
-        print(f"  ABOVE ITS CEILING: {name}. The promise does not hold; do not publish this run.")
-    return 1 if violations else 0
+    return LeakageTable(models, ceilings, tuple(exceeded(models["private"], ceilings)), target)
+
+
+@dataclass(frozen=True)
+class Given:
+    """Users who are open already; None: those that the configuration names."""
+
+    everyone: Users | None = None
+    evaluation: Users | None = None
+
+    def load(self, config: RunConfig) -> tuple[Users, Users]:
+        """(training users, evaluation users) of a configuration."""
+        return load_users(config, everyone=self.everyone, evaluation=self.evaluation)
 
 
 def measure_adapter(
@@ -91,6 +134,7 @@ def measure_adapter(
     *,
     has_control: bool = True,
     base_scores: BaseScores | None = None,
+    given: Given = Given(),
 ) -> dict[str, Leakage]:
     """Leakage of an adapter ("private") and, first, of its base ("base", the negative control).
 
@@ -101,10 +145,11 @@ def measure_adapter(
       users: who was trained on; None is everybody.
       has_control: also measure the base.
       base_scores: see `Scorer`.
+      given: the users of the run, where they are open already.
     """
     base, _ = load_model(config)
     scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens, base_scores=base_scores)
-    training, evaluation = load_users(config)
+    training, evaluation = given.load(config)
     subjects = choose_subjects(config, users or training, evaluation, scorer, extent)
     return {
         name: measure(
@@ -119,7 +164,7 @@ def measure_adapter(
     }
 
 
-def measure_overfitted(config: RunConfig, extent: Extent) -> Leakage:
+def measure_overfitted(config: RunConfig, extent: Extent, given: Given = Given()) -> Leakage:
     """Leakage of an adapter trained without privacy on few users: every attack must catch it.
 
     More rows, passes and learning rate than the run's own make sure that it remembers.
@@ -131,7 +176,7 @@ def measure_overfitted(config: RunConfig, extent: Extent) -> Leakage:
         server=replace(config.server, learning_rate=_OVERFIT_RATE * config.server.learning_rate),
         evaluation=replace(config.evaluation, poison_users=0),
     )
-    everyone, evaluation = load_users(plain)
+    everyone, evaluation = given.load(plain)
     num_users = min(extent.num_overfitted, everyone.num_users)
     few: Users = everyone.take(np.arange(num_users))
     few = PoisonedUsers(few, num_users // 2, config.labels)
@@ -139,7 +184,7 @@ def measure_overfitted(config: RunConfig, extent: Extent) -> Leakage:
         train_to_folder(
             plain, few, evaluation, Path(folder), num_rounds=_OVERFIT_ROUNDS, probability=1
         )
-        found = measure_adapter(config, Path(folder), extent, few, has_control=False)
+        found = measure_adapter(config, Path(folder), extent, few, has_control=False, given=given)
         return found["private"]
 
 
@@ -208,7 +253,7 @@ def choose_subjects(
     )
 
 
-def _target(run: Run, measurements_path: Path | None) -> Path:
+def _target(run: RunFolder, measurements_path: Path | None) -> Path:
     """Where leakage.json goes: into the run of generated users, outside of any other."""
     if run.config.is_generated and measurements_path is None:
         return run.path / LEAKAGE_NAME

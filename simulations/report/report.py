@@ -1,4 +1,4 @@
-"""feddp report: a run or a comparison as one page, with its pictures and numbers beside it."""
+"""feddp.report: a run or a comparison as one page, with its pictures and numbers beside it."""
 
 import csv
 import json
@@ -26,6 +26,8 @@ from feddp.simulations.report.page import (
     verbatim,
 )
 from feddp.simulations.run.pictures import curves_of, save
+from feddp.simulations.run.run import Run as OpenRun
+from feddp.simulations.run.run import path_of
 from feddp.simulations.run.simulate import COMMAND_NAME
 
 REPORT_NAME, PICTURES_NAME = "report.html", "pictures"
@@ -37,17 +39,23 @@ _FIGURES = {
 }
 
 
-def report(folder: Path) -> int:
+def report(folder: OpenRun | Path | str) -> Path:
     """Writes report.html into a run or comparison folder, and pictures and CSV beside it.
+
+    Args:
+      folder: a run, its folder, or that of a comparison.
+
+    Returns:
+      The page.
 
     Raises:
       ConfigError: the folder is neither.
     """
-    text = _comparison_page(folder) if is_comparison(folder) else _run_page(load_run(folder))
-    path = folder / REPORT_NAME
+    place = path_of(folder)
+    text = _comparison_page(place) if is_comparison(place) else _run_page(load_run(place))
+    path = place / REPORT_NAME
     path.write_text(text, encoding="utf-8")
-    print(f"{path}: open it in a browser; pictures (SVG, PNG) and CSV are in {PICTURES_NAME}/.")
-    return 0
+    return path
 
 
 def _run_page(run: Run) -> str:

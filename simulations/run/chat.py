@@ -5,11 +5,8 @@ from typing import Any
 
 import torch
 
-from feddp.common.assembly import load_model
-from feddp.common.errors import ConfigError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.other_kinds import file_name, load_trained
-from feddp.server.run import load_run
+from feddp.simulations.run.run import load_run, load_whole
 
 
 def chat(run_path: Path, *, prompt: str | None, max_new_tokens: int, temperature: float) -> int:
@@ -19,13 +16,7 @@ def chat(run_path: Path, *, prompt: str | None, max_new_tokens: int, temperature
       ConfigError: the run has no adapter yet.
     """
     run = load_run(run_path)
-    folder = run_path / "adapter"
-    if not (folder / file_name(run.config.adapter.kind)).is_file():
-        raise ConfigError(
-            [f"{folder}: no adapter yet. Finish the run: `feddp simulate --resume {run_path}`."]
-        )
-    base, _ = load_model(run.config)
-    model = load_trained(folder, base)
+    model, base = load_whole(run)
     is_classifier = run.config.model.task == "classification"
 
     def answer(text: str) -> str:

@@ -1,21 +1,21 @@
-"""What a person sees: the plan, the progress and the table at the end."""
+"""What a person reads: the plan, the curve of epsilon and the table at the end."""
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
-
-from tqdm import tqdm
 
 from feddp.common.privacy.mechanism.allocation import update_noise_multiplier
 from feddp.common.privacy.plan.plan import PrivacyPlan
 from feddp.common.privacy.plan.statement import delta_text, epsilon_text, guarantee_line
-from feddp.server.rounds import RoundReport
 
 
 def plan_lines(plan: PrivacyPlan) -> list[str]:
     """The derived numbers of a plan, each with its reason."""
+    return [f"  {name:<17} {value:>12}   {reason}" for name, value, reason in plan_rows(plan)]
+
+
+def plan_rows(plan: PrivacyPlan) -> Sequence[tuple[str, str, str]]:
+    """(name, value, reason) of every derived number."""
     noise = plan.mechanism.noise_norm
-    values: Sequence[tuple[str, str, str]] = [
+    return [
         ("unit", plan.unit, f"protected; {plan.population.sampling_unit}s are drawn and clipped"),
         ("mechanism", plan.schedule.mechanism.name, f"neighbours by {plan.relation}"),
         ("num users N", f"{plan.num_users}", "declared"),
@@ -38,7 +38,6 @@ def plan_lines(plan: PrivacyPlan) -> list[str]:
         ),
         ("epsilon", epsilon_text(plan.epsilon), plan.reasons["epsilon"]),
     ]
-    return [f"  {name:<17} {value:>12}   {reason}" for name, value, reason in values]
 
 
 def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
@@ -79,61 +78,35 @@ def curve_lines(curve: Sequence[float], plan: PrivacyPlan) -> list[str]:
     return lines
 
 
-class Progress:
-    """A bar on a terminal, plain lines elsewhere; public values only."""
-
-    def __init__(self, plan: PrivacyPlan, curve: Sequence[float]):
-        self._plan, self._curve = plan, curve
-        self._first: tuple[int, float] | None = None  # round and time of the first report
-        self._bar = (
-            tqdm(total=plan.num_rounds, unit="round", dynamic_ncols=True)
-            if sys.stderr.isatty()
-            else None
-        )
-        self._last_loss = ""
-
-    def show(self, report: RoundReport, num_charges: int) -> None:
-        """One released round."""
-        if report.evaluation is not None:
-            self._last_loss = f"loss {report.evaluation.loss:.4f}"
-        first_round, since = self._first = self._first or (report.round, time.monotonic())
-        spent = self._curve[num_charges - 1] if num_charges else 0.0
-        meter = f"epsilon {spent:.2f}/{self._plan.target_epsilon:g}"
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"{self._last_loss}, {meter}".lstrip(", "))
-            self._bar.update(report.round - self._bar.n)
-            return
-        if report.evaluation is not None or report.round == self._plan.num_rounds:
-            pace = (time.monotonic() - since) / max(1, report.round - first_round)
-            left = pace * (self._plan.num_rounds - report.round)
-            line = f"round {report.round:>4}/{self._plan.num_rounds}  {self._last_loss}  {meter}"
-            print(line + (f"  {left:.0f} s left" if left else ""), flush=True)
-
-    def close(self) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()
+Results = Mapping[str, Mapping[str, float] | None]
 
 
-def result_lines(results: Mapping[str, Mapping[str, float] | None], plan: PrivacyPlan) -> list[str]:
+def result_lines(results: Results, plan: PrivacyPlan) -> list[str]:
     """Base, private and non-private side by side, with the share of the gain that was kept."""
-    rows = [(name, values) for name, values in results.items() if values]
+    head, rows = result_rows(results, plan)
     if not rows:
         return ["No evaluation users, so there is nothing to compare."]
-    names = list(rows[0][1])
-    lines = ["  " + " ".join([f"{'':<12}", *(f"{name:>11}" for name in names), "  guarantee"])]
-    for name, values in rows:
-        guarantee = {
-            "base": "no private data used",
-            "private": (
-                f"epsilon <= {epsilon_text(plan.epsilon)}, delta {delta_text(plan.delta)}, "
-                f"{plan.unit}"
-            ),
-        }.get(name, "none")
-        cells = " ".join(f"{values[metric]:>11.4f}" for metric in names)
-        lines.append(f"  {name:<12} {cells}   {guarantee}")
+    lines = ["  " + " ".join([f"{'':<12}", *(f"{name:>11}" for name in head[1:-1]), "  guarantee"])]
+    for name, *cells, guarantee in rows:
+        lines.append(f"  {name:<12} {' '.join(f'{cell:>11}' for cell in cells)}   {guarantee}")
     base, private, ceiling = (results.get(k) for k in ("base", "private", "non_private"))
     if base and private and ceiling and base["loss"] > ceiling["loss"]:
         kept = (base["loss"] - private["loss"]) / (base["loss"] - ceiling["loss"])
         lines.append(f"  gain kept: {100 * kept:.0f} % of the non-private gain in loss")
     return [*lines, "", f"  {guarantee_line(plan)}"]
+
+
+def result_rows(results: Results, plan: PrivacyPlan) -> tuple[list[str], list[list[str]]]:
+    """(names of the columns, a row a model): its name, its metrics, and what it promises."""
+    rows = [(name, values) for name, values in results.items() if values]
+    if not rows:
+        return [], []
+    names = list(rows[0][1])
+    private = (
+        f"epsilon <= {epsilon_text(plan.epsilon)}, delta {delta_text(plan.delta)}, {plan.unit}"
+    )
+    guarantees = {"base": "no private data used", "private": private}
+    return ["", *names, "guarantee"], [
+        [name, *(f"{values[metric]:.4f}" for metric in names), guarantees.get(name, "none")]
+        for name, values in rows
+    ]

@@ -1,27 +1,29 @@
-"""feddp simulate: many users on one machine, in one process."""
+"""feddp.simulate and resume: many users on one machine, in one process."""
 
 import json
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+
+import torch
 
 from feddp.client.assembly import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
+from feddp.common import assembly
 from feddp.common.assembly import (
     Part,
     describe_evaluation,
     load_model,
-    load_users,
     pin_threads,
     plan_from_config,
 )
 from feddp.common.config.run_config import RunConfig
-from feddp.common.data.users import Users
+from feddp.common.data.users import Users as Table
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
@@ -29,81 +31,177 @@ from feddp.common.model.lora import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.common.privacy.plan.statement import epsilon_text, guarantee_line, not_covered
+from feddp.common.privacy.plan.statement import not_covered
+from feddp.server import run as folder
 from feddp.server.export import finish_run
-from feddp.server.run import (
-    Outcome,
-    Run,
-    check_run_model,
-    create_run,
-    epsilon_curve_of,
-    load_run,
-    optimizer_from_config,
-    train,
-)
-from feddp.simulations.run.console import Progress, plan_lines, result_lines
+from feddp.server.rounds import RoundReport
+from feddp.server.run import Outcome, check_run_model, create_run, optimizer_from_config, train
 from feddp.simulations.run.data_problems import data_problems
 from feddp.simulations.run.local_nodes import LocalNodes
 from feddp.simulations.run.non_private import train_without_privacy
 from feddp.simulations.run.pictures import leave_curves
+from feddp.simulations.run.progress import Bar, Listener, Meter, ignore
+from feddp.simulations.run.run import Run, describe_run, path_of
+from feddp.simulations.run.users import Users, declare_users, table_of
 
-INTERRUPTED = 130
 NODE_LEDGER_NAME = "node-ledger.sqlite"
 COMMAND_NAME = "command.txt"
+NON_PRIVATE_NOTE = "NOT PRIVATE. Publishing this beside the private run voids its promise."
+
+
+def never() -> bool:
+    """Nobody asks for a stop."""
+    return False
 
 
 def simulate(
-    config: RunConfig, *, is_comparing: bool, non_private_path: Path | None, command: str = ""
-) -> int:
-    """Plans, trains and exports a new run; prints the plan, the progress and the table.
+    config: RunConfig,
+    users: Users | None = None,
+    *,
+    evaluation_users: Users | None = None,
+    on_round: Callable[[RoundReport], None] = ignore,
+    is_stopped: Callable[[], bool] = never,
+    progress: bool | Listener = False,
+    is_comparing: bool = False,
+    non_private_path: Path | None = None,
+    command: str = "",
+) -> Run:
+    """Plans, trains and exports a new run, in this process.
+
+    Ctrl-C, or a notebook's stop button, ends the run after the bookkeeping of its round, and a
+    second one at once: both leave a run that `resume` continues. Outside of the main thread, where
+    signals do not arrive, `is_stopped` does the same.
 
     Args:
-      config: the run.
-      is_comparing: also train the same rounds without clip and noise, for the table.
+      config: the run; `privacy.num-users` is declared unless the users are the demo's.
+      users: everyone, evaluation users included; None: those of `data.path`.
+      evaluation_users: public or consenting, and none of `users`; None: those that the
+        configuration holds out or names.
+      on_round: called with the report of every released round, which is durable by then. What it
+        raises ends the call and leaves a run that `resume` continues.
+      is_stopped: asked before each round.
+      progress: True shows a bar; a `Listener` is told more.
+      is_comparing: also train the same rounds without clip and noise.
       non_private_path: where that result goes; required unless the users are generated, because a
         result without privacy, once published, voids the promise of the private one.
       command: the line that asked for this; it is kept in the run folder, as public as the config.
 
     Returns:
-      The exit code: 0 when all rounds are released, 130 when a person stopped the run.
+      The run; `is_complete` unless somebody stopped it.
+
+    Raises:
+      ConfigError: config and users do not go together, or the run's folder exists.
+      DataError: the users cannot be trained on; all problems at once.
+      ModelError: the base model cannot be loaded.
+      BudgetSpentError, PlanDiffersError, LedgerLockedError: the population's ledger refuses.
+      DiskError: a write failed.
     """
+    config = declare_users(config, users, evaluation_users)
     _check_comparison(config, is_comparing, non_private_path)
-    pin_threads(config)
-    base, layout = load_model(config)
-    users, evaluation_users = load_users(config)
-    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
-    if problems := data_problems(config, users, evaluation_users, base):
-        raise DataError(problems)
-    print("\n".join(["Plan", *plan_lines(plan), "", guarantee_line(plan), ""]), flush=True)
-    run = create_run(config, plan, add_files=_node_ledger_maker(plan))
-    keep_command(run.path, command)
-    with _own_noise(run) as own_noise:
-        node = _build_node(config, base, layout, users, evaluation_users, own_noise)
-        return _train(run, node, layout, is_comparing, non_private_path)
-
-
-def resume(path: Path, *, is_new_segment: bool = False, command: str = "") -> int:
-    """Continues a run folder where its ledger says it stopped; a finished run is exported again.
-
-    `is_new_segment`: the master key of its correlated noise is lost; go on without it.
-    """
-    run = load_run(path)
-    keep_command(path, command)
-    pin_threads(run.config)
-    base, layout = load_model(run.config)
-    check_run_model(run, base=base, layout=layout)
-    users, evaluation_users = load_users(run.config)
-    with _own_noise(run) as own_noise:
-        node = _build_node(run.config, base, layout, users, evaluation_users, own_noise)
-        print(f"Resuming {path}\n{guarantee_line(run.plan)}\n", flush=True)
-        return _train(
-            run,
-            node,
-            layout,
-            is_comparing=False,
-            non_private_path=None,
-            is_new_segment=is_new_segment,
+    listener = _listener(progress)
+    with pinned_threads(config):
+        base, layout = load_model(config)
+        training, evaluation = assembly.load_users(
+            config, everyone=table_of(users), evaluation=table_of(evaluation_users)
         )
+        plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
+        if problems := data_problems(config, training, evaluation, base):
+            raise DataError(problems)
+        listener.on_plan(plan)
+        run = create_run(config, plan, add_files=_node_ledger_maker(plan))
+        keep_command(run.path, command)
+        with _opened_node(run, base, layout, training, evaluation) as node:
+            return _train(
+                run,
+                node,
+                layout,
+                listener=listener,
+                on_round=on_round,
+                is_stopped=is_stopped,
+                is_comparing=is_comparing,
+                non_private_path=non_private_path,
+            )
+
+
+def resume(
+    run: Run | Path | str,
+    users: Users | None = None,
+    *,
+    evaluation_users: Users | None = None,
+    on_round: Callable[[RoundReport], None] = ignore,
+    is_stopped: Callable[[], bool] = never,
+    progress: bool | Listener = False,
+    is_new_segment: bool = False,
+    command: str = "",
+) -> Run:
+    """Continues a run where its ledger says it stopped; a finished run is exported again.
+
+    Args:
+      run: the run, or its folder.
+      users: the same as before, where they were given in Python.
+      evaluation_users: the same as before, where they were given in Python.
+      on_round: see `simulate`.
+      is_stopped: see `simulate`.
+      progress: see `simulate`.
+      is_new_segment: the master key of its correlated noise is lost; go on without it.
+      command: see `simulate`.
+
+    Raises:
+      ConfigError: there is no run, or these are not its users.
+      PlanDiffersError: the folder, its base model or its ledger is not the one of the plan.
+      LedgerDamagedError, LedgerLockedError, RolledBackError, BudgetSpentError, DiskError.
+    """
+    stored = folder.load_run(path_of(run))
+    check_users(stored.config, users, evaluation_users)
+    keep_command(stored.path, command)
+    listener = _listener(progress)
+    with pinned_threads(stored.config):
+        base, layout = load_model(stored.config)
+        check_run_model(stored, base=base, layout=layout)
+        training, evaluation = assembly.load_users(
+            stored.config, everyone=table_of(users), evaluation=table_of(evaluation_users)
+        )
+        with _opened_node(stored, base, layout, training, evaluation) as node:
+            listener.on_resume(stored.path, stored.plan)
+            return _train(
+                stored,
+                node,
+                layout,
+                listener=listener,
+                on_round=on_round,
+                is_stopped=is_stopped,
+                is_new_segment=is_new_segment,
+            )
+
+
+def check_users(
+    config: RunConfig, users: Users | None, evaluation_users: Users | None = None
+) -> None:
+    """Refuses users that are read in other columns, or from another place, than the run's."""
+    if declare_users(config, users, evaluation_users) != config:
+        raise ConfigError(
+            [
+                f"users: {users!r} are not those of the run, which reads "
+                f"{assembly.columns_of(config)} of {config.data.path}. Give the same as before."
+            ]
+        )
+
+
+def _listener(progress: bool | Listener) -> Listener:
+    if isinstance(progress, Listener):
+        return progress
+    return Listener(meter=Bar) if progress else Listener()
+
+
+@contextmanager
+def pinned_threads(config: RunConfig) -> Iterator[None]:
+    """Torch's threads as the run asks; afterwards as they were."""
+    before = torch.get_num_threads()
+    pin_threads(config)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
@@ -116,7 +214,7 @@ def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
     return make
 
 
-def _own_noise(run: Run) -> AbstractContextManager[OwnNoise | None]:
+def _own_noise(run: folder.Run) -> AbstractContextManager[OwnNoise | None]:
     if not run.plan.trust.is_noised_by_nodes:
         return nullcontext()
     ledger_path = run.path / NODE_LEDGER_NAME
@@ -130,73 +228,91 @@ def keep_command(path: Path, command: str) -> None:
             file.write(command + "\n")
 
 
-def _build_node(
-    config: RunConfig,
-    base: BaseModel,
-    layout: AdapterLayout,
-    users: Users,
-    evaluation_users: Users,
-    own_noise: OwnNoise | None,
-) -> Node | ShardedNode:
-    if config.nodes.workers > 1:
-        return build_part(config, Part(), own_noise=own_noise)
-    return build_node(config, base, layout, users, evaluation_users, own_noise)
+@contextmanager
+def _opened_node(
+    run: folder.Run, base: BaseModel, layout: AdapterLayout, users: Table, evaluation_users: Table
+) -> Iterator[Node | ShardedNode]:
+    """The one node of a run; its ledger and its processes are let go of afterwards."""
+    config = run.config
+    with _own_noise(run) as own_noise, ExitStack() as stack:
+        if config.nodes.workers == 1:
+            yield build_node(config, base, layout, users, evaluation_users, own_noise)
+            return
+        node = build_part(config, Part(), own_noise=own_noise)
+        if isinstance(node, ShardedNode):
+            stack.callback(node.close)
+        yield node
 
 
 def _train(
-    run: Run,
+    run: folder.Run,
     node: Node | ShardedNode,
     layout: AdapterLayout,
-    is_comparing: bool,
-    non_private_path: Path | None,
+    *,
+    listener: Listener,
+    on_round: Callable[[RoundReport], None],
+    is_stopped: Callable[[], bool],
+    is_comparing: bool = False,
+    non_private_path: Path | None = None,
     is_new_segment: bool = False,
-) -> int:
-    started = time.monotonic()
-    progress = Progress(run.plan, epsilon_curve_of(run.plan).tolist())
-    with stop_on_interrupt() as is_stopped:
-        outcome = train(
+) -> Run:
+    with stop_on_interrupt(listener.on_stopping) as is_interrupted:
+
+        def has_to_stop() -> bool:
+            return is_interrupted() or is_stopped()
+
+        outcome = _run_rounds(
+            run, node, layout, listener.meter, on_round, has_to_stop, is_new_segment
+        )
+        if not outcome.is_complete:
+            return describe_run(run)
+        if is_comparing and isinstance(node, Node):
+            listener.on_comparing()
+            metrics = _without_privacy(run, node, layout, has_to_stop)
+            listener.on_non_private(metrics)
+            if non_private_path is None:
+                outcome = replace(outcome, results={**outcome.results, "non_private": metrics})
+            else:
+                _write_non_private(non_private_path, run.path.name, metrics)
+    outside = not_covered(describe_evaluation(run.config), is_generated=run.config.is_generated)
+    finish_run(run, outcome, layout=layout, not_covered=outside)
+    leave_curves(run.path, run.plan)
+    return describe_run(run)
+
+
+def _run_rounds(
+    run: folder.Run,
+    node: Node | ShardedNode,
+    layout: AdapterLayout,
+    open_meter: Callable[[PrivacyPlan], Meter | None],
+    on_round: Callable[[RoundReport], None],
+    is_stopped: Callable[[], bool],
+    is_new_segment: bool,
+) -> Outcome:
+    with ExitStack() as stack:
+        meter = open_meter(run.plan)
+        if meter is not None:
+            stack.callback(meter.close)
+
+        def show(report: RoundReport, num_charges: int) -> None:
+            if meter is not None:
+                meter.show(report, num_charges)
+            on_round(report)
+
+        return train(
             run,
             LocalNodes([node], dropout=run.config.nodes.dropout),
             initial=layout.initial(),
-            show=progress.show,
+            show=show,
             is_stopped=is_stopped,
             is_new_segment=is_new_segment,
         )
-        progress.close()
-        if not outcome.is_complete:
-            print(
-                f"Stopped after round {outcome.state.round} of {run.plan.num_rounds}. Continue "
-                f"with `feddp simulate --resume {run.path}`; the promise stays "
-                f"epsilon <= {epsilon_text(run.plan.epsilon)}."
-            )
-            return INTERRUPTED
-        if is_comparing and isinstance(node, Node):
-            outcome = _compare(run, node, layout, outcome, non_private_path, is_stopped)
-    finish_run(
-        run,
-        outcome,
-        layout=layout,
-        not_covered=not_covered(
-            describe_evaluation(run.config), is_generated=run.config.is_generated
-        ),
-    )
-    leave_curves(run.path, run.plan)
-    print("\n".join(["", *result_lines(outcome.results, run.plan)]))
-    print(f"\n  {run.path}  ({time.monotonic() - started:.0f} s)")
-    print(f"  try: feddp chat {run.path}")
-    return 0
 
 
-def _compare(
-    run: Run,
-    node: Node,
-    layout: AdapterLayout,
-    outcome: Outcome,
-    non_private_path: Path | None,
-    is_stopped: Callable[[], bool],
-) -> Outcome:
-    """The outcome with the non-private ceiling: in result.json for generated users, else apart."""
-    print("\nThe same rounds without privacy, to compare ...", flush=True)
+def _without_privacy(
+    run: folder.Run, node: Node, layout: AdapterLayout, is_stopped: Callable[[], bool]
+) -> Mapping[str, float]:
+    """Metrics of the same rounds without clip and noise: the ceiling of the private run."""
     _, evaluation = train_without_privacy(
         node,
         layout.initial(),
@@ -207,15 +323,14 @@ def _compare(
         seed=run.plan.seed,
         is_stopped=is_stopped,
     )
-    metrics = metrics_of(evaluation, task=run.config.model.task)
-    if non_private_path is not None:
-        non_private_path.mkdir(parents=True, exist_ok=True)
-        note = "NOT PRIVATE. Publishing this beside the private run voids its promise."
-        content = {"note": note, "run": run.path.name, "non_private": metrics}
-        (non_private_path / f"{run.path.name}.json").write_text(
-            json.dumps(content, indent=2) + "\n"
-        )
-    return Outcome(outcome.is_complete, outcome.state, {**outcome.results, "non_private": metrics})
+    return metrics_of(evaluation, task=run.config.model.task)
+
+
+def _write_non_private(path: Path, name: str, metrics: Mapping[str, float]) -> None:
+    """Real users' result without privacy: in a folder of its own, and in no file of the run."""
+    path.mkdir(parents=True, exist_ok=True)
+    content = {"note": NON_PRIVATE_NOTE, "run": name, "non_private": metrics}
+    (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: Path | None) -> None:
@@ -238,18 +353,24 @@ def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: P
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for a stop, which the round loop grants after its bookkeeping; twice insists."""
+def stop_on_interrupt(tell: Callable[[], None] = ignore) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for a stop, which the round loop grants after its bookkeeping; twice insists.
+
+    Signals reach the main thread alone; in any other nothing is changed, and nothing asks.
+    """
     asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
 
     def ask(number: int, frame: object) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("\nStopping after this round's bookkeeping; Ctrl-C again: at once.", flush=True)
+        tell()
 
     previous = signal.signal(signal.SIGINT, ask)
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.signal(signal.SIGINT, previous or signal.SIG_DFL)

@@ -57,7 +57,7 @@ def released(path: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
     folder = tmp_path_factory.mktemp("runs")
-    assert simulate(config(folder, "local"), is_comparing=False, non_private_path=None) == 0
+    assert simulate(config(folder, "local")).is_complete
     return released(folder / "local")
 
 

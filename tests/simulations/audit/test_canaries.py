@@ -6,6 +6,7 @@ import pytest
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations.audit.canaries import AuditExtent, audit
+from feddp.simulations.commands.measure_text import show_audit
 
 EXTENT = AuditExtent(num_canaries=300, num_users=8, num_rounds=3)
 
@@ -25,7 +26,7 @@ def test_the_pipeline_stands_and_both_controls_are_refuted(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "audit.json"
-    assert audit(config(), EXTENT, is_private_data=False, output_path=path) == 0
+    assert show_audit(config(), EXTENT, is_private_data=False, output_path=path) == 0
     lines = {line[2:18].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert lines["as planned"].endswith("not refuted")
     assert lines["half the noise"].endswith("REFUTED")
@@ -36,7 +37,7 @@ def test_the_pipeline_stands_and_both_controls_are_refuted(
 def test_private_data_needs_to_be_asked_for() -> None:
     real = config(**{"data.path": "users.jsonl", "privacy.num-users": 100})
     with pytest.raises(ConfigError, match="without noise"):
-        audit(real, EXTENT, is_private_data=False, output_path=None)
+        audit(real, extent=EXTENT)
 
 
 def test_canaries_that_are_absent_send_nothing() -> None:

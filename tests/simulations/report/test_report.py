@@ -48,8 +48,9 @@ def test_a_comparison_becomes_one_page_without_network_or_scripts(tmp_path: Path
     difference = Difference("uls", "els", "", 1.0, 4, "loss", Interval(-0.25, -0.5, 0.0))
     write_comparison(tmp_path, rows(), [difference], "feddp compare x.toml")
     (tmp_path / "config.toml").write_text("[run]\nrounds = 3\n")
-    assert report(tmp_path) == 0
-    text = (tmp_path / "report.html").read_text()
+    path = report(tmp_path)
+    assert path == tmp_path / "report.html"
+    text = path.read_text()
     finder = Finder()
     finder.feed(text)
     assert finder.tags.count("svg") == 3  # loss, user inference, noise

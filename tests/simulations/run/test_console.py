@@ -2,10 +2,8 @@ import numpy as np
 import pytest
 from flat_plan import flat_plan
 
-from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.plan.plan import PrivacyPlan
-from feddp.server.rounds import RoundReport
-from feddp.simulations.run.console import Progress, curve_lines, plan_lines, result_lines
+from feddp.simulations.run.console import curve_lines, plan_lines, result_lines
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +22,6 @@ def plan() -> PrivacyPlan:
         seed=None,
         details={},
     )
-
-
-def test_without_a_terminal_evaluated_rounds_are_plain_lines(
-    plan: PrivacyPlan, capsys: pytest.CaptureFixture[str]
-) -> None:
-    progress = Progress(plan, np.linspace(1, 5, 5).tolist())
-    progress.show(RoundReport(0, 0.0, Evaluation(27.0, 9, 1)), 0)
-    progress.show(RoundReport(1, 1.0, None), 1)
-    progress.show(RoundReport(4, 1.0, Evaluation(22.5, 9, 2)), 4)
-    progress.close()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith("round    0/4  loss 3.0000  epsilon 0.00/8")
-    assert lines[1] == "round    4/4  loss 2.5000  epsilon 4.00/8"
 
 
 def test_every_derived_number_has_a_reason(plan: PrivacyPlan) -> None:

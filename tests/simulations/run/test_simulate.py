@@ -48,7 +48,7 @@ def config(path: Path, **changes: object) -> RunConfig:
 @pytest.fixture(scope="module")
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs")
-    assert simulate(config(path), is_comparing=True, non_private_path=None) == 0
+    assert simulate(config(path), is_comparing=True).is_complete
     return path / "small"
 
 
@@ -101,7 +101,7 @@ def test_adapter_reloads_with_peft_and_is_the_last_release(run_path: Path) -> No
 
 def test_a_simulation_never_promises_more_than_semantics(tmp_path: Path) -> None:
     asked = {"privacy__trust": "server", "run__rounds": 1, "evaluation__every": 9}
-    assert simulate(config(tmp_path, **asked), is_comparing=False, non_private_path=None) == 0
+    assert simulate(config(tmp_path, **asked)).is_complete
     assert json.loads((tmp_path / "small" / "privacy.json").read_text())["trust"] == "simulation"
 
 
@@ -148,14 +148,14 @@ def test_no_user_content_is_in_any_text_of_the_run(run_path: Path) -> None:
 def test_an_existing_run_is_never_overwritten(run_path: Path) -> None:
     before = (run_path / "ledger.sqlite").read_bytes()
     with pytest.raises(ConfigError, match="exists, and a run never overwrites another"):
-        simulate(config(run_path.parent), is_comparing=False, non_private_path=None)
+        simulate(config(run_path.parent))
     assert (run_path / "ledger.sqlite").read_bytes() == before
 
 
 def test_resuming_a_finished_run_spends_nothing_and_keeps_the_adapter(run_path: Path) -> None:
     adapter = (run_path / "adapter" / "adapter_model.safetensors").read_bytes()
     charges = len(Ledger.read(run_path / "ledger.sqlite").charges)
-    assert resume(run_path) == 0
+    assert resume(run_path).is_complete
     assert (run_path / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
     assert len(Ledger.read(run_path / "ledger.sqlite").charges) == charges
 
@@ -236,7 +236,7 @@ def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
     history = Ledger.read(tmp_path / "stopped" / "ledger.sqlite")
     assert history.open_charge is None
     assert len(history.charges) == len(history.releases) < 3
-    assert resume(tmp_path / "stopped") == 0
+    assert resume(tmp_path / "stopped").is_complete
     adapters = [
         (path / "adapter" / "adapter_model.safetensors").read_bytes()
         for path in (tmp_path / "stopped", run_path)
@@ -261,8 +261,8 @@ def test_noise_of_the_node_is_the_only_noise_and_survives_a_crash_of_the_run(
                 broken.setattr(Checkpoints, "to_bytes", lambda *arguments: 1 / 0)
             run = config(tmp_path, **asked, run__name=name)
             with pytest.raises(ZeroDivisionError) if name == "crashed" else nullcontext():
-                simulate(run, is_comparing=False, non_private_path=None)
-    assert resume(tmp_path / "crashed") == 0
+                simulate(run)
+    assert resume(tmp_path / "crashed").is_complete
     _, layout = load_model(run)
     plan, adapters = load_run(tmp_path / "straight").plan, []
     for name, num_charges in (("straight", 1), ("crashed", 2)):
@@ -291,6 +291,6 @@ def test_a_second_interrupt_insists() -> None:
 def test_non_private_training_on_real_data_needs_a_folder_outside(tmp_path: Path) -> None:
     real = config(tmp_path, data__path="users.jsonl", privacy__num_users=100)
     with pytest.raises(ConfigError, match="voids the promise"):
-        simulate(real, is_comparing=True, non_private_path=None)
+        simulate(real, is_comparing=True)
     with pytest.raises(ConfigError, match="must lie outside"):
         simulate(real, is_comparing=True, non_private_path=tmp_path / "x")

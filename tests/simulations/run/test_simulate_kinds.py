@@ -28,7 +28,7 @@ def run(path: Path, **changes: object) -> Path:
         "server.learning-rate": 0.001,
     }
     flat |= {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
-    assert simulate(from_flat(flat), is_comparing=False, non_private_path=None) == 0
+    assert simulate(from_flat(flat)).is_complete
     return path / "small"
 
 

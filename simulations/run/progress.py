@@ -1,0 +1,78 @@
+"""How a run is watched while it trains: by nobody, by a bar, or by whoever else listens."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import TqdmWarning
+
+from feddp.common.privacy.plan.plan import PrivacyPlan, planned_curve
+from feddp.server.rounds import RoundReport
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TqdmWarning)  # a notebook without widgets shows a text bar
+    from tqdm.auto import tqdm
+
+
+class Meter(Protocol):
+    """Something that shows how far a run is."""
+
+    def show(self, report: RoundReport, num_charges: int) -> None:
+        """A round is released and durable (0 is the base), and so many charges are spent."""
+        ...
+
+    def close(self) -> None:
+        """The rounds are over, for whatever reason."""
+        ...
+
+
+def ignore(*_: object) -> None:
+    """Does nothing."""
+
+
+def no_meter(_: PrivacyPlan) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens in a run; public values only. By default nobody is.
+
+    Attributes:
+      on_plan: a new run is about to be made.
+      on_resume: the run of a folder goes on.
+      meter: makes what shows the rounds; None shows nothing.
+      on_stopping: a person asked for a stop, which comes after the bookkeeping of the round.
+      on_comparing: the private rounds are done; those without privacy follow.
+      on_non_private: metrics of the model without privacy.
+    """
+
+    on_plan: Callable[[PrivacyPlan], None] = ignore
+    on_resume: Callable[[Path, PrivacyPlan], None] = ignore
+    meter: Callable[[PrivacyPlan], Meter | None] = no_meter
+    on_stopping: Callable[[], None] = ignore
+    on_comparing: Callable[[], None] = ignore
+    on_non_private: Callable[[Mapping[str, float]], None] = ignore
+
+
+class Bar:
+    """A bar on a terminal or in a notebook, with loss, and epsilon so far against its target."""
+
+    def __init__(self, plan: PrivacyPlan):
+        self._curve, self._target = planned_curve(plan).tolist(), plan.target_epsilon
+        self._last_loss = ""
+        self._bar: Any = tqdm(total=plan.num_rounds, unit="round", dynamic_ncols=True)
+
+    def show(self, report: RoundReport, num_charges: int) -> None:
+        """One released round."""
+        if report.evaluation is not None:
+            self._last_loss = f"loss {report.evaluation.loss:.4f}, "
+        spent = self._curve[num_charges - 1] if num_charges else 0.0
+        self._bar.set_postfix_str(f"{self._last_loss}epsilon {spent:.2f}/{self._target:g}")
+        self._bar.update(report.round - self._bar.n)
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._bar.close()
