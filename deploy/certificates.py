@@ -36,7 +36,7 @@ Name = Annotated[
     str, typer.Argument(metavar="NAME", help="of a server or a node", show_default=False)
 ]
 Days = Annotated[int, typer.Option(help="how long the certificate is valid")]
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
 
 
 class CertificateError(FeddpError):
@@ -301,7 +301,7 @@ def _issue(
     ] = None,
     days: Days = CERTIFICATE_DAYS,
 ) -> None:
-    """Issues a certificate, with a fresh key."""
+    """Issues a certificate, with a fresh key: a server's for its hosts, or else a client's."""
     issued = issue(folder, name, hosts or (), days=days)
     print(f"{issued.certificate_path}, {issued.key_path}")
 

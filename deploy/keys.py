@@ -20,7 +20,7 @@ from feddp.deploy.commands import run_tool
 SECRET_BYTES = 48
 
 KeyFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
 
 
 class KeyExistsError(FeddpError):

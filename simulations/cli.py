@@ -3,17 +3,14 @@
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from feddp.common.errors import DiskError
 from feddp.deploy.commands import run_app
-from feddp.simulations.commands import deploy, ledger, node
-from feddp.simulations.commands.measure import audit, bench, compare, evaluate, report
-from feddp.simulations.commands.plan import check, plan
-from feddp.simulations.commands.simulate import chat, simulate
 
 INTERRUPTED = 130
 EXIT_CODES = {
@@ -28,47 +25,31 @@ EXIT_CODES = {
     8: "a file cannot be read or written",
     INTERRUPTED: "interrupted",
 }
-_COMMANDS = {
-    "Train": (simulate, plan, check, chat),
-    "Measure": (evaluate, audit, compare, report, bench),
+# The files of the folder `commands`, with the commands that each adds.
+FILES = {
+    "plan": ("plan", "check"),
+    "simulate": ("simulate", "chat"),
+    "measure": ("evaluate", "audit", "compare", "report", "bench"),
+    "ledger": ("ledger",),
+    "node": ("node",),
+    "deploy": ("deploy",),
 }
-_GROUPS = (
-    ("Ledger", "ledger", ledger.app),
-    ("Deploy", "node", node.app),
-    ("Deploy", "deploy", deploy.app),
-)
-
-app = typer.Typer(
-    help="Private federated fine-tuning of language models with LoRA.",
-    epilog="\n\n".join(
-        ["Exit codes:", *(f"{code}: {about}" for code, about in EXIT_CODES.items())]
-    ),
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _panel, _functions in _COMMANDS.items():
-    for _function in _functions:
-        app.command(rich_help_panel=_panel)(_function)
-for _panel, _name, _group in _GROUPS:
-    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
-def _print_version(is_asked: bool) -> None:
-    if is_asked:
-        from importlib.metadata import version
-
-        print(f"feddp {version('feddp')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _feddp(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
-    ] = False,
-) -> None:
-    pass
+def app_of(files: Iterable[str] = tuple(FILES)) -> typer.Typer:
+    """The app with the commands of these files."""
+    codes = (f"{code}: {about}" for code, about in EXIT_CODES.items())
+    app = typer.Typer(
+        help="Private federated fine-tuning of language models with LoRA.",
+        epilog="\n\n".join(["Exit codes:", *codes]),
+        no_args_is_help=True,
+        suggest_commands=False,  # click does, and typer would once more
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_feddp)
+    for file in files:
+        import_module(f"feddp.simulations.commands.{file}").add_to(app)
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,13 +59,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     line = shlex.join(["feddp", *words])
     try:
-        code = run_app(app, "feddp", node.with_action(words), obj=line)
+        code = run_app(app_of(_files(words)), "feddp", _whole(words), obj=line)
     except OSError as error:
         print(f"feddp: {error}. Free or repair the disk, then resume.", file=sys.stderr)
         return DiskError.exit_code
     if code == INTERRUPTED:
         print("feddp: interrupted; nothing uncharged was released.", file=sys.stderr)
     return code
+
+
+def _files(words: Sequence[str]) -> list[str]:
+    """Where the named command is, alone: half of the time that a mistake takes goes into words."""
+    named = [file for file, commands in FILES.items() if words and words[0] in commands]
+    return named or list(FILES)
+
+
+def _whole(words: list[str]) -> list[str]:
+    """`feddp node CONFIG` without its action means `feddp node serve CONFIG`."""
+    if words[:1] != ["node"]:
+        return words
+    from feddp.simulations.commands.node import with_action
+
+    return with_action(words)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"feddp {version('feddp')}")
+        except PackageNotFoundError:
+            print("feddp, from a folder that is not installed")
+        raise typer.Exit
+
+
+def _feddp(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Holds the options that stand before a command."""
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The words of feddp's command line, read from its app without running anything."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 
 import click
 import typer
 
-from feddp.simulations.cli import app
+from feddp.simulations.cli import app_of
 from feddp.simulations.commands.node import with_action
 
 
@@ -14,8 +15,9 @@ class UnknownWordError(Exception):
     """A command line names a command or an option that does not exist."""
 
 
-def command_of(program: typer.Typer = app) -> click.Command:
-    return typer.main.get_command(program)
+@functools.cache
+def command_of(app: typer.Typer | None = None) -> click.Command:
+    return typer.main.get_command(app or app_of())
 
 
 def leaves(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -69,23 +71,25 @@ def leaf_of(words: Sequence[str]) -> tuple[click.Command, list[str]]:
     return command, left
 
 
-def check_words(words: Sequence[str]) -> dict[str, object]:
+def check_words(words: Sequence[str]) -> list[str]:
     """Reads a line that a text shows, which may leave out what it does not speak of.
 
+    Returns:
+      The values of `--set`.
+
     Raises:
-      UnknownWordError: it has a command, an option or an argument too many.
+      UnknownWordError: it names a command or an option that does not exist.
     """
     command, left = leaf_of(words)
     parser = command.make_parser(click.Context(command, info_name="feddp"))
     try:
-        values, rest, _ = parser.parse_args(list(left))
+        values, _, _ = parser.parse_args(list(left))
     except click.NoSuchOption as error:
         raise UnknownWordError(f"{error.message} in {' '.join(words)!r}") from error
     except click.BadOptionUsage:  # an option is named without its value
-        return {}
-    if rest:
-        raise UnknownWordError(f"{rest} too many in {' '.join(words)!r}")
-    return values
+        return []
+    found = values.get("settings")
+    return [str(each) for each in found] if isinstance(found, list) else []
 
 
 def read_words(words: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Config = Annotated[
     Path | None,
-    typer.Argument(metavar="CONFIG", help="TOML file", show_default="the demo"),
+    typer.Argument(metavar="CONFIG.toml", help="what to run", show_default="the demo"),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -23,10 +23,17 @@ Keep = Annotated[
     Path | None,
     typer.Option(metavar="FOLDER", help="keep keys, logs and databases there", show_default=False),
 ]
-app = typer.Typer(no_args_is_help=True, help="Runs on a fleet of Flower processes.")
+commands = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Runs on a fleet of Flower processes."
+)
 
 
-@app.command()
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp deploy ...`."""
+    app.add_typer(commands, name="deploy", rich_help_panel="Deploy")
+
+
+@commands.command()
 def local(
     config: Config = None,
     settings: Settings = None,
@@ -46,7 +53,7 @@ def local(
     print(f"\n  {path}\n  try: feddp chat {path}")
 
 
-@app.command()
+@commands.command()
 def resume(run: RunFolder, nodes: Nodes = None, keep: Keep = None) -> None:
     """Continues a run, on a new fleet on loopback."""
     from feddp.deploy.fleet.run import deploy_resume

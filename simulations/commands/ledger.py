@@ -1,6 +1,5 @@
 """feddp ledger: create, look at, verify, export, anchor, back up, and give a new key."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +25,14 @@ LedgerOrRun = Annotated[
         metavar="LEDGER_OR_RUN", help="a ledger, or the folder of a run", show_default=False
     ),
 ]
-app = typer.Typer(no_args_is_help=True, help="Shows, checks and makes privacy ledgers.")
+commands = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Shows, checks and makes privacy ledgers."
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp ledger ...`."""
+    app.add_typer(commands, name="ledger", rich_help_panel="Ledger")
 
 
 def _option(about: str, metavar: str | None = None) -> typer.models.OptionInfo:
@@ -34,7 +40,7 @@ def _option(about: str, metavar: str | None = None) -> typer.models.OptionInfo:
     return made
 
 
-@app.command()
+@commands.command()
 def show(path: LedgerOrRun) -> None:
     """Prints the rows, what is spent and what is left."""
     from feddp.common.privacy.ledger.ledger import Ledger
@@ -46,7 +52,7 @@ def show(path: LedgerOrRun) -> None:
     print("\n".join([*lines, *promise_lines(content.history), *spent_lines(content.history)]))
 
 
-@app.command()
+@commands.command()
 def verify(
     path: LedgerOrRun,
     anchor: Annotated[Path | None, _option("a head to be extended", "FILE")] = None,
@@ -78,9 +84,11 @@ def verify(
         print("  verified  privacy.json promises what the plan does")
 
 
-@app.command()
+@commands.command()
 def export(path: LedgerOrRun) -> None:
     """Prints all rows as JSON lines; all of it is public."""
+    import json
+
     from feddp.common.privacy.ledger.ledger import Ledger
 
     path, _ = _locate(path)
@@ -96,7 +104,7 @@ def export(path: LedgerOrRun) -> None:
         sys.stdout.write(json.dumps(line, sort_keys=True) + "\n")
 
 
-@app.command()
+@commands.command()
 def anchor(
     path: LedgerOrRun, file: Annotated[Path, _option("where the head is remembered", "FILE")]
 ) -> None:
@@ -118,7 +126,7 @@ def anchor(
     print(f"{file}: remembers row {made.seq} of {made.population or path}, head {made.head}")
 
 
-@app.command()
+@commands.command()
 def rotate(path: LedgerOrRun) -> None:
     """Replaces the key that signs; the old one signs the new one."""
     from feddp.common.privacy.ledger.ledger import Ledger
@@ -132,7 +140,7 @@ def rotate(path: LedgerOrRun) -> None:
         print(f"  key       {ledger.history.public_key.hex()} (public)")
 
 
-@app.command()
+@commands.command()
 def backup(
     path: LedgerOrRun, file: Annotated[Path, _option("where the copy goes", "FILE")]
 ) -> None:
@@ -146,10 +154,10 @@ def backup(
     print("  An older copy is no ledger to go on with: whatever came after it would be forgotten.")
 
 
-@app.command()
+@commands.command()
 def create(
-    path: LedgerOrRun,
-    population: Annotated[str, _option("name of the users")],
+    path: Annotated[Path, typer.Argument(metavar="LEDGER", help="a new file", show_default=False)],
+    population: Annotated[str, _option("name of the users", "NAME")],
     config: Annotated[
         list[Path] | None,
         _option("TOML file of an expected run; repeatable; default: the demo", "FILE"),

@@ -25,6 +25,12 @@ OnPrivateData = Annotated[
 ]
 
 
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands that measure."""
+    for command in (evaluate, audit, compare, report, bench):
+        app.command(rich_help_panel="Measure")(command)
+
+
 def evaluate(
     run: RunFolder,
     users: Annotated[int, typer.Option(help="most users of each side")] = 300,
@@ -90,9 +96,7 @@ def compare(
     context: typer.Context,
     config: Annotated[
         Path,
-        typer.Argument(
-            metavar="CONFIG", help="TOML file with a section \\[compare]", show_default=False
-        ),
+        typer.Argument(metavar="CONFIG.toml", help="what to compare", show_default=False),
     ],
     settings: Settings = None,
     output_dir: Annotated[
@@ -106,7 +110,7 @@ def compare(
     quick: Annotated[bool, typer.Option("--quick", help="a minute's grid, to try it")] = False,
     on_private_data: OnPrivateData = False,
 ) -> None:
-    """Compares units, group sizes and epsilons side by side."""
+    """Compares units, group sizes and epsilons side by side: the grid of the section `compare`."""
     from feddp.simulations.comparison import compare as comparison
 
     code = comparison.compare(
@@ -125,7 +129,7 @@ def report(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN|COMPARISON", help="folder of a run or a comparison", show_default=False
+            metavar="RUN_OR_COMPARISON", help="folder of a run or a comparison", show_default=False
         ),
     ],
 ) -> None:

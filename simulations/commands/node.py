@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +30,16 @@ NodeName = Annotated[
 PublicKey = Annotated[
     Path, typer.Option(metavar="FILE", help="public key of the node", show_default=False)
 ]
-app = typer.Typer(
+commands = typer.Typer(
     no_args_is_help=True,
+    suggest_commands=False,
     help="Serves a node's users to a fleet; makes keys, and keeps the registry.",
 )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp node ...`."""
+    app.add_typer(commands, name="node", rich_help_panel="Deploy")
 
 
 def _file(about: str) -> Any:
@@ -77,10 +82,13 @@ def with_action(arguments: list[str]) -> list[str]:
     return ["node", "serve", *arguments[1:]]
 
 
-@app.command()
+@commands.command()
 def serve(
     address: Annotated[
-        str, typer.Option(help="unix:/path/to/socket or 127.0.0.1:port", show_default=False)
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="unix:/path/to/socket or 127.0.0.1:port", show_default=False
+        ),
     ],
     config: Config = None,
     data: Annotated[
@@ -104,6 +112,8 @@ def serve(
     token: Annotated[Path | None, _file("made anew; beside the socket")] = None,
 ) -> None:
     """Loads model and users once, and answers client apps."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from feddp.client.service.resident import UNIX, token_path
     from feddp.client.service.service import (
         NodeService,
@@ -131,7 +141,7 @@ def serve(
         serve_until_stopped(service, lambda: print(f"{address}: ready", flush=True))
 
 
-@app.command()
+@commands.command()
 def keygen(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="of the private key", show_default=False)
@@ -144,12 +154,12 @@ def keygen(
     print(f"{file}: keep it on this machine\n{public_path}: for the operator")
 
 
-@app.command()
+@commands.command()
 def enroll(
     registry: RegistryFile,
     name: NodeName,
     public_key: PublicKey,
-    users: Annotated[int, typer.Option(help="registered, public", show_default=False)],
+    users: Annotated[int, typer.Option(metavar="N", help="registered, public", show_default=False)],
 ) -> None:
     """Adds a node to the registry."""
     from feddp.common.wire.identity_keys import read_public_key
@@ -160,7 +170,7 @@ def enroll(
     print(f"{name}: enrolled with {users} users")
 
 
-@app.command()
+@commands.command()
 def rotate(registry: RegistryFile, name: NodeName, public_key: PublicKey) -> None:
     """Gives a node another key."""
     from feddp.common.wire.identity_keys import read_public_key
@@ -171,7 +181,7 @@ def rotate(registry: RegistryFile, name: NodeName, public_key: PublicKey) -> Non
     print(f"{name}: new key, from the next round on; start the node with it")
 
 
-@app.command()
+@commands.command()
 def revoke(registry: RegistryFile, name: NodeName) -> None:
     """Refuses a node from the next round on."""
     from feddp.common.wire.node_registry import read_registry, write_registry
@@ -180,7 +190,7 @@ def revoke(registry: RegistryFile, name: NodeName) -> None:
     print(f"{name}: revoked, from the next round on")
 
 
-@app.command("list")
+@commands.command("list")
 def list_nodes(registry: RegistryFile) -> None:
     """Shows the registry."""
     from feddp.common.wire.node_registry import read_registry

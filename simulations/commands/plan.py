@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from feddp.common.privacy.plan.plan import PrivacyPlan
 
 
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp plan` and `check`."""
+    for command in (plan, check):
+        app.command(rich_help_panel="Train")(command)
+
+
 def plan(
     config: Config = None,
     settings: Settings = None,

@@ -15,6 +15,12 @@ from feddp.simulations.commands.config_options import (
 )
 
 
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp simulate` and `chat`."""
+    for command in (simulate, chat):
+        app.command(rich_help_panel="Train")(command)
+
+
 def simulate(
     context: typer.Context,
     config: Config = None,
