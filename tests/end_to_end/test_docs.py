@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from command_line import read_words
 
-
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
