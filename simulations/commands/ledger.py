@@ -265,8 +265,7 @@ def _locate(path: Path) -> tuple[Path, "Run | None"]:
 
 
 def _plan(config: "RunConfig", num_users: int | None) -> "PrivacyPlan":
-    from feddp.common.assembly import load_model
-    from feddp.common.planning import plan_from_config
+    from feddp.common.assembly import load_model, plan_from_config
 
     base, layout = load_model(config)
     declared = config.privacy.num_users

@@ -45,8 +45,7 @@ def plan(
         raise ConfigError(["--proxy: only --group-size reads it. Add --group-size."])
     if group_size:
         _check_grouping(run_config)
-    from feddp.common.assembly import load_model
-    from feddp.common.planning import plan_from_config
+    from feddp.common.assembly import load_model, plan_from_config
     from feddp.common.privacy.accounting.edgeworth import cross_check_lines
     from feddp.server.run import epsilon_curve_of
     from feddp.simulations.run.console import curve_lines, plan_lines
@@ -79,8 +78,7 @@ def check(
         _print_settings()
         return
     run_config = config_of(config, settings, output_dir=output_dir)
-    from feddp.common.assembly import load_model, load_users
-    from feddp.common.planning import plan_from_config
+    from feddp.common.assembly import load_model, load_users, plan_from_config
     from feddp.common.tracking import tracker_problems
     from feddp.simulations.run.data_problems import data_problems
 
@@ -120,7 +118,7 @@ def _grouping(config: "RunConfig", plan: "PrivacyPlan", proxy_path: str | None) 
     """What to draw and how much of a user: chosen on public users, tabled where there are none."""
     from feddp.simulations.group_size.planner import Setting, planner_lines, predict
 
-    draws_users = plan.sampling_unit == "user"
+    draws_users = plan.population.sampling_unit == "user"
     most = config.data.max_examples_per_user if draws_users else 1
     setting = Setting(
         num_users=plan.num_users,
@@ -140,13 +138,15 @@ def _grouping(config: "RunConfig", plan: "PrivacyPlan", proxy_path: str | None) 
 
 def _check_grouping(config: "RunConfig") -> None:
     """Group sizes are compared for a promise to users and for coins of each round."""
+    from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
+
     privacy, problems = config.privacy, []
     if privacy.unit != "user":
         problems.append(
             f'--group-size: privacy.unit = "{privacy.unit}" promises nothing to users, whose group '
             'size it is. Set privacy.unit = "user".'
         )
-    if privacy.mechanism != "poisson":
+    if not MECHANISMS[privacy.mechanism].has_independent_rounds:
         problems.append(
             f'--group-size: predicts a coin per unit; privacy.mechanism = "{privacy.mechanism}" '
             'has none. Set privacy.mechanism = "poisson".'

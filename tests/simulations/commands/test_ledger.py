@@ -113,11 +113,14 @@ def test_a_damaged_privacy_json_is_one_line_and_exit_code_3(
     assert "privacy.json: damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["epsilon", "target_epsilon"])
+@pytest.mark.parametrize(("part", "name"), [("noise", "epsilon"), ("schedule", "target_epsilon")])
 def test_a_plan_that_promises_less_than_its_charges_cost_is_refused(
-    name: str, tmp_path: Path, whole: Run
+    part: str, name: str, tmp_path: Path, whole: Run
 ) -> None:
-    low = dataclasses.replace(whole.plan, **{name: whole.plan.epsilon * 0.999})
+    less = {name: whole.plan.epsilon * 0.999}
+    low = dataclasses.replace(
+        whole.plan, **{part: dataclasses.replace(getattr(whole.plan, part), **less)}
+    )
     run = create_run(from_flat({**SETTINGS, "run.output-dir": str(tmp_path)}), low)
     with pytest.raises(LedgerDamagedError, match="charges cost"):
         verify(run.path, anchor=None)
