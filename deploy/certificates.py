@@ -5,15 +5,16 @@ A folder holds it all: `ca.crt` and `ca.crl` (public), `ca.key` (keep it off the
 A certificate with hosts authenticates a server, one without a client; neither passes for the other.
 """
 
-import argparse
 import datetime
 import ipaddress
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,14 +22,21 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
-from feddp.deploy.commands import run_commands
+from feddp.deploy.commands import run_tool
 
-Options = argparse.Namespace
-Command = Callable[[Options], int]
 CA_DAYS, CERTIFICATE_DAYS, CRL_DAYS = 3650, 365, 365
 WARNING_DAYS = 14
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SKEW = datetime.timedelta(minutes=5)  # clocks of a fleet may differ this much
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="of the authority", show_default=False)
+]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="of a server or a node", show_default=False)
+]
+Days = Annotated[int, typer.Option(help="how long the certificate is valid")]
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
 
 
 class CertificateError(FeddpError):
@@ -273,64 +281,61 @@ def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Adds what can be asked of an authority; each sets `command`, called with the options."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name: str, about: str, command: Command) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about)
-        added.add_argument("folder", type=Path, metavar="FOLDER", help="of the authority")
-        added.set_defaults(command=command)
-        return added
-
-    add("ca", "make an authority", _make_ca)
-    for name, command in (("issue", _issue), ("renew", _renew)):
-        issuing = add(name, f"{name} a certificate, with a fresh key", command)
-        issuing.add_argument("name", metavar="NAME")
-        issuing.add_argument("--days", type=int, default=CERTIFICATE_DAYS)
-        if name == "issue":
-            hosts_help = "DNS names and addresses of a server; without: a client certificate"
-            issuing.add_argument("hosts", nargs="*", metavar="HOST", help=hosts_help)
-    add("revoke", "refuse every certificate of a name", _revoke).add_argument("name")
-    add("renew-crl", "sign the revocation list again", _renew_crl)
-    add("list", f"days left; exit code 1 if any has fewer than {WARNING_DAYS}", _list)
+@app.command("ca")
+def _make_ca(folder: Folder) -> None:
+    """Makes an authority."""
+    print(f"{make_ca(folder)}: every machine trusts it. Keep ca.key off the servers.")
 
 
-def _make_ca(options: Options) -> int:
-    print(f"{make_ca(options.folder)}: every machine trusts it. Keep ca.key off the servers.")
-    return 0
-
-
-def _issue(options: Options) -> int:
-    issued = issue(options.folder, options.name, options.hosts, days=options.days)
+@app.command("issue")
+def _issue(
+    folder: Folder,
+    name: Name,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="HOST...",
+            help="DNS names and addresses of a server; without: a client certificate",
+            show_default=False,
+        ),
+    ] = None,
+    days: Days = CERTIFICATE_DAYS,
+) -> None:
+    """Issues a certificate, with a fresh key: a server's for its hosts, or else a client's."""
+    issued = issue(folder, name, hosts or (), days=days)
     print(f"{issued.certificate_path}, {issued.key_path}")
-    return 0
 
 
-def _renew(options: Options) -> int:
-    issued = renew(options.folder, options.name, days=options.days)
+@app.command("renew")
+def _renew(folder: Folder, name: Name, days: Days = CERTIFICATE_DAYS) -> None:
+    """Renews a certificate, with a fresh key."""
+    issued = renew(folder, name, days=days)
     print(f"{issued.certificate_path}, {issued.key_path}: install both, then restart the proxy.")
-    return 0
 
 
-def _revoke(options: Options) -> int:
-    num_revoked = revoke(options.folder, options.name)
-    print(f"{num_revoked} revoked: install {options.folder / 'ca.crl'}, then restart the edge.")
-    return 0
+@app.command("revoke")
+def _revoke(folder: Folder, name: Name) -> None:
+    """Refuses every certificate of a name."""
+    num_revoked = revoke(folder, name)
+    print(f"{num_revoked} revoked: install {folder / 'ca.crl'}, then restart the edge.")
 
 
-def _renew_crl(options: Options) -> int:
-    renew_crl(options.folder)
-    print(f"{options.folder / 'ca.crl'}: install it, then restart the proxy.")
-    return 0
+@app.command("renew-crl")
+def _renew_crl(folder: Folder) -> None:
+    """Signs the revocation list again."""
+    renew_crl(folder)
+    print(f"{folder / 'ca.crl'}: install it, then restart the proxy.")
 
 
-def _list(options: Options) -> int:
-    left = days_left(options.folder)
+@app.command(
+    "list", help=f"Prints the days left; exit code 1 if any has fewer than {WARNING_DAYS}."
+)
+def _list(folder: Folder) -> None:
+    left = days_left(folder)
     for name, days in left.items():
         print(f"{days:5d} days  {name}{'  renew now' if days < WARNING_DAYS else ''}")
-    return int(min(left.values()) < WARNING_DAYS)
+    raise typer.Exit(int(min(left.values()) < WARNING_DAYS))
 
 
 if __name__ == "__main__":
-    sys.exit(run_commands("python -m feddp.deploy.certificates", __doc__, add_commands))
+    sys.exit(run_tool(app, "python -m feddp.deploy.certificates"))

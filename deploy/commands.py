@@ -1,27 +1,37 @@
-"""Running a tool of this folder by itself, as `python -m feddp.deploy.NAME`."""
+"""Running a typer app: a person's mistake is one message and an exit code."""
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
+
+import typer
 
 from feddp.common.errors import FeddpError
 
 
-def run_commands(
-    name: str,
-    description: str | None,
-    add_commands: Callable[[argparse.ArgumentParser], None],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Parses, runs one command, and turns a person's mistake into one line and an exit code."""
-    parser = argparse.ArgumentParser(
-        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_commands(parser)
-    options = parser.parse_args(arguments)
+def run_app(app: typer.Typer, name: str, words: Sequence[str] | None, **context: Any) -> int:
+    """Runs one command of an app and returns its exit code; a wrong command line is 2.
+
+    Args:
+      app: the commands. They return nothing; another code than 0 is `typer.Exit`.
+      name: how the program is called, for its help and its errors.
+      words: the command line without the name; None: the process's own.
+      context: of the root command, as `obj`.
+    """
     try:
-        code: int = options.command(options)
-    except (FeddpError, OSError) as error:
+        typer.main.get_command(app).main(words, prog_name=name, **context)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except FeddpError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    return code
+        return error.exit_code
+    return 0
+
+
+def run_tool(app: typer.Typer, name: str, words: Sequence[str] | None = None) -> int:
+    """Runs a tool of this folder by itself, as `python -m feddp.deploy.NAME`."""
+    try:
+        return run_app(app, name, words)
+    except OSError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1

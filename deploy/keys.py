@@ -4,19 +4,23 @@ They authenticate transport only; no promise of feddp rests on them. A node's re
 its update sums, is made by `feddp node`.
 """
 
-import argparse
 import secrets
 import sys
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
-from feddp.deploy.commands import run_commands
+from feddp.deploy.commands import run_tool
 
 SECRET_BYTES = 48
+
+KeyFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
 
 
 class KeyExistsError(FeddpError):
@@ -64,32 +68,22 @@ def make_secret(path: Path) -> Path:
     return path
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Adds the two kinds of key; each sets `command`, called with the options."""
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, about, command in (
-        ("supernode", "identity of a SuperNode, for `flwr supernode register`", _supernode),
-        ("secret", "secret between an executor and its SuperLink or SuperNode", _secret),
-    ):
-        added = commands.add_parser(name, help=about)
-        added.add_argument("path", type=Path, metavar="FILE")
-        added.set_defaults(command=command)
-
-
-def _supernode(options: argparse.Namespace) -> int:
-    print(f"{make_supernode_key(options.path)}: register it before the node starts.")
-    return 0
-
-
-def _secret(options: argparse.Namespace) -> int:
-    print(make_secret(options.path))
-    return 0
-
-
 def _check_new(path: Path) -> None:
     if path.exists():
         raise KeyExistsError(f"{path}: exists already; move it away to make another.")
 
 
+@app.command()
+def supernode(path: KeyFile) -> None:
+    """Makes the identity of a SuperNode, for `flwr supernode register`."""
+    print(f"{make_supernode_key(path)}: register it before the node starts.")
+
+
+@app.command()
+def secret(path: KeyFile) -> None:
+    """Makes the secret between an executor and its SuperLink or SuperNode."""
+    print(make_secret(path))
+
+
 if __name__ == "__main__":
-    sys.exit(run_commands("python -m feddp.deploy.keys", __doc__, add_commands))
+    sys.exit(run_tool(app, "python -m feddp.deploy.keys"))

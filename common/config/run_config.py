@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -256,6 +255,8 @@ def parse_override(text: str) -> tuple[str, object]:
 
 def to_toml(config: RunConfig) -> str:
     """The whole configuration as TOML, one section a paragraph; `load_config` reads it back."""
+    import json
+
     lines, last = [], ""
     for key, value in to_flat(config).items():
         section, name = key.split(".")

@@ -302,7 +302,9 @@ class NodesSection:
         at_least=0,
         below=1,
     )
-    pass_tokens: int = setting(4096, "padded tokens of one forward pass", int, at_least=16)
+    pass_tokens: int = setting(
+        4096, "padded tokens of all forward passes that run beside each other", int, at_least=16
+    )
     checkpointing: bool = setting(
         False, "compute activations again in the backward pass: less memory, more time", bool
     )

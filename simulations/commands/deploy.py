@@ -1,58 +1,62 @@
-"""feddp deploy: the words of its command line."""
+"""feddp deploy: a fleet of Flower processes on loopback."""
 
-import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from feddp.common.config.run_config import RunConfig
+import typer
 
-Subparsers = Any  # argparse names the type of add_subparsers() privately
+from feddp.simulations.commands.config_options import (
+    Config,
+    OutputDir,
+    RunFolder,
+    Settings,
+    config_of,
+)
+
+Nodes = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="machines that share the users; 2, or as before", show_default=False
+    ),
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="keep keys, logs and databases there", show_default=False),
+]
+commands = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Runs on a fleet of Flower processes."
+)
 
 
-def add_deploy_commands(
-    commands: Subparsers,
-    *,
-    add_config: Callable[[argparse.ArgumentParser], None],
-    config_of: Callable[[argparse.Namespace], RunConfig],
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp deploy ...`."""
+    app.add_typer(commands, name="deploy", rich_help_panel="Deploy")
+
+
+@commands.command()
+def local(
+    config: Config = None,
+    settings: Settings = None,
+    output_dir: OutputDir = None,
+    unsealed: Annotated[
+        bool, typer.Option("--unsealed", help="without the nodes' keys: replies travel open")
+    ] = False,
+    nodes: Nodes = None,
+    keep: Keep = None,
 ) -> None:
-    """Adds `feddp deploy ...` to the command line."""
-    deploy = commands.add_parser("deploy", help="run on a fleet of Flower processes")
-    actions = deploy.add_subparsers(required=True, metavar="ACTION")
-    local = actions.add_parser(
-        "local", help="a whole fleet on loopback, with TLS and keys, for one run"
-    )
-    add_config(local)
-    local.add_argument(
-        "--unsealed", action="store_true", help="without the nodes' keys: replies travel open"
-    )
-    local.set_defaults(command=lambda options: _local(options, config_of(options)))
-    resume = actions.add_parser("resume", help="continue a run, on a new fleet on loopback")
-    resume.add_argument("run", type=Path, metavar="RUN")
-    resume.set_defaults(command=_resume)
-    for parser in (local, resume):
-        parser.add_argument(
-            "--nodes", type=int, metavar="N", help="machines that share the users; 2, or as before"
-        )
-        parser.add_argument(
-            "--keep", type=Path, metavar="FOLDER", help="keep keys, logs and databases there"
-        )
-
-
-def _local(options: argparse.Namespace, config: RunConfig) -> int:
+    """Starts a whole fleet on loopback, with TLS and keys, for one run."""
+    run_config = config_of(config, settings, output_dir=output_dir)
     from feddp.deploy.fleet.run import deploy_local
 
-    num_nodes = 2 if options.nodes is None else options.nodes
-    path = deploy_local(
-        config, num_nodes=num_nodes, is_sealed=not options.unsealed, folder=options.keep
-    )
+    num_nodes = 2 if nodes is None else nodes
+    path = deploy_local(run_config, num_nodes=num_nodes, is_sealed=not unsealed, folder=keep)
     print(f"\n  {path}\n  try: feddp chat {path}")
-    return 0
 
 
-def _resume(options: argparse.Namespace) -> int:
+@commands.command()
+def resume(run: RunFolder, nodes: Nodes = None, keep: Keep = None) -> None:
+    """Continues a run, on a new fleet on loopback."""
     from feddp.deploy.fleet.run import deploy_resume
 
-    deploy_resume(options.run, num_nodes=options.nodes, folder=options.keep)
-    print(f"\n  {options.run}\n  try: feddp chat {options.run}")
-    return 0
+    deploy_resume(run, num_nodes=nodes, folder=keep)
+    print(f"\n  {run}\n  try: feddp chat {run}")

@@ -1,103 +1,293 @@
-"""feddp ledger: the words of its command line."""
+"""feddp ledger: create, look at, verify, export, anchor, back up, and give a new key."""
 
-import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from feddp.common.config.run_config import load_config
+import typer
 
-Subparsers = Any  # argparse names the type of add_subparsers() privately
+from feddp.common.errors import ConfigError, DiskError
+from feddp.simulations.commands.config_options import config_of
+
+if TYPE_CHECKING:
+    from feddp.common.config.run_config import RunConfig
+    from feddp.common.privacy.ledger.charge_terms import Planned
+    from feddp.common.privacy.plan.plan import PrivacyPlan
+    from feddp.server.run import Run
+
+Mode = StrEnum("Mode", {"FIXED_SCHEDULE": "fixed-schedule", "ADAPTIVE": "adaptive"})
+LedgerOrRun = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LEDGER_OR_RUN", help="a ledger, or the folder of a run", show_default=False
+    ),
+]
+commands = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Shows, checks and makes privacy ledgers."
+)
 
 
-def add_ledger_commands(commands: Subparsers) -> None:
-    """Adds `feddp ledger ...` to the command line."""
-    ledger = commands.add_parser("ledger", help="the privacy ledger of a run or a population")
-    actions = ledger.add_subparsers(required=True, metavar="ACTION")
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp ledger ...`."""
+    app.add_typer(commands, name="ledger", rich_help_panel="Ledger")
 
-    def add(name: str, about: str, command: Callable[[argparse.Namespace], int]) -> Any:
-        made = actions.add_parser(name, help=about)
-        made.add_argument("path", type=Path, metavar="LEDGER_OR_RUN")
-        made.set_defaults(command=command)
-        return made
 
-    add("show", "rows, what is spent and what is left", _show)
-    verify = add("verify", "rows, signatures, anchor; epsilon from the events", _verify)
-    verify.add_argument("--anchor", type=Path, metavar="FILE", help="a head to be extended")
-    add("export", "all rows as JSON lines; public", _export)
-    anchor = add("anchor", "remember the head in a file, best elsewhere", _anchor)
-    anchor.add_argument("--file", type=Path, metavar="FILE", required=True)
-    add("rotate", "replace the key that signs", _rotate)
-    backup = add("backup", "a verified copy, labelled with its head", _backup)
-    backup.add_argument("--file", type=Path, metavar="FILE", required=True)
-    create = add("create", "the ledger of a population that runs share", _create)
-    create.add_argument(
-        "--config",
-        action="append",
-        type=Path,
-        metavar="FILE",
-        help="TOML file of an expected run; repeatable; default: the demo",
+def _option(about: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    made: typer.models.OptionInfo = typer.Option(metavar=metavar, help=about, show_default=False)
+    return made
+
+
+@commands.command()
+def show(path: LedgerOrRun) -> None:
+    """Prints the rows, what is spent and what is left."""
+    from feddp.common.privacy.ledger.ledger import Ledger
+    from feddp.simulations.commands.ledger_text import promise_lines, spent_lines, table_lines
+
+    path, _ = _locate(path)
+    content = Ledger.read_content(path)
+    lines = [f"{path}", *table_lines(content)]
+    print("\n".join([*lines, *promise_lines(content.history), *spent_lines(content.history)]))
+
+
+@commands.command()
+def verify(
+    path: LedgerOrRun,
+    anchor: Annotated[Path | None, _option("a head to be extended", "FILE")] = None,
+) -> None:
+    """Checks rows, signatures, anchor, plan and promise; recomputes epsilon from the events."""
+    from feddp.common.privacy.ledger.ledger import Ledger
+    from feddp.common.privacy.ledger.remembered_head import check_anchor_file
+    from feddp.common.privacy.plan.statement import epsilon_text
+    from feddp.server.run_ledger import anchor_path
+    from feddp.simulations.commands.ledger_checks import check_epsilon, check_plan, check_record
+    from feddp.simulations.commands.ledger_text import promise_lines, spent_lines
+
+    path, run = _locate(path)
+    history = Ledger.read(path)
+    if anchor is not None and not anchor.is_file():
+        raise ConfigError([f"--anchor {anchor}: no such file."])
+    anchor = anchor or (anchor_path(run.config) if run else None)
+    check_anchor_file(path, history, anchor)
+    print(f"{path}: {history.num_rows} rows, each in its place and signed")
+    print(f"  key       {history.public_key.hex()} (public)")
+    print("\n".join([*promise_lines(history), *spent_lines(history)]))
+    if anchor is not None:
+        print(f"  verified  extends the head that {anchor} remembers")
+    if run is not None:
+        check_plan(run, history)
+    whole = epsilon_text(check_epsilon(path, history))
+    print(f"  verified  the events cost epsilon <= {whole}, within the target")
+    if run is not None and check_record(run):
+        print("  verified  privacy.json promises what the plan does")
+
+
+@commands.command()
+def export(path: LedgerOrRun) -> None:
+    """Prints all rows as JSON lines; all of it is public."""
+    import json
+
+    from feddp.common.privacy.ledger.ledger import Ledger
+
+    path, _ = _locate(path)
+    for seq, kind, text, previous, head, signature in Ledger.read_content(path).rows:
+        line = {
+            "seq": seq,
+            "kind": kind,
+            "body": json.loads(text),
+            "prev": previous.hex(),
+            "hash": head.hex(),
+            "sig": signature.hex(),
+        }
+        sys.stdout.write(json.dumps(line, sort_keys=True) + "\n")
+
+
+@commands.command()
+def anchor(
+    path: LedgerOrRun, file: Annotated[Path, _option("where the head is remembered", "FILE")]
+) -> None:
+    """Remembers the head in a file, best elsewhere; refuses to forget a newer one."""
+    from feddp.common.disk import Disk
+    from feddp.common.privacy.ledger.ledger import Ledger
+    from feddp.common.privacy.ledger.remembered_head import (
+        anchor_of,
+        check_anchor_file,
+        write_anchor,
     )
-    create.add_argument("--population", required=True, help="name of the users")
-    create.add_argument("--num-users", type=int, help="N; default: the config's")
-    create.add_argument("--target-epsilon", type=float, help="of all runs; default: the config's")
-    create.add_argument("--target-delta", type=float, help="of all runs; default: the plan's")
-    create.add_argument("--runs", type=int, default=1, help="runs of each config; default: 1")
-    create.add_argument(
-        "--filter",
-        choices=("fixed-schedule", "adaptive"),
-        default="fixed-schedule",
-        help="whether all charges are planned now, or unforeseen runs may come",
-    )
+
+    path, _ = _locate(path)
+    content = Ledger.read_content(path)
+    if file.is_file():
+        check_anchor_file(path, content.history, file)
+    made = anchor_of(content.history, content.signature)
+    write_anchor(file, made, Disk())
+    print(f"{file}: remembers row {made.seq} of {made.population or path}, head {made.head}")
 
 
-def _show(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import show
+@commands.command()
+def rotate(path: LedgerOrRun) -> None:
+    """Replaces the key that signs; the old one signs the new one."""
+    from feddp.common.privacy.ledger.ledger import Ledger
+    from feddp.server.run_ledger import key_path
 
-    return show(options.path)
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import verify
-
-    return verify(options.path, anchor=options.anchor)
-
-
-def _export(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import export
-
-    return export(options.path)
+    path, run = _locate(path)
+    key = key_path(run.config) if run else None
+    with Ledger.open(path, key_path=key) as ledger:
+        ledger.rotate()
+        print(f"{path}: row {ledger.history.num_rows} names the new key")
+        print(f"  key       {ledger.history.public_key.hex()} (public)")
 
 
-def _anchor(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import anchor
+@commands.command()
+def backup(
+    path: LedgerOrRun, file: Annotated[Path, _option("where the copy goes", "FILE")]
+) -> None:
+    """Copies the ledger, verifies the copy, and says which head it holds."""
+    from feddp.common.disk import Disk
+    from feddp.common.privacy.ledger.store import copy_file
 
-    return anchor(options.path, file=options.file)
-
-
-def _rotate(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import rotate
-
-    return rotate(options.path)
-
-
-def _backup(options: argparse.Namespace) -> int:
-    from feddp.simulations.commands.ledger_work import backup
-
-    return backup(options.path, target=options.file)
+    path, _ = _locate(path)
+    history = copy_file(path, file, Disk()).history
+    print(f"{file}: verified, {history.num_rows} rows, head {history.head.hex()}")
+    print("  An older copy is no ledger to go on with: whatever came after it would be forgotten.")
 
 
-def _create(options: argparse.Namespace) -> int:
-    configs = [load_config(path) for path in options.config or [None]]
-    from feddp.simulations.commands.ledger_work import create_ledger
-
-    return create_ledger(
-        options.path,
+@commands.command()
+def create(
+    path: Annotated[Path, typer.Argument(metavar="LEDGER", help="a new file", show_default=False)],
+    population: Annotated[str, _option("name of the users", "NAME")],
+    config: Annotated[
+        list[Path] | None,
+        _option("TOML file of an expected run; repeatable; default: the demo", "FILE"),
+    ] = None,
+    num_users: Annotated[int | None, _option("N; default: the config's")] = None,
+    target_epsilon: Annotated[float | None, _option("of all runs; default: the config's")] = None,
+    target_delta: Annotated[float | None, _option("of all runs; default: the plan's")] = None,
+    runs: Annotated[int, typer.Option(help="runs of each config")] = 1,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            "--filter", help="whether all charges are planned now, or unforeseen runs may come"
+        ),
+    ] = Mode.FIXED_SCHEDULE,
+) -> None:
+    """Makes the ledger of a population from the plans of the runs that will share it."""
+    configs = [config_of(each, ()) for each in config] if config else [config_of(None, ())]
+    create_ledger(
+        path,
         configs,
-        population=options.population,
-        mode=options.filter,
-        num_users=options.num_users,
-        target_epsilon=options.target_epsilon,
-        target_delta=options.target_delta,
-        num_runs=options.runs,
+        population=population,
+        mode=mode.value,
+        num_users=num_users,
+        target_epsilon=target_epsilon,
+        target_delta=target_delta,
+        num_runs=runs,
     )
+
+
+def create_ledger(
+    path: Path,
+    configs: Sequence["RunConfig"],
+    *,
+    population: str,
+    mode: str,
+    num_users: int | None,
+    target_epsilon: float | None,
+    target_delta: float | None,
+    num_runs: int,
+) -> None:
+    """Makes the ledger of a population from the plans of its expected runs.
+
+    Args:
+      path: of the ledger; its key goes beside it, or to `privacy.ledger-key`.
+      configs: of the runs; each is planned `num_runs` times.
+      population: name of the users.
+      mode: "fixed-schedule" or "adaptive".
+      num_users: N; None: the configs'.
+      target_epsilon: of everything ever released; None: the first config's.
+      target_delta: of the same; None: the first plan's.
+      num_runs: of each config.
+
+    Raises:
+      ConfigError: the plans contradict each other, or cost more than the target.
+      DiskError: the ledger exists already, or cannot be written.
+    """
+    from feddp.common.privacy.ledger.ledger import Ledger
+    from feddp.common.privacy.plan.ledger_entries import terms_of
+    from feddp.common.privacy.plan.shared_population import population_row
+    from feddp.server.run_ledger import key_path
+    from feddp.simulations.commands.ledger_text import promise_lines
+
+    if path.exists():
+        raise DiskError(f"{path}: exists already; a ledger is never overwritten.")
+    plans = [_plan(config, num_users) for config in configs]
+    terms = terms_of(plans[0])
+    if any(terms_of(plan) != terms for plan in plans):
+        raise ConfigError(
+            ["The runs differ in num-users, trust or seed: they are not of one population."]
+        )
+    row = population_row(
+        population=population,
+        mode=mode,
+        terms=terms,
+        target_epsilon=target_epsilon or plans[0].target_epsilon,
+        target_delta=target_delta or plans[0].delta,
+        schedule=_schedule(plans, num_runs),
+    )
+    key = key_path(configs[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Ledger.create(path, row, key_path=key)
+    history = Ledger.read(path)
+    print(f"{path}: the ledger of {population}\n" + "\n".join(promise_lines(history)))
+    print(f"  key       {history.public_key.hex()} (public)")
+    print("  Keep its private key secret, and the ledger where no backup can replace it unseen.")
+
+
+def _locate(path: Path) -> tuple[Path, "Run | None"]:
+    """The ledger of a path, and the run if it is one.
+
+    Raises:
+      ConfigError: there is neither.
+    """
+    from feddp.server.run import CONFIG_NAME, load_run
+    from feddp.server.run_ledger import LEDGER_NAME
+
+    if (path / CONFIG_NAME).is_file():
+        run = load_run(path)
+        return run.ledger_path, run
+    if path.is_dir() or not path.exists():
+        raise ConfigError([f"{path}: no run here and no ledger."])
+    if path.name == LEDGER_NAME and (path.parent / CONFIG_NAME).is_file():
+        return path, load_run(path.parent)
+    return path, None
+
+
+def _plan(config: "RunConfig", num_users: int | None) -> "PrivacyPlan":
+    from feddp.common.assembly import load_model, plan_from_config
+
+    base, layout = load_model(config)
+    declared = config.privacy.num_users
+    if num_users and declared and num_users != declared:
+        raise ConfigError([f"--num-users = {num_users}: privacy.num-users of a run is {declared}."])
+    trust = config.privacy.trust
+    if num_users:
+        config = replace(config, privacy=replace(config.privacy, num_users=num_users))
+    return plan_from_config(config, trust=trust, base=base, layout=layout)
+
+
+def _schedule(plans: Sequence["PrivacyPlan"], num_runs: int) -> list["Planned"]:
+    """The charges of all runs; equal slots are one entry."""
+    from feddp.common.privacy.ledger.charge_terms import Planned, Slot
+    from feddp.common.privacy.plan.ledger_entries import planned_of
+
+    merged: dict[Slot, Planned] = {}
+    for planned in map(planned_of, plans):
+        known = merged.get(planned.slot, Planned(planned.slot, 0, 0))
+        merged[planned.slot] = Planned(
+            planned.slot,
+            known.count + num_runs * planned.count,
+            known.num_events + num_runs * planned.num_events,
+        )
+    return list(merged.values())

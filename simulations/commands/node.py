@@ -1,66 +1,73 @@
 """feddp node: the resident node, and the keys and registry of a fleet's nodes."""
 
-import argparse
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from feddp.common.config.run_config import RunConfig, load_config, parse_override
+import typer
+
 from feddp.common.errors import ConfigError
+from feddp.simulations.commands.config_options import Config, Settings, config_of
 
-Subparsers = Any  # argparse names the type of add_subparsers() privately
+if TYPE_CHECKING:
+    from feddp.common.config.run_config import RunConfig
+
 _TOO_MANY = (
     "nodes.users-per-node = {}: this node holds more users. Give it fewer, or register a larger "
     "bound: the same in every node's configuration and in the server's."
 )
 NAMES = ("serve", "keygen", "enroll", "rotate", "revoke", "list")
 
+RegistryFile = Annotated[
+    Path, typer.Argument(metavar="REGISTRY", help="file of the nodes", show_default=False)
+]
+NodeName = Annotated[
+    str, typer.Argument(metavar="NAME", help="of the node in the registry", show_default=False)
+]
+PublicKey = Annotated[
+    Path, typer.Option(metavar="FILE", help="public key of the node", show_default=False)
+]
+commands = typer.Typer(
+    no_args_is_help=True,
+    suggest_commands=False,
+    help="Serves a node's users to a fleet; makes keys, and keeps the registry.",
+)
 
-def add_node_commands(commands: Subparsers) -> None:
-    """Adds `feddp node ...` to the command line."""
-    node = commands.add_parser("node", help="serve a node's users to a fleet; keys and registry")
-    actions = node.add_subparsers(required=True, metavar="ACTION")
 
-    serve = actions.add_parser("serve", help="load model and users once, and answer client apps")
-    serve.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file")
-    serve.add_argument("--address", required=True, help="unix:/path/to/socket or 127.0.0.1:port")
-    serve.add_argument("--data", metavar="PATH", help="this node's users: overrides data.path")
-    serve.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a setting"
-    )
-    serve.add_argument("--part", default="0/1", metavar="I/N", help="a part of the users: demo")
-    serve.add_argument("--name", help="in the registry; with --key and --server-key: seal replies")
-    serve.add_argument("--key", type=Path, metavar="FILE", help="this node's private key")
-    serve.add_argument("--server-key", type=Path, metavar="FILE", help="public key of the server")
-    serve.add_argument("--state", type=Path, metavar="FILE", help="what was asked; beside the key")
-    serve.add_argument(
-        "--ledger", type=Path, metavar="FILE", help='this node\'s own: privacy.trust = "node"'
-    )
-    serve.add_argument("--token", type=Path, metavar="FILE", help="made anew; beside the socket")
-    serve.set_defaults(command=_serve)
+def add_to(app: typer.Typer) -> None:
+    """Adds `feddp node ...`."""
+    app.add_typer(commands, name="node", rich_help_panel="Deploy")
 
-    keygen = actions.add_parser("keygen", help="make a key: FILE, and its public half FILE.pub")
-    keygen.add_argument("file", type=Path, metavar="FILE")
-    keygen.set_defaults(command=_keygen)
 
-    for name, command, about in (
-        ("enroll", _enroll, "add a node to the registry"),
-        ("rotate", _rotate, "give a node another key"),
-        ("revoke", _revoke, "refuse a node from the next round on"),
-        ("list", _list, "show the registry"),
-    ):
-        action = actions.add_parser(name, help=about)
-        action.add_argument("registry", type=Path, metavar="REGISTRY")
-        if name != "list":
-            action.add_argument("name", metavar="NAME")
-        if name in ("enroll", "rotate"):
-            action.add_argument("--public-key", type=Path, required=True, metavar="FILE")
-        if name == "enroll":
-            action.add_argument("--users", type=int, required=True, help="registered, public")
-        action.set_defaults(command=command)
+def _file(about: str) -> Any:
+    return typer.Option(metavar="FILE", help=about, show_default=False)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a resident node is started with, besides its configuration.
+
+    Attributes:
+      part: which part of the users it holds: the index, and the number of parts.
+      name, key, server_key: who it is, and whose requests it answers; all or none.
+      state: file of what it was asked; None: beside the key.
+      ledger: its own, where it adds the noise itself.
+    """
+
+    part: tuple[int, int]
+    name: str | None
+    key: Path | None
+    server_key: Path | None
+    state: Path | None
+    ledger: Path | None
+
+    @property
+    def state_path(self) -> Path:
+        """Where a node that has a key keeps what it was asked."""
+        return self.state or Path(self.key or "").with_suffix(".state")
 
 
 def with_action(arguments: list[str]) -> list[str]:
@@ -75,7 +82,38 @@ def with_action(arguments: list[str]) -> list[str]:
     return ["node", "serve", *arguments[1:]]
 
 
-def _serve(options: argparse.Namespace) -> int:
+@commands.command()
+def serve(
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS", help="unix:/path/to/socket or 127.0.0.1:port", show_default=False
+        ),
+    ],
+    config: Config = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="this node's users: overrides data.path", show_default=False
+        ),
+    ] = None,
+    settings: Settings = None,
+    part: Annotated[str, typer.Option(metavar="I/N", help="a part of the users: demo")] = "0/1",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="in the registry; with --key and --server-key: seal replies", show_default=False
+        ),
+    ] = None,
+    key: Annotated[Path | None, _file("this node's private key")] = None,
+    server_key: Annotated[Path | None, _file("public key of the server")] = None,
+    state: Annotated[Path | None, _file("what was asked; beside the key")] = None,
+    ledger: Annotated[Path | None, _file('this node\'s own: privacy.trust = "node"')] = None,
+    token: Annotated[Path | None, _file("made anew; beside the socket")] = None,
+) -> None:
+    """Loads model and users once, and answers client apps."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from feddp.client.service.resident import UNIX, token_path
     from feddp.client.service.service import (
         NodeService,
@@ -84,33 +122,86 @@ def _serve(options: argparse.Namespace) -> int:
         serve_until_stopped,
     )
 
-    check_address(options.address)
-    if options.token is None and not options.address.startswith(UNIX):
+    check_address(address)
+    if token is None and not address.startswith(UNIX):
         raise ConfigError(["--token: say where the token goes; only a socket has a place for it."])
+    run_config = config_of(config, settings, data_path=data)
+    given = Given(_part(part), name, key, server_key, state, ledger)
     # The node lives in one thread: SQLite gives a ledger to the thread that opened it alone, and
     # torch pins threads for the one that asks.
     with ThreadPoolExecutor(1) as own, ExitStack() as stack:
         opened = ExitStack()
         stack.callback(lambda: own.submit(opened.close).result())
-        answer = own.submit(_answerer, options, opened).result()
-        token = make_token(options.token or token_path(options.address))
+        answer = own.submit(_answerer, run_config, given, opened).result()
         service = NodeService(
             lambda kind, content: own.submit(answer, kind, content).result(),
-            address=options.address,
-            token=token,
+            address=address,
+            token=make_token(token or token_path(address)),
         )
-        serve_until_stopped(service, lambda: print(f"{options.address}: ready", flush=True))
-    return 0
+        serve_until_stopped(service, lambda: print(f"{address}: ready", flush=True))
 
 
-def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, Any], Any]:
-    overrides = dict(parse_override(text) for text in options.set)
-    if options.data is not None:
-        overrides["data.path"] = options.data
-    config = load_config(options.config, overrides)
-    index, num_parts = _part(options.part)
-    identity = _identity(options)
-    _check_own_ledger(config, options.ledger)
+@commands.command()
+def keygen(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="of the private key", show_default=False)
+    ],
+) -> None:
+    """Makes a key: FILE, and its public half FILE.pub."""
+    from feddp.common.wire.identity_keys import make_key
+
+    public_path = make_key(file)
+    print(f"{file}: keep it on this machine\n{public_path}: for the operator")
+
+
+@commands.command()
+def enroll(
+    registry: RegistryFile,
+    name: NodeName,
+    public_key: PublicKey,
+    users: Annotated[int, typer.Option(metavar="N", help="registered, public", show_default=False)],
+) -> None:
+    """Adds a node to the registry."""
+    from feddp.common.wire.identity_keys import read_public_key
+    from feddp.common.wire.node_registry import Registry, read_registry, write_registry
+
+    present = read_registry(registry) if registry.exists() else Registry({})
+    write_registry(registry, present.enroll(name, read_public_key(public_key), users))
+    print(f"{name}: enrolled with {users} users")
+
+
+@commands.command()
+def rotate(registry: RegistryFile, name: NodeName, public_key: PublicKey) -> None:
+    """Gives a node another key."""
+    from feddp.common.wire.identity_keys import read_public_key
+    from feddp.common.wire.node_registry import read_registry, write_registry
+
+    key = read_public_key(public_key)
+    write_registry(registry, read_registry(registry).rotate(name, key))
+    print(f"{name}: new key, from the next round on; start the node with it")
+
+
+@commands.command()
+def revoke(registry: RegistryFile, name: NodeName) -> None:
+    """Refuses a node from the next round on."""
+    from feddp.common.wire.node_registry import read_registry, write_registry
+
+    write_registry(registry, read_registry(registry).revoke(name))
+    print(f"{name}: revoked, from the next round on")
+
+
+@commands.command("list")
+def list_nodes(registry: RegistryFile) -> None:
+    """Shows the registry."""
+    from feddp.common.wire.node_registry import read_registry
+
+    for name, entry in read_registry(registry).entries.items():
+        print(f"{name:<24} {entry.users:>8} users  {entry.state:<8} {entry.public_key[:16]}")
+
+
+def _answerer(config: "RunConfig", given: Given, stack: ExitStack) -> Callable[[str, Any], Any]:
+    identity = _identity(given)
+    _check_own_ledger(config, given.ledger)
 
     from feddp.client.assembly import build_part, holds_too_many
     from feddp.client.own_noise import own_noise_of
@@ -118,7 +209,7 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
     from feddp.client.service.known_ledgers import KnownLedgers
     from feddp.common.assembly import Part, load_model, pin_threads
 
-    part = Part(index, num_parts)
+    part = Part(*given.part)
     if holds_too_many(config, part):
         raise ConfigError([_TOO_MANY.format(config.nodes.users_per_node)])
     pin_threads(config)
@@ -128,17 +219,17 @@ def _answerer(options: argparse.Namespace, stack: ExitStack) -> Callable[[str, A
             config,
             base,
             layout,
-            ledger_path=options.ledger,
+            ledger_path=given.ledger,
             key_path=Path(config.privacy.ledger_key) if config.privacy.ledger_key else None,
-            name=options.name or str(part),
+            name=given.name or str(part),
         )
     )
     node = build_part(config, part, loaded=(base, layout), own_noise=own_noise)
-    known_ledgers = KnownLedgers(_state_path(options).parent) if identity else None
+    known_ledgers = KnownLedgers(given.state_path.parent) if identity else None
     return lambda kind, content: answer(node, kind, content, identity, known_ledgers)
 
 
-def _check_own_ledger(config: RunConfig, path: Path | None) -> None:
+def _check_own_ledger(config: "RunConfig", path: Path | None) -> None:
     is_needed = config.privacy.trust == "node"
     if is_needed and path is None:
         raise ConfigError(
@@ -160,32 +251,27 @@ def _check_own_ledger(config: RunConfig, path: Path | None) -> None:
         )
 
 
-def _identity(options: argparse.Namespace) -> Any:
+def _identity(given: Given) -> Any:
     """Who this node is; None where it has no key and replies travel open, as in a simulation."""
-    given = {"--name": options.name, "--key": options.key, "--server-key": options.server_key}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    words = {"--name": given.name, "--key": given.key, "--server-key": given.server_key}
+    missing = [word for word, value in words.items() if value is None]
+    if len(missing) == len(words):
         print("feddp: no --key: replies are not sealed; only for simulations.", file=sys.stderr)
         return None
-    if missing:
+    if given.name is None or given.key is None or given.server_key is None:
         raise ConfigError(
-            [f"{name}: missing; a node that seals needs all three." for name in missing]
+            [f"{word}: missing; a node that seals needs all three." for word in missing]
         )
 
     from feddp.client.service.answer import Identity, Memory
     from feddp.common.wire.identity_keys import read_private_key, read_public_key
 
     return Identity(
-        name=options.name,
-        key=read_private_key(options.key),
-        server_key=read_public_key(options.server_key),
-        memory=Memory(_state_path(options)),
+        name=given.name,
+        key=read_private_key(given.key),
+        server_key=read_public_key(given.server_key),
+        memory=Memory(given.state_path),
     )
-
-
-def _state_path(options: argparse.Namespace) -> Path:
-    path: Path = options.state or options.key.with_suffix(".state")
-    return path
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -193,48 +279,3 @@ def _part(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and num_parts.isdecimal() and int(index) < int(num_parts)):
         raise ConfigError([f"--part {text}: must be I/N with 0 <= I < N, as in 0/2."])
     return int(index), int(num_parts)
-
-
-def _keygen(options: argparse.Namespace) -> int:
-    from feddp.common.wire.identity_keys import make_key
-
-    public_path = make_key(options.file)
-    print(f"{options.file}: keep it on this machine\n{public_path}: for the operator")
-    return 0
-
-
-def _enroll(options: argparse.Namespace) -> int:
-    from feddp.common.wire.identity_keys import read_public_key
-    from feddp.common.wire.node_registry import Registry, read_registry, write_registry
-
-    present = read_registry(options.registry) if options.registry.exists() else Registry({})
-    key = read_public_key(options.public_key)
-    write_registry(options.registry, present.enroll(options.name, key, options.users))
-    print(f"{options.name}: enrolled with {options.users} users")
-    return 0
-
-
-def _rotate(options: argparse.Namespace) -> int:
-    from feddp.common.wire.identity_keys import read_public_key
-    from feddp.common.wire.node_registry import read_registry, write_registry
-
-    key = read_public_key(options.public_key)
-    write_registry(options.registry, read_registry(options.registry).rotate(options.name, key))
-    print(f"{options.name}: new key, from the next round on; start the node with it")
-    return 0
-
-
-def _revoke(options: argparse.Namespace) -> int:
-    from feddp.common.wire.node_registry import read_registry, write_registry
-
-    write_registry(options.registry, read_registry(options.registry).revoke(options.name))
-    print(f"{options.name}: revoked, from the next round on")
-    return 0
-
-
-def _list(options: argparse.Namespace) -> int:
-    from feddp.common.wire.node_registry import read_registry
-
-    for name, entry in read_registry(options.registry).entries.items():
-        print(f"{name:<24} {entry.users:>8} users  {entry.state:<8} {entry.public_key[:16]}")
-    return 0

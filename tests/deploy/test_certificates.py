@@ -9,7 +9,7 @@ from cryptography import x509
 
 from feddp.deploy.certificates import (
     CertificateError,
-    add_commands,
+    app,
     days_left,
     issue,
     make_ca,
@@ -17,7 +17,7 @@ from feddp.deploy.certificates import (
     renew_crl,
     revoke,
 )
-from feddp.deploy.commands import run_commands
+from feddp.deploy.commands import run_tool
 
 SERVER, NODE, STRANGER = "server", "node-1", "node-2"
 
@@ -185,7 +185,7 @@ def test_an_authority_is_never_overwritten(folder: Path) -> None:
 
 
 def run(*arguments: str) -> int:
-    return run_commands("certificates", None, add_commands, arguments)
+    return run_tool(app, "certificates", arguments)
 
 
 def test_the_commands_make_list_and_revoke(

@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.cli.supernode.register import try_load_public_key
 
-from feddp.deploy.commands import run_commands
-from feddp.deploy.keys import KeyExistsError, add_commands, make_secret, make_supernode_key
+from feddp.deploy.commands import run_tool
+from feddp.deploy.keys import KeyExistsError, app, make_secret, make_supernode_key
 
 
 def test_flower_reads_both_halves_of_a_supernode_key(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_the_commands_print_where_the_key_lies(
 ) -> None:
     for kind in ("supernode", "secret"):
         path = str(tmp_path / kind)
-        assert run_commands("keys", None, add_commands, [kind, path]) == 0
+        assert run_tool(app, "keys", [kind, path]) == 0
         assert path in capsys.readouterr().out
-        assert run_commands("keys", None, add_commands, [kind, path]) == 1
+        assert run_tool(app, "keys", [kind, path]) == 1
         assert "exists already" in capsys.readouterr().err

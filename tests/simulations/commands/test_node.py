@@ -80,7 +80,9 @@ def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
     def note() -> None:
         threads.append(threading.get_ident())
 
-    def answerer(options: object, stack: ExitStack) -> Callable[[str, RecordDict], RecordDict]:
+    def answerer(
+        config: object, given: object, stack: ExitStack
+    ) -> Callable[[str, RecordDict], RecordDict]:
         note()
         stack.callback(note)
 

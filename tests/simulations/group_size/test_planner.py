@@ -2,9 +2,8 @@ import doctest
 
 import pytest
 
-from feddp.common.config.run_config import from_flat
 from feddp.common.errors import ConfigError
-from feddp.simulations.commands.look import show_plan
+from feddp.simulations.commands.plan import plan
 from feddp.simulations.group_size import planner
 from feddp.simulations.group_size.planner import (
     Prediction,
@@ -98,4 +97,4 @@ def test_group_sizes_without_a_users_promise_or_coins_are_refused(
     flat: dict[str, object], part: str
 ) -> None:
     with pytest.raises(ConfigError, match=part):
-        show_plan(from_flat(flat), is_grouping=True)
+        plan(settings=[f"{key}={value}" for key, value in flat.items()], group_size=True)
