@@ -23,7 +23,7 @@ from feddp.common.privacy.mechanism.cohorts import EXAMPLE
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.noise import check_entropy
 from feddp.common.privacy.plan.ledger_entries import start_of
-from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json, planned_curve
+from feddp.common.privacy.plan.plan import PrivacyPlan, plan_from_json
 from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import Checkpoints, RoundState
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
@@ -248,12 +248,6 @@ def measured(path: Path, last_round: int) -> dict[str, Mapping[str, float] | Non
         "private": by_round.get(last_round) or None,
         "non_private": None,
     }
-
-
-def epsilon_curve_of(plan: PrivacyPlan) -> NDArray[np.float64]:
-    """Epsilon after 1, 2, ... charges; the last entry is the plan's promise. A meter, not a bound
-    for an early stop."""
-    return planned_curve(plan)
 
 
 def optimizer_from_config(config: RunConfig) -> ServerOptimizer:

@@ -50,7 +50,7 @@ def local(
 
     num_nodes = 2 if nodes is None else nodes
     path = deploy_local(run_config, num_nodes=num_nodes, is_sealed=not unsealed, folder=keep)
-    print(f"\n  {path}\n  try: feddp chat {path}")
+    _show_end(path)
 
 
 @commands.command()
@@ -59,4 +59,12 @@ def resume(run: RunFolder, nodes: Nodes = None, keep: Keep = None) -> None:
     from feddp.deploy.fleet.run import deploy_resume
 
     deploy_resume(run, num_nodes=nodes, folder=keep)
-    print(f"\n  {run}\n  try: feddp chat {run}")
+    _show_end(run)
+
+
+def _show_end(path: Path) -> None:
+    from feddp.server.run import load_run
+    from feddp.simulations.run.pictures import leave_curves
+
+    leave_curves(path, load_run(path).plan)
+    print(f"\n  {path}\n  try: feddp chat {path}")

@@ -47,13 +47,13 @@ def plan(
         _check_grouping(run_config)
     from feddp.common.assembly import load_model, plan_from_config
     from feddp.common.privacy.accounting.edgeworth import cross_check_lines
-    from feddp.server.run import epsilon_curve_of
+    from feddp.common.privacy.plan.plan import planned_curve
     from feddp.simulations.run.console import curve_lines, plan_lines
 
     base, layout = load_model(run_config)
     made = plan_from_config(run_config, trust=run_config.privacy.trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(made), "", "Epsilon over the charges"]))
-    print("\n".join(curve_lines(epsilon_curve_of(made).tolist(), made)))
+    print("\n".join(curve_lines(planned_curve(made).tolist(), made)))
     if run_config.privacy.cross_check == "edgeworth":
         lines = cross_check_lines(made.charges, delta=made.accounting_delta, relation=made.relation)
         print("\n".join(["", *lines]))

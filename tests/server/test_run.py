@@ -12,10 +12,9 @@ from feddp.common.assembly import config_sha256
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.common.privacy.plan.plan import PrivacyPlan, planned_curve
 from feddp.server.run import (
     create_run,
-    epsilon_curve_of,
     load_run,
     max_units_per_node,
     measured,
@@ -186,7 +185,7 @@ def test_a_configuration_changed_after_the_plan_is_refused(
 
 
 def test_the_curve_ends_at_the_promise(plan: PrivacyPlan) -> None:
-    curve = epsilon_curve_of(plan)
+    curve = planned_curve(plan)
     assert len(curve) == plan.num_charges
     assert curve[-1] == plan.epsilon
 
