@@ -4,9 +4,14 @@ The public names below print nothing unless asked, return values, and raise `Fed
 is wrong and what to do. Each is loaded when it is first used.
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+# MKL reads this at its first product. Without it, the rounding of a row can depend on where it lies
+# in memory, and so on whose rows lie beside it: a user would move another user's update by a bit.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 # A Flower bundle drops links: there the five folders lie beside this one. What a bundle leaves out
 # (the demo's model) is the installed package's.

@@ -11,6 +11,7 @@ runs on one thread, where each row has the same bits whatever the other rows are
 on the CPU). So an update is bit-identical whoever shares its passes.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from feddp.client.engine.local_state import LocalState, Stacks
 from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
 from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
+from feddp.client.engine.strict_products import are_products_strict
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
 from feddp.common.evaluation import Evaluation
@@ -32,6 +34,12 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.lora import AdapterLayout
 
 _Gradients = tuple[Tensor, Sequence[Tensor]]
+
+
+_NOT_STRICT = (
+    "torch multiplied before feddp was imported, so that one user may move another's update by a "
+    "rounding error. Import feddp first."
+)
 
 
 @dataclass
@@ -74,6 +82,8 @@ class CohortEngine:
         is_on_cpu = torch.device(device).type == "cpu"
         if is_on_cpu:
             keep_freed_memory()
+            if not are_products_strict():
+                warnings.warn(_NOT_STRICT, stacklevel=2)
         self._num_threads = num_threads if is_on_cpu else 1
         self._forward = StackedForward(
             base,
