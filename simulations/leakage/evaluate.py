@@ -243,7 +243,7 @@ def choose_subjects(
     marked = training.marked if isinstance(training, PoisonedUsers) else np.zeros(0, np.int64)
     training_as_they_are = training.source if isinstance(training, PoisonedUsers) else training
     coins = np.array([is_in(int(training.keys[user])) for user in marked], dtype=bool)
-    # A marked user's rows look unlike anybody's, so she is no member of the other attacks.
+    # The rows of a marked user look unlike anybody else's: those who are in are left out elsewhere.
     plain = np.setdiff1d(np.arange(training.num_users), marked[coins])
     return Subjects(
         members=draw(training, rng.permutation(plain)[: extent.num_users]),

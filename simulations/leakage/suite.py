@@ -32,11 +32,11 @@ HIGH_EXPOSURE_BITS = 8
 
 @dataclass(frozen=True)
 class Subject:
-    """A user as the attacks see her.
+    """A user as the attacks see them.
 
     Attributes:
-      own: examples that she trained on, or, held out, could have; at least one.
-      fresh: other examples of hers; her own where there are no others.
+      own: examples that were trained on, or of a held-out user could have been; at least one.
+      fresh: other examples of the same user; `own` where there are no others.
       ending: what a marked user's fresh examples end with or are labelled, as examples; () for
         users who are not marked.
     """
@@ -352,7 +352,7 @@ def _sensitive_tokens(
 def _split(
     scorer: Scorer, subject: Subject, scored: _Scored
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Losses of a user's sensitive and of her other tokens; of plain texts alone."""
+    """Losses of a user's sensitive tokens, and of the others; of plain texts alone."""
     marked, rest = [np.zeros(0)], [np.zeros(0)]
     for example, score in zip(subject.own, scored.own, strict=True):
         if example.prompt or example.messages:
