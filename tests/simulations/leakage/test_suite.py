@@ -12,7 +12,6 @@ from feddp.server.run import Run
 from feddp.simulations.leakage.attacks import Attack, Interval
 from feddp.simulations.leakage.evaluate import Extent, _target, measure_overfitted
 from feddp.simulations.leakage.suite import Ceilings, Leakage, exceeded
-from feddp.simulations.leakage.table import leakage_lines
 
 CHANCE = Attack(Interval(0.5, 0.45, 0.55), Interval(0.01, 0.0, 0.03), 0.01, 300, 300)
 CAUGHT = Attack(Interval(0.9, 0.85, 0.95), Interval(0.5, 0.4, 0.6), 0.01, 300, 300)
@@ -39,17 +38,6 @@ def test_a_promise_about_examples_puts_no_ceiling_on_users() -> None:
     ceilings = Ceilings(float("inf"), 1e-5)
     assert ceilings.auc == ceilings.poison_gap == ceilings.true_positive_rate == 1
     assert exceeded(leakage, ceilings) == []
-
-
-def test_the_table_has_a_column_per_model_and_the_ceiling() -> None:
-    models = {
-        "base": Leakage(CHANCE, {"loss": CHANCE}),
-        "private": Leakage(CAUGHT, {"loss": CAUGHT}),
-    }
-    text = "\n".join(leakage_lines(models, Ceilings(1.0, 1e-5)))
-    assert "0.900 [0.850, 0.950]" in text
-    assert "0.732" in text or "0.731" in text
-    assert "no proof" in text
 
 
 def test_real_data_needs_a_folder_outside_the_run(tmp_path: Path) -> None:

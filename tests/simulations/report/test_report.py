@@ -8,7 +8,6 @@ import pytest
 from feddp.common.errors import ConfigError
 from feddp.simulations.comparison.table import Difference, Row, write_comparison
 from feddp.simulations.leakage.attacks import Interval
-from feddp.simulations.report.page import paragraph, table
 from feddp.simulations.report.report import _statement, report
 
 
@@ -72,10 +71,6 @@ def test_the_list_of_what_is_not_covered_stays_a_list() -> None:
         "<p>Not covered:</p>",
         "<ul><li>the &lt;base&gt;</li><li>the rest</li></ul>",
     ]
-
-
-def test_text_is_escaped() -> None:
-    assert "<b>" not in paragraph("<b>") + table(["<b>"], [["<b>"]])
 
 
 def test_a_folder_that_is_neither_run_nor_comparison_is_refused(tmp_path: Path) -> None:
