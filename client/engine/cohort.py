@@ -138,8 +138,7 @@ class CohortEngine:
         trained = torch.from_numpy(adapter).to(self._forward.device)
 
         def score(part: Sequence[PassRow]) -> Evaluation:
-            losses, corrects = self._forward.score([item.row for item in part], trained)
-            return Evaluation(float(losses.double().sum()), len(losses), int(corrects.sum()))
+            return self._forward.score([item.row for item in part], trained).sums()
 
         passes = self._cut([PassRow(0, row, 1.0) for row in rows])
         total = Evaluation()

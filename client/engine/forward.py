@@ -18,6 +18,7 @@ from feddp.client.engine.fused_norms import fuse_norms
 from feddp.client.engine.loss import (
     ROW_MULTIPLE,
     LinearCrossEntropy,
+    Scores,
     score_positions,
     select_positions,
     widen,
@@ -127,14 +128,12 @@ class StackedForward:
             return torch.autograd.grad(self._loss(batch, weights), live)
 
     @torch.no_grad()
-    def score(self, rows: Sequence[TokenRow], adapter: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and correctness of every predicted position (causal-lm) or row; adapter (P,)."""
+    def score(self, rows: Sequence[TokenRow], adapter: Tensor) -> Scores:
+        """The scores of every predicted position (causal-lm) or row; adapter (P,)."""
         batch = self._batch(rows)
         self._bind_one(adapter, batch)
         if not self._is_causal:
-            logits = widen(self._classify(batch))
-            losses = nn.functional.cross_entropy(logits, batch.targets[:, 0], reduction="none")
-            return losses, logits.argmax(1) == batch.targets[:, 0]
+            return Scores.of(widen(self._classify(batch)), batch.targets[:, 0])
         keep = batch.targets != IGNORE
         weight, bias, softcap = self._output()
         return score_positions(

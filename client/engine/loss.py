@@ -1,8 +1,13 @@
 """Linear layer and cross-entropy over the labelled positions only, in chunks of positions."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from feddp.common.evaluation import Evaluation
 
 CHUNK_POSITIONS = 256
 # In products of a multiple of this many rows, and in elementwise operations on them whatever their
@@ -77,18 +82,50 @@ def select_positions(
     )
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What is measured of every predicted position (causal-lm) or row (classification).
+
+    Attributes:
+      losses: float32, shape (positions,), negative log-likelihood in nats.
+      corrects: bool, shape (positions,), whether the largest logit is right.
+    """
+
+    losses: Tensor
+    corrects: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor) -> "Scores":
+        """Of logits (positions, classes) against targets (positions,), each of them a class."""
+        losses = functional.cross_entropy(logits, targets, reduction="none")
+        return cls(losses, logits.argmax(1) == targets)
+
+    @classmethod
+    def join(cls, parts: Sequence["Scores"]) -> "Scores":
+        """One after the other; at least one part."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(torch.cat(column) for column in columns))
+
+    def sums(self) -> Evaluation:
+        """The losses add up in float64."""
+        return Evaluation(
+            loss_sum=float(self.losses.double().sum()),
+            num_targets=len(self.losses),
+            num_correct=int(self.corrects.sum()),
+        )
+
+
 @torch.no_grad()
 def score_positions(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None
-) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood (float32) and correctness (bool) of every position, in chunks."""
-    losses, corrects = [], []
+) -> Scores:
+    """The scores of every position, from chunks of logits."""
+    parts = []
     for start in range(0, len(hidden), CHUNK_POSITIONS):
         part = slice(start, start + CHUNK_POSITIONS)
         logits, _ = _logits(hidden[part], weight, bias, softcap)
-        losses.append(functional.cross_entropy(logits, targets[part], reduction="none"))
-        corrects.append(logits.argmax(1) == targets[part])
-    return torch.cat(losses), torch.cat(corrects)
+        parts.append(Scores.of(logits, targets[part]))
+    return Scores.join(parts)
 
 
 def widen(x: Tensor) -> Tensor:

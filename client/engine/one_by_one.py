@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from feddp.client.engine.local_state import LocalState, Stacks
-from feddp.client.engine.loss import widen
+from feddp.client.engine.loss import Scores, widen
 from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
@@ -64,13 +64,8 @@ class UnitLoop:
         total = Evaluation()
         for row in rows:
             logits, labels = self._logits([row])
-            losses = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             keep = labels != IGNORE
-            total += Evaluation(
-                float(losses[keep].double().sum()),
-                int(keep.sum()),
-                int((logits.argmax(1) == labels)[keep].sum()),
-            )
+            total += Scores.of(logits[keep], labels[keep]).sums()
         return total
 
     def gradients(

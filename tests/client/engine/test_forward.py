@@ -57,7 +57,7 @@ def test_scores_are_the_cross_entropy_of_the_logits(
     ready: tuple[StackedForward, torch.Tensor, list[TokenRow]],
 ) -> None:
     forward, adapter, rows = ready
-    losses, corrects = forward.score(rows, adapter)
+    scores = forward.score(rows, adapter)
     expected, right = [], []
     for row in rows:
         logits = torch.from_numpy(forward.logits(row, adapter)).reshape(len(row.labels), -1)
@@ -65,8 +65,8 @@ def test_scores_are_the_cross_entropy_of_the_logits(
         keep = labels != IGNORE
         expected.append(functional.cross_entropy(logits[keep], labels[keep], reduction="none"))
         right.append(logits[keep].argmax(1) == labels[keep])
-    torch.testing.assert_close(losses, torch.cat(expected), rtol=1e-4, atol=1e-5)
-    assert corrects.tolist() == torch.cat(right).tolist()
+    torch.testing.assert_close(scores.losses, torch.cat(expected), rtol=1e-4, atol=1e-5)
+    assert scores.corrects.tolist() == torch.cat(right).tolist()
 
 
 def test_the_trained_tensors_are_views_into_a_stack(

@@ -76,8 +76,10 @@ def test_scores_are_losses_and_hits_of_every_position() -> None:
     p = problem(CHUNK_POSITIONS + 9, has_bias=True)
     with torch.no_grad():
         logits = functional.linear(p["hidden"], p["weight"], p["bias"])
-    losses, hits = score_positions(p["hidden"], p["weight"], p["bias"], p["targets"], None)
-    torch.testing.assert_close(
-        losses, functional.cross_entropy(logits, p["targets"], reduction="none")
-    )
+    scores = score_positions(p["hidden"], p["weight"], p["bias"], p["targets"], None)
+    losses, hits = functional.cross_entropy(logits, p["targets"], reduction="none"), scores.corrects
+    torch.testing.assert_close(scores.losses, losses)
     assert torch.equal(hits, logits.argmax(1) == p["targets"])
+    expected = (pytest.approx(float(losses.double().sum())), len(losses), int(hits.sum()))
+    sums = scores.sums()
+    assert (sums.loss_sum, sums.num_targets, sums.num_correct) == expected
