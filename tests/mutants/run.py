@@ -59,7 +59,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class Answer:
     """Exit code and output of pytest."""
 
     code: int
@@ -70,10 +70,10 @@ def broken_without_bugs(mutants: Sequence[Mutant], *, processes: int = 2) -> str
     """What the tests of all mutants say of the source as it is; None when they pass."""
     tests = sorted({test for mutant in mutants for test in mutant.killed_by})
     with tempfile.TemporaryDirectory() as place:
-        copy = _copy(Path(place))
-        with _pool(processes) as pool:
+        copy = copy_source(Path(place))
+        with forks(processes) as pool:
             parts = [(copy, tests[start::processes]) for start in range(processes)]
-            answers = pool.starmap(_pytest, [part for part in parts if part[1]])
+            answers = pool.starmap(run_pytest, [part for part in parts if part[1]])
     return next((answer.output[-3000:] for answer in answers if answer.code != 0), None)
 
 
@@ -82,12 +82,13 @@ def run_mutants(mutants: Sequence[Mutant], *, processes: int = 2) -> Iterator[Ve
     with tempfile.TemporaryDirectory() as place:
         copies = multiprocessing.get_context("fork").SimpleQueue()
         for number in range(processes):
-            copies.put(_copy(Path(place) / str(number)))
-        with _pool(processes, copies) as pool:
+            copies.put(copy_source(Path(place) / str(number)))
+        with forks(processes, copies) as pool:
             yield from pool.imap(_judge, mutants)
 
 
-def _pool(processes: int, copies: object = None):  # type: ignore[no-untyped-def]
+def forks(processes: int, copies: object = None):  # type: ignore[no-untyped-def]
+    """A pool of forks, each for one task, that have the libraries loaded."""
     if "feddp" in sys.modules:
         raise RuntimeError("the code under test is loaded already")
     for name in LIBRARIES:
@@ -108,7 +109,7 @@ def _judge(mutant: Mutant) -> Verdict:
     honest = path.read_text(encoding="utf-8")
     path.write_text(mutant.apply(honest), encoding="utf-8")
     try:
-        answer = _pytest(copy, mutant.killed_by)
+        answer = run_pytest(copy, mutant.killed_by)
     finally:
         path.write_text(honest, encoding="utf-8")
         _copies.put(copy)  # type: ignore[name-defined]
@@ -119,7 +120,7 @@ def _judge(mutant: Mutant) -> Verdict:
     return Verdict(mutant, is_killed, test, time.monotonic() - started)
 
 
-def _pytest(copy: Path, tests: Sequence[str]) -> _Answer:
+def run_pytest(copy: Path, tests: Sequence[str]) -> Answer:
     """Runs tests in a copy; stops at the first failure, and leaves no byte code behind."""
     os.chdir(copy)
     sys.dont_write_bytecode = True
@@ -131,10 +132,11 @@ def _pytest(copy: Path, tests: Sequence[str]) -> _Answer:
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "", *tests])
     signal.alarm(0)
-    return _Answer(int(code), output.getvalue())
+    return Answer(int(code), output.getvalue())
 
 
-def _copy(target: Path) -> Path:
+def copy_source(target: Path) -> Path:
+    """A copy of the repository that tests can be run in; links stay links."""
     target.mkdir(parents=True, exist_ok=True)
     ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
     for name in COPIED:
