@@ -10,7 +10,9 @@ SERVER_OPTIMIZER = Change(
     proof="prove_server_optimizer.py",
     edits={
         "server/optimizer.py": {
-            '"""FedAvg, FedAvgM and FedAdam on': '"""FedAvg, FedAvgM, FedAdam and Lion on',
+            "FedAvgM and FedAdam on the released update: post-processing, so any step is free.": (
+                "FedAvgM, FedAdam, Lion on the released update: post-processing, so steps are free."
+            ),
             'kind: "fedavg", "fedavgm" or "fedadam".': (
                 'kind: "fedavg", "fedavgm", "fedadam" or "lion".'
             ),
@@ -218,7 +220,9 @@ SOURCE = Change(
             '    readers = {".csv": _read_csv, ".parquet": _read_parquet}\n': (
                 '    readers = {".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}\n'
             ),
-            '    """CSV; its blocks are': '    """CSV, with tabs in a .tsv; its blocks are',
+            '"""CSV; its blocks are bounded in bytes,': (
+                '"""CSV or TSV; its blocks are bounded in bytes,'
+            ),
             "    parse = pa.csv.ParseOptions(newlines_in_values=True)\n": """\
     delimiter = "\\t" if path.suffix == ".tsv" else ","
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)

@@ -44,9 +44,10 @@ def test_a_change_fits_the_source_and_takes_few_files(change: Change, tmp_path: 
 def test_what_newcomers_write_is_as_neat_as_the_rest(tmp_path: Path) -> None:
     for number, change in enumerate(CHANGES):
         apply_alone(change, tmp_path / str(number))
+    ours = 'lint.isort.known-first-party = ["feddp"]'
+    settings = ["--config", str(ROOT / "pyproject.toml"), "--config", ours, "--no-cache"]
     for command in (["check"], ["format", "--check"]):
-        settings = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", str(tmp_path)]
-        done = run_python("-m", "ruff", *command, *settings)
+        done = run_python("-m", "ruff", *command, *settings, str(tmp_path))
         assert done.returncode == 0, done.stdout
 
 

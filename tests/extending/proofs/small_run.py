@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import tiny
 
+import feddp
 from feddp.common.config.run_config import RunConfig, from_flat
-from feddp.simulations.run.simulate import simulate
 
 NUM_USERS = 20
 
@@ -54,5 +54,6 @@ def small_config(path: Path, *, model: str = "llama", **changes: object) -> RunC
 
 def run(config: RunConfig) -> Path:
     """The folder of the finished run."""
-    assert simulate(config, is_comparing=False, non_private_path=None) == 0
-    return Path(config.run.output_dir) / "small"
+    made = feddp.simulate(config)
+    assert made.is_complete
+    return made.path
