@@ -19,8 +19,6 @@ WITHOUT_A_MIRROR = frozenset(
         "common/privacy/ledger": "store",
         "server": "export",
         "deploy": "commands",
-        "simulations/bench": "contestants flower_peer gpu pfl_peer race scale scoreboard "
-        "server_path workload",
         "simulations/commands": "deploy ledger look measure",
         "simulations/comparison": "table",
         "simulations/report": "page",
