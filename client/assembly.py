@@ -26,7 +26,7 @@ from feddp.common.data.tokens import TokenRow
 from feddp.common.data.users import Units, Users
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel, place_model
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.other_kinds import KINDS
 from feddp.common.privacy.mechanism.encoding import Identity
 

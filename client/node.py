@@ -13,7 +13,7 @@ from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, bound_contributions
 from feddp.common.evaluation import Evaluation
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit
 from feddp.common.privacy.mechanism.encoding import Encoding
 from feddp.common.privacy.mechanism.sampling import fresh_coins, seeded_coins, training_rng

@@ -18,7 +18,7 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import Disk
 from feddp.common.errors import BudgetSpentError, ConfigError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.ledger.release_protocol import (

@@ -15,7 +15,8 @@ from feddp.common.data.user_index import open_users
 from feddp.common.data.users import Columns, Users, partition
 from feddp.common.errors import DataError
 from feddp.common.model.base import BaseModel, load_base
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 from feddp.common.privacy.mechanism.cohorts import declare_population
 from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.mechanism.quantile import QuantileClipping

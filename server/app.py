@@ -11,7 +11,7 @@ from feddp.common.assembly import describe_evaluation, load_model, plan_from_con
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.plan.statement import guarantee_line, not_covered

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
-from feddp.common.model.lora import AdapterLayout, check_export, save_adapter
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import check_export, save_adapter
 from feddp.common.model.other_kinds import PLAIN_KINDS, file_name
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.plan import PrivacyPlan

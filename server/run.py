@@ -17,7 +17,7 @@ from feddp.common.config.run_config import RunConfig, load_config, to_toml
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.cohorts import EXAMPLE
 from feddp.common.privacy.mechanism.encoding import Identity

@@ -15,7 +15,8 @@ from feddp.client.engine.methods.sgd import SGD
 from feddp.client.engine.protocol import LocalMethod
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 
 User = list[list[TokenRow]]
 

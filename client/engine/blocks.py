@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from feddp.common.data.tokens import TokenRow
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 
 
 @dataclass(frozen=True)

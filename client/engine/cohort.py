@@ -31,7 +31,7 @@ from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 
 _Gradients = tuple[Tensor, Sequence[Tensor]]
 

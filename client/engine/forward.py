@@ -28,7 +28,7 @@ from feddp.client.engine.passes import PassRow
 from feddp.client.engine.stacked import StackedLoRA, install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel, place_model
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 
 log = logging.getLogger("feddp.node")
 

@@ -17,7 +17,7 @@ from torch.nn import functional
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 
 SEED = 0
 ROW_TOKENS = (5, 12)  # of two padded lengths

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from feddp.client.engine.packing import GroupedLoRA, Groups
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 
 Keep = Callable[[], Any]
 # Products of fewer rows, or with a vector, go through kernels whose bits depend on where a copy

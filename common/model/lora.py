@@ -18,9 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from feddp.common.errors import ModelError
 from feddp.common.model import other_kinds
 from feddp.common.model.base import BaseModel
-from feddp.common.model.layout import PEFT_PREFIX as PEFT_PREFIX
-from feddp.common.model.layout import AdapterLayout as AdapterLayout
-from feddp.common.model.layout import Entry
+from feddp.common.model.layout import PEFT_PREFIX, AdapterLayout, Entry
 
 A_SEED = b"feddp-lora-A-1"
 PROBE_TOKENS = 16

@@ -19,7 +19,7 @@ from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.mechanisms import MECHANISMS

@@ -19,7 +19,7 @@ from feddp.client.engine.protocol import LocalWork
 from feddp.client.engine.stacked import install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import PEFT_PREFIX, AdapterLayout
+from feddp.common.model.layout import PEFT_PREFIX, AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key

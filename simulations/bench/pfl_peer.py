@@ -25,7 +25,7 @@ from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
 from torch import Tensor
 
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.simulations.bench import contestants
 from feddp.simulations.bench.workload import Population, Shape, User, make_base, make_users
 

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 
 User = list[list[TokenRow]]
 MODEL_SEED = 0

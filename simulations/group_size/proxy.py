@@ -17,7 +17,7 @@ from feddp.common.data.demo import demo_users
 from feddp.common.data.tokens import TokenRow, tokenize_example
 from feddp.common.data.users import Users
 from feddp.common.errors import ConfigError
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 from feddp.server.run import optimizer_from_config

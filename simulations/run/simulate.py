@@ -27,7 +27,7 @@ from feddp.common.data.users import Users as Table
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row
 from feddp.common.privacy.plan.plan import PrivacyPlan

@@ -17,7 +17,8 @@ from feddp.client.engine.protocol import LocalWork
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 
 UPPER = {
     "llama": "layers.1.self_attn.q_proj,layers.1.mlp.down_proj",

@@ -14,7 +14,8 @@ from feddp.client.engine.methods.sgd import SGD
 from feddp.client.engine.minibatches import Epochs
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest

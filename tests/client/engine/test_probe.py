@@ -13,7 +13,8 @@ from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
-from feddp.common.model.lora import AdapterLayout, lay_out
+from feddp.common.model.layout import AdapterLayout
+from feddp.common.model.lora import lay_out
 
 
 @pytest.fixture(scope="module")

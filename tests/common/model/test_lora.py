@@ -12,8 +12,8 @@ from feddp.client.engine.cohort import CohortEngine
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.lora import (
-    AdapterLayout,
     adaptable_modules,
     check_export,
     lay_out,
