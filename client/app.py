@@ -19,7 +19,7 @@ from feddp.client.service.resident import ResidentError, ask_resident, read_toke
 from feddp.common.wire.records import pack, unpack
 
 NODE_FAILED = 1000
-# Of a message's life, what Flower needs to fetch it, start this process and send the reply.
+# The part of a message's time to live that Flower needs to fetch it, start a process and reply.
 TRANSPORT_SECONDS = 15.0
 Answer = Callable[[str, RecordDict], RecordDict]
 log = logging.getLogger("feddp.node")
@@ -42,7 +42,7 @@ def evaluate_users(message: Message, context: Context) -> Message:
 
 @app.query("hello")
 def say_hello(message: Message, context: Context) -> Message:
-    """The node's name in the registry; a claim, which its signature proves later."""
+    """The node's name in the registry: a claim until a signature proves it."""
     return _guarded("hello", message, context)
 
 
@@ -56,7 +56,7 @@ def _guarded(kind: str, message: Message, context: Context) -> Message:
     except RefusedError as error:
         code = "refused"
         log.warning("%s: refused: %s", kind, error.code)
-    except Exception as error:  # a fence: an exception's own text could hold user data
+    except Exception as error:  # deliberately broad; never log its text
         log.error("the node failed: %s", type(error).__name__)
     return Message(Error(NODE_FAILED, code), reply_to=message)
 
@@ -79,12 +79,11 @@ def _answerer(message: Message, context: Context) -> Answer:
 def _node_of(context: Context) -> Answer:
     """The node of this process, built at its first message and kept.
 
-    The users come from the node's own configuration where it names them (`data-path`), else from
-    the run's; in a simulation, partition `partition-id` of `num-partitions` of them. A node that
-    names a ledger of its own (`ledger`) adds the noise itself, whatever the run's configuration
-    says: its ledger takes no plan but the one that its owner made it for. One with a folder for its
-    state (`state-dir`) remembers the server app's ledger there, and refuses an older one; it may
-    pin its key (`ledger-public-key`, hexadecimal).
+    The users come from the node's own configuration if it names them (`data-path`), otherwise from
+    the run's; in a simulation, from partition `partition-id` of `num-partitions`. A node with its
+    own ledger (`ledger`) adds the noise itself, whatever the run's configuration says: the ledger
+    accepts only the plan it was made for. A node with `state-dir` remembers the server app's ledger
+    there and refuses an older one; `ledger-public-key` (hexadecimal) pins that ledger's key.
     """
     own = context.node_config
     settings = dict(context.run_config)
@@ -93,7 +92,7 @@ def _node_of(context: Context) -> Answer:
     if "ledger" in own:
         settings["privacy.trust"] = "node"
     part = (int(own.get("partition-id", 0)), int(own.get("num-partitions", 1)))
-    build: Callable[..., Answer] = _build  # the cache's own type forgets it
+    build: Callable[..., Answer] = _build  # lru_cache drops the signature
     names = ("ledger", "ledger-key", "state-dir", "ledger-public-key")
     files = tuple(str(own.get(name, "")) for name in names)
     return build(tuple(sorted(settings.items())), part, files)
@@ -115,7 +114,7 @@ def _build(
     ledger, ledger_key, state, public_key = files
     known_ledgers = KnownLedgers(Path(state), bytes.fromhex(public_key) or None) if state else None
     config = from_flat(dict(settings))
-    # A server app that nobody trusts could find the number by asking with one bound after another.
+    # An untrusted server app could find the number of users by trying one bound after another.
     if config.privacy.trust != "node" and holds_too_many(config, Part(*part)):
         raise RefusedError("too-many-users")
     pin_threads(config)

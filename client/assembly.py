@@ -1,4 +1,4 @@
-"""From a RunConfig to a Node. Heavy; done once."""
+"""Builds a Node from a RunConfig. Slow; done once."""
 
 import functools
 import importlib
@@ -47,11 +47,11 @@ def build_node(
 
     Args:
       config: of the run.
-      base: the frozen model; not used elsewhere afterwards.
+      base: the frozen model; do not use it elsewhere afterwards.
       layout: of the trained numbers.
       users: training users of this node.
       evaluation_users: declared public or consenting.
-      own_noise: where the node adds the noise itself.
+      own_noise: for a node that adds the noise itself.
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
@@ -91,26 +91,23 @@ def build_node(
 
 
 def chunk_tokens_of(config: RunConfig) -> int | None:
-    """Tokens of a block where users' texts are joined; None where examples stay apart."""
+    """Tokens per block if a user's texts are joined; None if examples stay separate."""
     if config.data.selection != "random-chunk":
         return None
     return config.data.chunk_tokens or config.model.max_tokens
 
 
 def local_method(local: LocalSection) -> LocalMethod:
-    """What a user computes in a round: the file of `engine/methods` that `local.optimizer` names.
-
-    The choices of that setting are the list of these files.
-    """
+    """What a user computes: the file of `engine/methods` that `local.optimizer` names."""
     file = importlib.import_module(f"feddp.client.engine.methods.{local.optimizer}")
     method: LocalMethod = file.from_section(local)
     return method
 
 
 def units_of(config: RunConfig, users: Users) -> Units:
-    """What is drawn of these users: they themselves, or their examples.
+    """What is drawn: these users, or their examples.
 
-    Examples of one user are bounded where users are protected, and not where examples are.
+    The number of examples per user is bounded only if users are protected.
     """
     if config.sampling.unit == "user":
         return users
@@ -129,15 +126,13 @@ def build_part(
     loaded: tuple[BaseModel, AdapterLayout] | None = None,
     own_noise: OwnNoise | None = None,
 ) -> Node | ShardedNode:
-    """The node of a part of the users, over `nodes.workers` processes where there are several.
-
-    These share the machine's accelerators or cores.
+    """The node for a part of the users, spread over `nodes.workers` processes.
 
     Args:
       config: of the run.
       part: which users belong to this node.
-      loaded: what `load_model` gave, where that has been called; one process uses it up.
-      own_noise: where the node adds the noise itself.
+      loaded: the result of `load_model`, if already called; it is used up.
+      own_noise: for a node that adds the noise itself.
     """
     if config.nodes.workers > 1:
         return ShardedNode(
@@ -153,11 +148,11 @@ def build_part(
 
 
 def holds_too_many(config: RunConfig, part: Part) -> bool:
-    """Whether a node has more users than `nodes.users-per-node`, for which it is registered.
+    """Whether a node has more users than `nodes.users-per-node`, its registered number.
 
-    The server app counts a sum as nothing that is longer than so many users can make it. With more
-    of them, one user could so decide whether the others count, and move a release by more than C.
-    Nobody but the owner of the data needs to know how many there are: the answer is yes or no.
+    The server app counts a sum as zero if its norm exceeds what that many users can reach. With
+    more users, one of them could decide whether the others count, and move a release by more than
+    C. The answer is only yes or no, because only the data's owner needs the exact number.
     """
     most = config.nodes.users_per_node
     return most is not None and load_users(config, part)[0].num_users > most
@@ -170,12 +165,12 @@ def build_shard(
     *,
     loaded: tuple[BaseModel, AdapterLayout] | None = None,
 ) -> Node:
-    """The share of one process of the node of a part, on the accelerator of its rank."""
+    """One process's share of a part's node, on the accelerator of its rank."""
     cores = config.nodes.threads or os.cpu_count() or 1
     device = choose_device(config.nodes.device)
     if device == "cuda":
         device = f"cuda:{rank % torch.cuda.device_count()}"
-        torch.cuda.set_device(device)  # where quantized weights are loaded
+        torch.cuda.set_device(device)  # quantized weights are loaded there
     threads = max(1, cores // config.nodes.workers)
     nodes = replace(config.nodes, device=device, threads=threads, workers=1)
     torch.set_num_threads(threads)
@@ -189,10 +184,10 @@ def build_shard(
 
 
 def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Engine:
-    """The engine of a layout: stacked passes for LoRA, one unit at a time for other kinds.
+    """The engine for a layout: stacked passes for LoRA, one unit at a time for other kinds.
 
     Raises:
-      ModelError: its gradients on public random tokens are not what they should be.
+      ModelError: its gradients on public random tokens are wrong.
     """
     device = choose_device(config.nodes.device)
     rows, adapters = probe_rows(base), probe_adapters(layout)
@@ -225,10 +220,9 @@ def _cache_prefix(
     rows: list[TokenRow],
     max_bytes: int,
 ) -> None:
-    """Turns the cache on where gradients from it are right.
+    """Turns the cache on if gradients computed from it are right.
 
-    Rows that it has seen come back in another order and with the other adapter, as they do in later
-    rounds.
+    The check repeats the rows in another order and with the other adapter, as later rounds do.
     """
     orders = (rows, rows[::-1])
     expected = [engine.gradients(adapters, order) for order in orders]
@@ -243,7 +237,7 @@ def _cache_prefix(
 
 
 def choose_device(name: str) -> str:
-    """The device of a node: "auto" is an accelerator where there is one."""
+    """The device of a node: "auto" is an accelerator if there is one."""
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Node: users, model and engine, built once and kept; answers a round with one exact sum."""
+"""Node: users, model and engine, built once; answers each round with one exact sum."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -32,8 +32,8 @@ class LocalData:
       labels: declared classes, in order.
       max_tokens: longest row.
       max_rows: rows of one user in one round.
-      selection: which examples are kept of a user who has more.
-      chunk_tokens: a round takes blocks of so many tokens of a user's joined texts; None: examples.
+      selection: which examples are kept of a user with more.
+      chunk_tokens: tokens per block of a user's joined texts; None: rows are single examples.
     """
 
     task: str
@@ -81,8 +81,8 @@ class Node:
         """One round: the draw, local training, a clip per unit, an exact sum.
 
         **Guarantee:** each drawn unit moves the sum by an integer vector of L2 norm <= K, and a
-        unit whose data or training fails contributes zero; nobody else's contribution changes. A
-        node with noise of its own lets no sum out without it.
+        unit whose data or training fails contributes zero; no other contribution changes. A node
+        that adds its own noise never returns a sum without it.
 
         Args:
           request: of the round.
@@ -90,7 +90,7 @@ class Node:
 
         Raises:
           ValueError: the request is for another adapter layout.
-          RefusedError: it is not one for this node; see `answer_round`.
+          RefusedError: see `answer_round`.
         """
         return answer_round(request, self._own_noise, lambda: self.update_sum(request, dropout))
 
@@ -111,7 +111,7 @@ class Node:
         cohort = request.draw.units(self._keys, request.round, coins)
         if dropout > 0:
             cohort = cohort[[not self._drops_out(int(unit), request, dropout) for unit in cohort]]
-        # Who has most to do begins, so that nobody is left to train alone at the end.
+        # Units with the most rows first, so that none is left training alone at the end.
         order = sorted(cohort, key=lambda unit: -self._units.num_examples(int(unit)))
         work = (self._work(int(unit), request) for unit in order)
         self.engine.train(request.adapter, work, method=self._method, sink=sink)
@@ -133,19 +133,19 @@ class Node:
         return LocalWork(key=key, steps=lambda: self._minibatches(unit, key, request))
 
     def _drops_out(self, unit: int, request: TrainRequest, dropout: float) -> bool:
-        """A function of (seed, round, unit) with a seed; its stream is no other purpose's."""
+        """If seeded, a function of (seed, round, unit), from a stream used for nothing else."""
         rng = training_rng(request.seed, -request.round, int(self._keys[unit]))
         return bool(rng.random() < dropout)
 
     def _minibatches(self, unit: int, key: int, request: TrainRequest) -> Minibatches:
-        """A function of this unit, the round and the unit's own randomness alone."""
+        """The unit's local steps: a function of the unit, the round and its own randomness."""
         rng = training_rng(request.seed, request.round, key)
         rows = self._cached_rows(unit) or self._chosen_rows(unit, rng)
         kept = [rows[i] for i in rng.permutation(len(rows))[: self._data.max_rows]]
         return self._method.minibatches(kept, rng)
 
     def _cached_rows(self, unit: int) -> list[TokenRow]:
-        """The rows of a unit whose every example is kept; [] where the round has to choose."""
+        """The rows of a unit whose examples are all kept; [] if the round has to choose."""
         if unit in self._rows:
             self._rows.move_to_end(unit)
             return self._rows[unit]
@@ -157,9 +157,9 @@ class Node:
         return self._rows[unit]
 
     def _chosen_rows(self, unit: int, rng: np.random.Generator) -> list[TokenRow]:
-        """The rows of a unit with more examples than a round takes: a choice of the unit's own."""
+        """The rows of a unit with more examples than a round takes, bounded by `selection`."""
         examples = self._units.examples(unit)
-        if self._data.chunk_tokens is None:  # of blocks, `_minibatches` takes some
+        if self._data.chunk_tokens is None:  # `_minibatches` chooses among blocks
             examples = bound_contributions(
                 examples,
                 max_examples=self._data.max_rows,
@@ -193,8 +193,7 @@ class Node:
 
 
 def _clip(encoded: NDArray[np.float32], request: TrainRequest) -> NDArray[np.int64]:
-    """The integer vector that a unit adds: its update, encoded and clipped, and the clip bit where
-    asked for."""
+    """The integer vector that a unit adds: its clipped update, and the clip bit if asked."""
     if request.bit_steps == 0:
         return clip_to_grid(
             encoded, clipping_norm=request.clipping_norm, grid_steps=request.grid_steps

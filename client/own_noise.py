@@ -1,4 +1,4 @@
-"""OwnNoise: a node that trusts nobody noises its sum itself, under a ledger of its own."""
+"""OwnNoise: a node that trusts nobody adds noise to its own sum, charged to its own ledger."""
 
 import hashlib
 import json
@@ -55,7 +55,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _AnswerFile:
-    """The one file of a node, in which each answer takes the place of the last one.
+    """A node's one answer file, in which each answer replaces the last.
 
     Attributes:
       file_path: of the file.
@@ -96,20 +96,20 @@ class _AnswerFile:
 
 
 class OwnNoise:
-    """Answers each round with one noised sum, charged to the node's own ledger before it is drawn.
+    """Answers each round with one noised sum, charged to the node's ledger before noise is drawn.
 
-    **Guarantee:** what leaves is private by the node's own plan, whatever the server app does or
-    asks for: every number of a request that decides about draw, clip or noise must be the plan's. A
-    round is answered once: the same request again gets the same bytes; another request for it, or
-    one for an earlier round, is refused. An answer that a crash kept from being durable stays
-    charged, and no noise is drawn for that charge again.
+    **Guarantee:** whatever the server app does or asks for, what leaves is private under the node's
+    own plan: every number in a request that affects draw, clip or noise must match the plan. A
+    round is answered once: repeating the request returns the same bytes; a different request for
+    it, or one for an earlier round, is refused. If a crash prevents an answer from becoming
+    durable, the charge stays spent, and no noise is drawn for it again.
 
     **Edge cases:**
 
     | what happens | what follows |
     |---|---|
     | the node misses a round | it costs this node nothing |
-    | the charges of the plan are spent | it answers no more |
+    | the plan's charges are spent | the node stops answering |
     | a crash after the answer file is in place | the answer is adopted: the same bytes |
     | a crash between charge and answer file | the charge is burned, the round asked for again |
     | the answer file is lost | refused at the start: its round would be answered twice |
@@ -118,12 +118,12 @@ class OwnNoise:
       plan: the node's own.
       ledger: of the node, open, with its run started.
       answer_path: where the last answer is kept; it is public.
-      name: of the node; in seeded runs it keeps the node's noise apart from that of others.
+      name: of the node; in seeded runs it makes the node's noise differ from that of others.
       disk: where ledger and answer are.
 
     Raises:
       LedgerDamagedError: the answer file is not the last one that was released.
-      DiskError: what a crash left open cannot be closed.
+      DiskError: recovery from a crash failed.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class OwnNoise:
         return fresh_key(f"{self._ledger.head}/{request.round}".encode(), total)
 
     def _check(self, request: TrainRequest) -> None:
-        """Refuses a request that would draw, clip or noise otherwise than the node's plan."""
+        """Refuses a request whose draw, clip or noise differs from the node's plan."""
         plan, mechanism, quantile = self._plan, self._mechanism, self._plan.clipping.quantile
         expected = (
             plan.draw,
@@ -201,12 +201,7 @@ class OwnNoise:
             raise RefusedError("another-plan")
 
     def _recover(self) -> _Answer | None:
-        """Closes what a crash left open; then the last answer, or None before the first.
-
-        Raises:
-          LedgerDamagedError: the answer is not the one that the ledger says was released.
-          DiskError: see `release_protocol.recover`.
-        """
+        """Recovers from a crash; returns the last answer, or None before the first."""
         recover(self._ledger, self._file, self._disk)
         released = self._ledger.last_release
         return None if released is None else read_released(self._file, released)
@@ -216,12 +211,12 @@ class OwnNoise:
 def open_own_noise(
     plan: PrivacyPlan, *, ledger_path: Path, run: str, name: str, key_path: Path | None = None
 ) -> Iterator[OwnNoise]:
-    """The own noise of a node, whose ledger its owner has made; holds the ledger until it ends.
+    """A node's `OwnNoise` over the ledger that its owner made, held open by this context.
 
     Args:
       plan: the node's own, from its own configuration.
       ledger_path: of the node's ledger; the last answer lies beside it.
-      run: its name; the same name goes on with the same run.
+      run: its name; the same name continues the same run.
       name: of the node.
       key_path: of the ledger's private key; None: beside it.
 
@@ -246,7 +241,7 @@ def own_noise_of(
     key_path: Path | None,
     name: str,
 ) -> AbstractContextManager[OwnNoise | None]:
-    """What a node's own configuration demands: None unless it says `privacy.trust = "node"`.
+    """The `OwnNoise` that a node's configuration asks for; None unless `privacy.trust = "node"`.
 
     Args:
       config: the node's own, whose plan its ledger was made for.
@@ -258,7 +253,7 @@ def own_noise_of(
 
     Raises:
       RefusedError: "ledger-missing".
-      ConfigError: the run has no name, by which the ledger could know it again.
+      ConfigError: the run has no name, by which the ledger would recognise it.
     """
     if config.privacy.trust != "node":
         return nullcontext()
@@ -280,14 +275,12 @@ def own_noise_of(
 def answer_round(
     request: TrainRequest, own_noise: OwnNoise | None, train: Callable[[], UpdateSum]
 ) -> TrainReply:
-    """A node's reply: its exact sum, or its noised one where it adds the noise itself.
+    """A node's reply: its exact sum, or a noised one if the node adds the noise itself.
 
-    **Guarantee:** a node never takes a request for noise to be one for a bare sum, nor the other
-    way round.
+    **Guarantee:** a node never answers a request for a noised sum with a bare one, or vice versa.
 
     Raises:
-      RefusedError: "no-own-noise" where it is asked for and the node has none; else see
-        `OwnNoise.answer`.
+      RefusedError: "no-own-noise" if the node has none; otherwise see `OwnNoise.answer`.
     """
     if own_noise is not None:
         total: UpdateSum | NoisedSum = own_noise.answer(request, train)

@@ -1,4 +1,4 @@
-"""Examples of a user ranked by how likely they are under the base model, which is public."""
+"""A user's examples ranked by their likelihood under the public base model."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,16 +14,16 @@ Perplexity = Callable[[Example], float]
 
 
 class RankedUsers:
-    """Another set's users, each with only their most or least likely examples.
+    """The users of `source`, each with only their most or least likely examples.
 
-    **Guarantee:** which examples are kept depends on that user's rows and on the public base model,
-    and is the same in every round.
+    **Guarantee:** which examples are kept depends only on the user's rows and the public base
+    model, and is the same in every round.
 
     Args:
       source: the users as they are.
       max_examples: kept of each.
       is_high_kept: the least likely are kept; otherwise the most likely.
-      perplexity: its logarithm, of one example; NaN where nothing is predicted, kept last.
+      perplexity: log perplexity of one example; NaN if it predicts nothing, which ranks last.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RankedUsers:
 
     @property
     def num_users(self) -> int:
-        """How many."""
+        """Number of users."""
         return self._source.num_users
 
     @property

@@ -1,11 +1,11 @@
-"""RefusedError: what a node does not answer, told apart on its own log alone."""
+"""RefusedError: why a node refuses a request; the reason appears only in its own log."""
 
 from feddp.common.wire.records import MessageError
 
 CODES = (
-    "no-own-noise",  # asked to add the noise, and has no ledger for it
-    "another-plan",  # asked for another draw, clip or noise than its own plan's
-    "answered",  # the round, or a later one, is answered already
+    "no-own-noise",  # asked to add the noise, but has no ledger for it
+    "another-plan",  # the request's draw, clip or noise differs from its own plan's
+    "answered",  # the round, or a later one, has been answered already
     "budget-spent",  # its own ledger has no charge left
     "too-many-users",  # it holds more users than nodes.users-per-node, its registered bound
     "ledger-missing",  # privacy.trust = "node", and no ledger is named
@@ -15,7 +15,7 @@ CODES = (
 
 
 class RefusedError(MessageError):
-    """A request that the node does not answer; the server app learns no more than that.
+    """The node refuses a request; the server app learns no more than that.
 
     Attributes:
       code: one of `CODES`, for the node's own log.

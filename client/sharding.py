@@ -1,8 +1,8 @@
 """One node over several processes: each trains its share of the users; their sums add up.
 
-A share is a node of its own over a disjoint part of the users, and sums are exact integers, so the
-result has the same bytes as one process would give. Requests and replies travel as the messages of
-`common.wire` over a pipe per worker, whose end says at once that the worker is gone.
+A share is a node over a disjoint part of the users, and sums are exact integers, so the result has
+the same bytes as that of one process. Requests and replies travel as the messages of `common.wire`
+over one pipe per worker; a closed pipe shows at once that its worker is gone.
 """
 
 import signal
@@ -40,14 +40,14 @@ from feddp.common.wire.records import MAX_HEADER_BYTES, pack, unpack
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]
 READY = b"ready"
-QUESTION = "question"  # of a message to a worker: which one it is
+QUESTION = "question"  # key of the kind of a message to a worker
 STOP_SECONDS = 5.0
 MOST_FRAME = 2 * MAX_HEADER_BYTES  # of a reply, besides its array
 Reply = TypeVar("Reply")
 
 
 class WorkerLostError(FeddpError):
-    """A worker ended or does not answer; the question failed, and the next starts new workers."""
+    """A worker ended or does not answer; the question failed, and the next one restarts workers."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -86,11 +86,11 @@ class ShardedNode:
           config: of the run.
           part: of the users that belong to this node.
           workers: how many processes, at least 2.
-          own_noise: added to the sum of all processes, where the node does that itself.
-          build_first: makes the share of rank 0, here; None: `build`.
+          own_noise: added to the sum of all processes, if the node adds the noise itself.
+          build_first: makes the share of rank 0, in this process; None: `build`.
 
         Raises:
-          WorkerLostError: a worker could not be built; it has said why on stderr.
+          WorkerLostError: a worker could not be built; its stderr says why.
         """
         self._own_noise = own_noise
         self._build, self._config, self._part = build, config, part
@@ -106,7 +106,7 @@ class ShardedNode:
         """Same contract as `Node.train`, over the users of all processes.
 
         Raises:
-          ValueError: the draw is of a fixed size, which only one place can make.
+          ValueError: the draw is of a fixed size, which only one process can make.
           WorkerLostError: a worker ended before it answered.
         """
         if request.draw.cohort_size:
@@ -171,7 +171,7 @@ class ShardedNode:
 
     @contextmanager
     def _fence(self) -> Iterator[None]:
-        """Whatever fails ends the workers: their late answers must not meet the next question."""
+        """Ends the workers on any failure: a late answer must not be taken for the next one's."""
         try:
             yield
         except (OSError, EOFError) as error:
@@ -186,7 +186,7 @@ class ShardedNode:
 
         Raises:
           EOFError: a worker ended.
-          OSError: it is silent until the deadline, or sends more than it should.
+          OSError: it misses the deadline, or sends more than it should.
         """
         contents = []
         for worker in self._workers:
@@ -197,7 +197,7 @@ class ShardedNode:
 
 
 def part_of(part: Part, rank: int, workers: int) -> Part:
-    """The share of one process: the shares of all ranks are disjoint and make up the part.
+    """One process's share of a part; the shares of all ranks are disjoint and make up the part.
 
     >>> part_of(Part(1, 3), 1, 2)
     Part(index=4, num_parts=6)
@@ -212,7 +212,7 @@ def _work(
     rank: int,
     pipe: Connection,
 ) -> None:
-    """A worker's life: build, then answer until the pipe ends."""
+    """The main function of a worker: builds its node, then answers until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     node = build(from_flat(settings), Part(**part), rank)
     pipe.send_bytes(READY)

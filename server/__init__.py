@@ -1,1 +1,1 @@
-"""What turns sums into releases."""
+"""Turns sums of updates into releases."""

@@ -1,4 +1,4 @@
-"""Validate replies, add their sums, treat everything else as zero."""
+"""Validates replies and adds their sums; invalid ones count as zero."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from feddp.common.wire.messages import TrainReply, TrainRequest
 
 MAX_SUM = 1 << 62
 MAX_NOISED = 1 << 53
-MAX_NOISED_PARTS = 512  # so many of them stay below 2^62
+MAX_NOISED_PARTS = 512  # their sum stays below 2^62
 
 
 def add_replies(
@@ -23,21 +23,20 @@ def add_replies(
     """The exact sum of all valid replies of one round.
 
     **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
-    how units are spread over nodes. A reply of another round, layout or length, or one that no
-    `max_units_per_node` clipped updates could make (L2 norm above that many K), contributes zero.
-    Each reply is judged by itself: were one refused for what others hold, a hostile node could let
-    a single user decide whether a whole node counts. So that nothing overflows, no more replies
-    are added than `max_sum` over that norm.
+    how units are spread over nodes. A reply of another round, layout or length, or one whose L2
+    norm exceeds `max_units_per_node` times K, contributes zero. Each reply is judged on its own: if
+    one could be refused because of others, a hostile node could make a single user decide whether
+    a whole node counts. To rule out overflow, at most `max_sum` over that norm replies are added.
 
     Args:
       replies: at most one per node.
       request: what was asked.
       num_units: the declared number of users, or of examples where examples are drawn.
-      max_units_per_node: most units that one node holds; 1 checks each unit's clip again.
+      max_units_per_node: most units that one node holds; 1 rechecks the clip of every unit.
       max_sum: largest entry of a sum that the mechanism has room for.
 
     Returns:
-      int64 sum of P entries, and of the clip bits where they were asked for; sensitive.
+      int64 sum of P entries, and of the clip bits if requested; sensitive.
     """
     total = UpdateSum.zeros(request.sum_dimension)
     limit = min(num_units, max_units_per_node) * request.grid_steps
@@ -52,7 +51,7 @@ def add_replies(
 
 
 def add_noised_replies(replies: Sequence[TrainReply], request: TrainRequest) -> NoisedSum:
-    """The sum of all valid replies of nodes that added the noise themselves; public.
+    """The public sum of all valid replies of nodes that added the noise themselves.
 
     A reply of another round, layout or length, one without noise, or one with an entry beyond
     2^53, which no honest node comes near, contributes zero.
@@ -67,7 +66,7 @@ def add_noised_replies(replies: Sequence[TrainReply], request: TrainRequest) -> 
 
 
 def _ours(replies: Sequence[TrainReply], request: TrainRequest) -> Iterator[TrainReply]:
-    """The replies to this request, of the length that it asked for."""
+    """The replies to this request that have the requested length."""
     for reply in replies:
         is_ours = (reply.round, reply.layout_sha256) == (request.round, request.layout_sha256)
         if is_ours and len(reply.total.total) == request.sum_dimension:

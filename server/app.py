@@ -1,4 +1,4 @@
-"""The ServerApp: a whole run on one screen."""
+"""The ServerApp: a whole run, step by step."""
 
 import dataclasses
 from pathlib import Path
@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     keep_freed_memory()
     config = from_flat(context.run_config)
     resumed = load_run(Path(config.run.resume)) if config.run.resume else None
-    if resumed:  # nothing of a run changes but which machines hold its users, and their registry
+    if resumed:  # only the nodes and their registry may change in a run
         given = config.nodes
         kept = dataclasses.replace(
             resumed.config.nodes,
@@ -94,7 +94,7 @@ def _new_run(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Run:
 
 
 def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
-    """Who draws in the place of the nodes, each of which has one user."""
+    """What draws the cohort if every node has one user."""
     if config.sampling.ask == "all" and not config.nodes.registry:
         raise ConfigError(
             [
@@ -117,7 +117,7 @@ def _sealed(
     layout: AdapterLayout,
     server_draw: ServerDraw | None,
 ) -> SealedNodes:
-    """The enrolled nodes of this start; its epoch is the one that opening the ledger will write."""
+    """The enrolled nodes, asked under the epoch that opening the ledger will write."""
     plan = run.plan
     registry_path = Path(config.nodes.registry)
     users = [entry.users for entry in read_registry(registry_path).active.values()]

@@ -1,4 +1,4 @@
-"""Atomic round state: written whole or not at all, adopted or burned after a crash."""
+"""Checkpoints: written completely or not at all; adopted or burned after a crash."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ from feddp.common.privacy.ledger.release_protocol import read_released, recover
 from feddp.common.privacy.mechanism.correlated import NoisedRow
 from feddp.server.optimizer import Moments
 
-_ABOUT = "feddp-checkpoint"  # one key: safetensors writes several in any order
+_ABOUT = "feddp-checkpoint"  # a single key: safetensors does not fix the order of several
 _NAME = re.compile(r"round-(\d{6})-attempt-(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
 class RoundState:
-    """Where training stands after a release; all of it is public.
+    """The state of training after a release; all of it is public.
 
     Attributes:
       round: the last released round; 0 is the base model.
@@ -44,13 +44,13 @@ class RoundState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that was derived from a release; the noise cannot be drawn again.
+    """Everything derived from a release, whose noise cannot be drawn again.
 
     Attributes:
       state: after the released round.
       attempt: of that round.
       plan_sha256: of the run.
-      row: what was released, where noise is correlated over the rounds: later rounds need it.
+      row: the released row, if noise is correlated over rounds: later rounds need it.
     """
 
     state: RoundState
@@ -61,7 +61,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a run: the answer to each of its charges, in a file of its own.
+    """The checkpoints of a run: one file per charge.
 
     Attributes:
       folder: of the files.
@@ -124,7 +124,7 @@ class Checkpoints:
         return [row for row in rows if row is not None]
 
     def check_free_space(self, num_bytes: int, disk: Disk) -> None:
-        """Stops before anything is charged when the disk cannot hold two checkpoints.
+        """Raises before anything is charged if the disk cannot hold two checkpoints.
 
         Raises:
           DiskError: too little space.
@@ -138,7 +138,7 @@ class Checkpoints:
             )
 
     def prune(self, disk: Disk, *, last_round: int, keep: int = 3) -> None:
-        """Deletes the checkpoints that `keep` newer released rounds have replaced.
+        """Deletes all but the `keep` newest released checkpoints.
 
         Raises:
           DiskError: one cannot be deleted.
@@ -150,7 +150,7 @@ class Checkpoints:
                     disk.remove(path)
 
     def recover(self, ledger: Ledger, disk: Disk) -> None:
-        """Closes the charge that a crash left open, and deletes what it left half written.
+        """Closes the charge that a crash left open, and deletes partly written files.
 
         Raises:
           DiskError: see `release_protocol.recover`; or a file cannot be deleted.
@@ -179,7 +179,7 @@ def _row(about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Noised
 
 
 def _content_sha256(checkpoint: Checkpoint) -> str:
-    """SHA-256 over everything in a checkpoint: completeness is proven by content."""
+    """SHA-256 over everything in a checkpoint; it proves that the file is complete."""
     about = (
         f"{checkpoint.state.round}/{checkpoint.attempt}/{checkpoint.plan_sha256}/"
         f"{checkpoint.state.clipping_norm!r}/{_nonce(checkpoint)}/"
@@ -192,7 +192,7 @@ def _content_sha256(checkpoint: Checkpoint) -> str:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    """What a checkpoint says beside its arrays, in the bytes of a file that `load` has accepted."""
+    """A checkpoint's metadata, from bytes that `load` has accepted."""
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size])
     about: dict[str, Any] = json.loads(header["__metadata__"][_ABOUT])

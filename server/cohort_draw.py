@@ -1,4 +1,4 @@
-"""ServerDraw: the server flips the coins of nodes that hold one user each."""
+"""ServerDraw: the server draws among nodes that hold one user each."""
 
 import dataclasses
 import hashlib
@@ -21,29 +21,29 @@ POPULATION_NAME = "population.json"
 class ServerDraw:
     """Draws one-user nodes from a population that was fixed before round 1.
 
-    **Guarantee:** every node of the population is drawn by the request's own draw: by a coin of its
-    own, or in its turn, whoever else is there and whoever is online. With a separation, no node is
-    drawn in two different rounds that are less than so many apart, and that it was drawn is durable
-    before it is asked.
+    **Guarantee:** every node of the population is drawn as the request specifies: by its own coin,
+    or in its turn, whichever other nodes exist or are online. With a separation, no node is drawn
+    in two rounds that are fewer than `separation` apart, and each draw is durable before any node
+    is asked.
 
     **Edge cases:**
 
     | what happens | what follows |
     |---|---|
-    | a drawn node is offline | it answers nothing; nobody is drawn in its place |
-    | a node comes back, with another Flower id | its name, coins and turns are the same |
+    | a drawn node is offline | it does not answer; no other node is drawn instead |
+    | a node comes back with another Flower id | its name, coins and turns are the same |
     | a node is enrolled after round 1 | it is never drawn in this run |
     | a round is drawn again after a crash | fresh coins, unless seeded; turns stay |
-    | the file of a run that has begun is lost | refused: who took part when is not known |
+    | the file of a run that has begun is lost | refused: past participation is unknown |
 
     Args:
       path: of the file that keeps population and turns; it stays with the run.
-      separation: rounds between two participations; 1 where none is promised.
+      separation: least rounds between two participations; 1 if none is promised.
       has_begun: the run has charged a round before.
       disk: where the file lies.
 
     Raises:
-      LedgerDamagedError: the file is missing though the run has begun, or holds something else.
+      LedgerDamagedError: the file is missing although the run has begun, or its content is invalid.
       DiskError: it cannot be read.
     """
 
@@ -61,25 +61,25 @@ class ServerDraw:
 
     @property
     def population(self) -> Sequence[str]:
-        """Names of the nodes that are drawn from, sorted; empty before `fix`."""
+        """Sorted names of the nodes to draw from; empty before `fix`."""
         return self._names or []
 
     def fix(self, names: Iterable[str]) -> None:
-        """Fixes the population for good, before round 1; a population that is fixed stays.
+        """Fixes the population for good, before round 1; later calls change nothing.
 
         Raises:
-          DiskError: it cannot be kept.
+          DiskError: it cannot be written.
         """
         if self._names is None:
             self._names = sorted(set(names))
             self._write()
 
     def draw(self, request: TrainRequest) -> tuple[list[str], TrainRequest]:
-        """(who takes part in a round, what they are asked: to train all of their users).
+        """(names of the drawn nodes, the request to them: to train all of their users).
 
         Raises:
-          ValueError: no population is fixed, or the round lies before one that was drawn.
-          DiskError: what was drawn cannot be kept; nobody may be asked.
+          ValueError: no population is fixed, or a later round was drawn already.
+          DiskError: the draw cannot be written; no node may be asked.
         """
         if self._names is None:
             raise ValueError("the population is not fixed yet")
@@ -89,7 +89,7 @@ class ServerDraw:
         if self._turns is not None:
             names = self._turns.eligible(names, row=request.round)
             self._turns.record(names, row=request.round)
-            self._write()  # noted, then asked
+            self._write()  # durable before any node is asked
         return names, dataclasses.replace(request, draw=Draw())
 
     def _write(self) -> None:
@@ -116,6 +116,6 @@ class ServerDraw:
 
 
 def _keys(names: Sequence[str]) -> NDArray[np.uint64]:
-    """A node's coins and turns follow its name alone: they survive whatever its connection does."""
+    """Keys of the nodes' coins and turns, from names alone, so that they survive reconnects."""
     digests = [hashlib.sha256(name.encode()).digest()[:8] for name in names]
     return np.array([int.from_bytes(digest, "big") for digest in digests], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""One round trip to many nodes over a Flower grid; a missing answer comes with its reason."""
+"""One round trip to many nodes over a Flower grid; a missing answer is reported with a reason."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,13 +20,13 @@ def ask(
     group_id: str,
     deadline_seconds: float,
 ) -> Iterator[tuple[int, RecordDict | str]]:
-    """Puts a question of one kind, "train" or "evaluate", to each of these nodes; see `exchange`.
+    """Sends each node a question of one kind, "train" or "evaluate"; see `exchange`.
 
     Args:
       grid: Flower's way to its nodes.
       kind: of MESSAGE_TYPES.
       questions: node ids and what each is asked.
-      group_id: what Flower's logs call these messages.
+      group_id: names these messages in Flower's logs.
       deadline_seconds: longest wait.
     """
     ttl = deadline_seconds + DELIVERY_SECONDS
@@ -40,14 +40,14 @@ def ask(
 def exchange(
     grid: Grid, messages: Sequence[Message], *, deadline_seconds: float
 ) -> Iterator[tuple[int, RecordDict | str]]:
-    """Sends messages and yields what comes back, as it comes: (index of the message, content), or
-    (index, reason) for "late", "not-sent" and "error".
+    """Sends messages and yields (index of the message, content) as replies arrive, or (index,
+    reason) with the reason "late", "not-sent" or "error".
 
-    **Guarantee:** every message is reported exactly once, within the deadline and one poll; a
+    **Guarantee:** every message is reported exactly once, within the deadline plus one poll; a
     second answer to a message is ignored.
     """
     pushed = list(grid.push_messages(messages)) if messages else []
-    pushed += [""] * (len(messages) - len(pushed))  # nothing comes back from a refused batch
+    pushed += [""] * (len(messages) - len(pushed))  # a refused batch has no ids
     pending = {message_id: i for i, message_id in enumerate(pushed) if message_id}
     yield from ((i, NOT_SENT) for i, message_id in enumerate(pushed) if not message_id)
     end = time.monotonic() + deadline_seconds
@@ -55,7 +55,7 @@ def exchange(
         for reply in grid.pull_messages(list(pending)):
             index = pending.pop(reply.metadata.reply_to_message_id, None)
             if index is not None:
-                # The reason of an error is a node's text: it is neither read nor logged.
+                # An error's reason is text from a node: it is neither read nor logged.
                 yield index, ERROR if reply.has_error() else reply.content
         time.sleep(POLL_SECONDS if pending else 0)
     yield from ((i, LATE) for i in pending.values())

@@ -1,4 +1,4 @@
-"""What a run leaves behind: adapter folder, model card, privacy.json, result.json."""
+"""The results of a run: adapter folder, model card, privacy.json, result.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,13 +29,13 @@ RESULT_NAME = "result.json"
 def finish_run(
     run: Run, outcome: Outcome, *, layout: AdapterLayout, not_covered: Sequence[str]
 ) -> None:
-    """Leaves adapter folder, card, privacy.json and result.json; checks that PEFT reloads.
+    """Writes adapter folder, card, privacy.json and result.json; checks that PEFT can reload.
 
     Raises:
       ModelError: the exported adapter is not what was trained.
     """
     config = run.config
-    # A fresh one, because the node's has its modules replaced; whole weights can be merged into.
+    # A fresh base: the node replaced modules in its own, and merging needs unquantized weights.
     whole = replace(config, model=replace(config.model, quantization="none"))
     base, _ = load_model(whole)
     folder = run.path / "adapter"
@@ -64,7 +64,8 @@ def write_promise(
     not_covered: Sequence[str],
     shared: Mapping[str, str | float] | None = None,
 ) -> None:
-    """privacy.json, in the run folder and beside the adapter; `shared` as in `shared_promise`."""
+    """Writes privacy.json into the run folder and beside the adapter; for `shared`, see
+    `shared_promise`."""
     content = dict(privacy_record(plan, ledger_head=ledger_head, not_covered=not_covered))
     if shared is not None:
         content |= {"scope": "this run, and all runs of its population", "population": shared}
@@ -82,7 +83,7 @@ def write_card(
     not_covered: Sequence[str],
     shared: Mapping[str, str | float] | None = None,
 ) -> None:
-    """The adapter's model card: how to load it, what it promises, what it measured."""
+    """Writes the adapter's model card: how to load it, its promise, its metrics."""
     rows = [(name, values) for name, values in results.items() if values]
     metrics = list(rows[0][1]) if rows else []
     table = [
@@ -133,7 +134,7 @@ def _shared_text(shared: Mapping[str, str | float] | None) -> str:
 
 
 def _how_to_load(config: RunConfig) -> str:
-    """Python that loads the adapter; the demo's base and mean pooling need feddp for it."""
+    """Python code that loads the adapter; the demo's base and mean pooling need feddp for that."""
     labels = f"{config.labels!r}"
     if config.model.base == "demo" or config.model.pooling == "mean":
         load = (

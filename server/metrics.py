@@ -1,4 +1,4 @@
-"""Prometheus metrics and health of a run: public values, on loopback, in a thread of their own."""
+"""Prometheus metrics and health of a run: public values, on loopback, in a separate thread."""
 
 import errno
 import fcntl
@@ -29,16 +29,16 @@ COMMIT_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 CLIENT_SECONDS = 10.0
 Checks = Mapping[str, Callable[[], bool]]
 
-prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be names beyond the list
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # not on the allow-list
 
 
 @dataclass
 class Metrics:
-    """Everything about a run that may be measured; whatever is not a method here may not.
+    """Everything about a run that may be measured: one method each.
 
-    **Guarantee:** the names below are all that is ever exposed, and the only labels are the public
-    name of the run and, for the operator, a reason out of `REASONS`. What describes replies or
-    nodes describes individuals, and does not exist unless `is_operator`.
+    **Guarantee:** only the names below are ever exposed, and the only labels are the public name of
+    the run and, for the operator, a reason from `REASONS`. Metrics of replies or nodes describe
+    individuals, and do not exist unless `is_operator`.
 
     **Reference:** the allow-list in docs/deployment.md, "What is measured".
 
@@ -88,7 +88,7 @@ class Metrics:
     def round_released(
         self, round: int, *, epsilon: float, num_charges: int, ledger_rows: int
     ) -> None:
-        """Tells where the run stands, at its opening and after each durable release.
+        """Records the run's progress, when it opens and after each durable release.
 
         Args:
           round: the last released one; 0 is the base.
@@ -102,15 +102,15 @@ class Metrics:
         self._seq.set(ledger_rows)
 
     def committed(self, seconds: float) -> None:
-        """Tells how long one ledger row took to become durable."""
+        """Records how long one ledger row took to become durable."""
         self._commit.observe(seconds)
 
     def replies_refused(self, totals: Mapping[str, int]) -> None:
-        """Tells how many replies contributed zero so far; nothing unless `is_operator`.
+        """Records how many replies contributed zero so far, if `is_operator`.
 
         Args:
-          totals: of this start, by reason; one that is not in `REASONS` counts as "other", so that
-            a node's own words never become a label.
+          totals: since this start, by reason; a reason not in `REASONS` counts as "other", so that
+            text from a node never becomes a label.
         """
         if not self.is_operator:
             return
@@ -121,20 +121,20 @@ class Metrics:
         self._last_refused = known
 
     def nodes_online(self, num_nodes: int) -> None:
-        """Tells how many nodes answer; nothing unless `is_operator`."""
+        """Records how many nodes are online, if `is_operator`."""
         if self.is_operator:
             self._nodes.set(num_nodes)
 
 
 class MeasuredDisk(Disk):
-    """A disk that tells how long each ledger row took: its points stand around every commit."""
+    """A disk that records how long each ledger row took: its points surround every commit."""
 
     def __init__(self, metrics: Metrics):
         self._metrics = metrics
         self._started = 0.0
 
     def point(self, name: str) -> None:
-        """Starts the watch before a row, reads it after; rows have upper-case kinds."""
+        """Starts a timer before a row and reads it after; rows have upper-case kinds."""
         moment, _, kind = name.partition(" ")
         if moment == "before":
             self._started = time.monotonic()
@@ -143,14 +143,14 @@ class MeasuredDisk(Disk):
 
 
 class MetricsServer:
-    """`/metrics`, `/healthz` and `/readyz` over HTTP, as long as its context lasts.
+    """Serves `/metrics`, `/healthz` and `/readyz` over HTTP while its context lasts.
 
-    `/healthz` is 200 while the process answers. `/readyz` is 200 while every check is true, else
-    503; its body names each check. Everything else is 404.
+    `/healthz` is 200 while the process answers. `/readyz` is 200 while every check is true,
+    otherwise 503; its body names each check. Everything else is 404.
     """
 
     def __init__(self, metrics: Metrics, checks: Checks, *, port: int, host: str = LOOPBACK):
-        """Listens from now on.
+        """Starts to listen.
 
         Args:
           metrics: what `/metrics` shows.
@@ -175,7 +175,7 @@ class MetricsServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port it listens on."""
         return self._server.server_port
 
     def __enter__(self) -> "MetricsServer":
@@ -193,7 +193,7 @@ class MetricsServer:
 
 
 def run_checks(path: Path, ledger_path: Path, *, checkpoint_bytes: int) -> Checks:
-    """What readiness means while a run holds its ledger: opening it has verified every row.
+    """The readiness checks of a run that holds its ledger; opening it has verified every row.
 
     Args:
       path: the run folder.
@@ -208,7 +208,7 @@ def run_checks(path: Path, ledger_path: Path, *, checkpoint_bytes: int) -> Check
 
 
 def is_locked(ledger_path: Path) -> bool:
-    """Whether a writer holds the ledger; never keeps one from taking it."""
+    """Whether a writer holds the ledger; never blocks a writer."""
     path = ledger_path.resolve()
     try:
         lock = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY)
@@ -224,7 +224,7 @@ def is_locked(ledger_path: Path) -> bool:
 
 
 def free_bytes(path: Path) -> int:
-    """Room on the file system of a folder; none if it cannot be asked."""
+    """Free bytes on the file system of a folder; 0 if unknown."""
     try:
         return Disk().free_bytes(path)
     except OSError:
@@ -257,6 +257,6 @@ def _handler(metrics: Metrics, checks: Checks) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(content)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
-            """Says nothing: who asked is not the log's business."""
+            """Does nothing: requests are not logged."""
 
     return Handler

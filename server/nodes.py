@@ -1,4 +1,4 @@
-"""The Nodes protocol: ask the machines that hold users; and its Flower implementation."""
+"""The Nodes protocol, for asking the machines that hold users, and its Flower implementation."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ Reply = TypeVar("Reply")
 
 
 class Nodes(Protocol):
-    """Who holds the users. A node that is late, missing or malformed is left out of the reply."""
+    """The machines that hold users. Late, missing or malformed replies are left out."""
 
     def train(self, request: TrainRequest) -> Sequence[TrainReply]:
         """One update sum per node that answered."""
@@ -49,8 +49,7 @@ class FlowerNodes:
       dimension: P, of every adapter and sum.
       deadline_seconds: longest wait of one request; whoever is later counts as zero.
       node_ids: the nodes of this run, fixed by `wait_for_nodes` before round 1.
-      server_draw: flips the coins, where each node has one user and its id for a name; None: each
-        draws its own users.
+      server_draw: draws the nodes, by id, if each has one user; None: nodes draw their own users.
       reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
     """
 
@@ -70,8 +69,7 @@ class FlowerNodes:
             self.server_draw.fix(str(node) for node in node_ids)
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
-        """Asks every node, which draws its own users, or those that the server has drawn. Same
-        contract as `Nodes.train`."""
+        """Asks the nodes that the server has drawn, or all. Same contract as `Nodes.train`."""
         asked = self.node_ids
         if self.server_draw is not None:
             drawn, request = self.server_draw.draw(request)
@@ -98,7 +96,7 @@ class FlowerNodes:
         )
 
     def measure(self, metrics: Metrics) -> None:
-        """For an operator: how many nodes are online, and what counted as zero."""
+        """Records for an operator how many nodes are online, and why answers counted as zero."""
         measure_nodes(metrics, self.reasons, lambda: len(set(self.grid.get_node_ids())))
 
     def _ask(
@@ -127,7 +125,7 @@ class FlowerNodes:
 
 
 def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
-    """The answer to a request to train, or MessageError where it is of another size or kind."""
+    """The answer to a request to train; MessageError if it has another size or kind."""
     return decode_train_reply(
         content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
     )
@@ -136,7 +134,7 @@ def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
 def measure_nodes(
     metrics: Metrics, reasons: Mapping[str, int], num_online: Callable[[], int]
 ) -> None:
-    """Measures nodes and their replies, only for an operator who has asked for it."""
+    """Records metrics of nodes and their replies, if an operator asked for them."""
     if metrics.is_operator:
         metrics.replies_refused(reasons)
         metrics.nodes_online(num_online())

@@ -1,4 +1,4 @@
-"""Segment: the correlated noise of a run, since its start or since its master key was lost."""
+"""Segment: the correlated noise of a run under one master key."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")
 
 
 class Segment:
-    """The rows of a run that one master key noised. Its history of update sums is sensitive.
+    """The rows of a run noised with one master key. Its history of update sums is sensitive.
 
     **Guarantee:** rows are answered by `CorrelatedGaussian.release`; a row enters the history only
     through `append`, after its release is durable.
@@ -52,16 +52,16 @@ class Segment:
 def open_segment(
     folder: Path, plan: PrivacyPlan, rows: Sequence[NoisedRow], *, starts_anew: bool, disk: Disk
 ) -> Segment | None:
-    """The segment that a run continues, or its first; None where no correlated noise is needed.
+    """The run's current segment, or its first; None if no correlated noise is needed.
 
-    The master key lies in a folder of its own in the run folder, for its owner alone. A copy of the
-    checkpoints without it can be published; with it the noise can be removed.
+    The master key lies in a subfolder of the run folder that only its owner can read. Checkpoints
+    may be published without the key; whoever has it can remove the noise.
 
     **Edge cases:**
 
     | what happens | what follows |
     |---|---|
-    | all rounds are released | None: whether the key is there does not matter any more |
+    | all rounds are released | None: the key is no longer needed |
     | `starts_anew` for a run that is over, seeded, or without correlated noise | refused |
     | `starts_anew` again before a round was released | refused: that segment is continued |
 
@@ -69,12 +69,12 @@ def open_segment(
       folder: of the run.
       plan: of the run.
       rows: released so far, in order.
-      starts_anew: the key is lost: begin another segment, which costs utility and no privacy.
+      starts_anew: the key is lost: begin a new segment, which costs utility but no privacy.
       disk: where the key lies.
 
     Raises:
-      ConfigError: a new segment is asked for, and there is none to begin.
-      FeddpError: rows were released, and their key is not there.
+      ConfigError: a new segment is asked for, but none can begin.
+      FeddpError: rows were released, but their key is missing.
     """
     mechanism = plan.mechanism
     if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, len(rows))):
@@ -109,7 +109,7 @@ def _open_key(
 
 
 def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
-    """Why no segment can begin after so many rows; "" where one can."""
+    """Why no segment can begin after `num_rows` rows; "" if one can."""
     if not isinstance(plan.mechanism, CorrelatedGaussian):
         return (
             f'the noise of privacy.mechanism = "{plan.schedule.mechanism.name}" is independent in '
@@ -129,7 +129,7 @@ def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
 
 
 def _last_start(secrets: Path) -> int | None:
-    """First row of the newest segment; None where there is no key."""
+    """First row of the newest segment; None if there is no key."""
     if not secrets.is_dir():
         return None
     found = [_KEY_NAME.fullmatch(path.name) for path in secrets.iterdir()]

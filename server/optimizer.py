@@ -1,4 +1,4 @@
-"""FedAvg, FedAvgM and FedAdam on the released update: post-processing, so any step is free."""
+"""FedAvg, FedAvgM and FedAdam on the released update: post-processing, so no privacy cost."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from feddp.common.privacy.mechanism.gaussian import ReleasedUpdate
 
-_BLOCK = 1 << 16  # numbers at a time: a copy of a large adapter in float64 is gigabytes
+_BLOCK = 1 << 16  # numbers at a time: a large adapter takes gigabytes in float64
 Moments = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """adapter <- adapter + step(released update); the update points downhill already.
+    """adapter <- adapter + step(released update); the update is a descent direction.
 
     Attributes:
       kind: "fedavg", "fedavgm" or "fedadam".
@@ -45,16 +45,16 @@ class ServerOptimizer:
         Accepts only a `ReleasedUpdate`: a step on an un-noised sum does not type-check.
 
         Args:
-          adapter: kept as it is.
+          adapter: not changed.
           released: the round's.
-          moments: overwritten; the next ones take their memory.
+          moments: overwritten in place by the next ones.
         """
         return self._step(adapter, released.block, moments)
 
     def descend(
         self, adapter: NDArray[np.float32], update: NDArray[np.float64], moments: Moments
     ) -> tuple[NDArray[np.float32], Moments]:
-        """The arithmetic of `step`; called directly only where nothing is promised."""
+        """The arithmetic of `step`; called directly only for runs without privacy."""
         return self._step(adapter, update.__getitem__, moments)
 
     def _step(

@@ -1,4 +1,4 @@
-"""Publisher: shows a released round, once it is durable, wherever a run is watched."""
+"""Publisher: reports each durable released round to files, trackers, Prometheus and console."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,12 +16,12 @@ METRICS_NAME = "metrics.jsonl"
 
 
 class Publisher:
-    """metrics.jsonl, the trackers, Prometheus and the console. Public values only.
+    """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only.
 
     Args:
       folder: of the run.
       config: of the run: its trackers and task.
-      plan: of the run, for the meter of epsilon.
+      plan: of the run, to compute epsilon so far.
       ledger: open; counts the charges.
       metrics: for Prometheus.
       show: called with every released round and the number of charges so far.
@@ -56,7 +56,7 @@ class Publisher:
         self._show(report, self._ledger.num_charges)
 
     def measure(self, round: int) -> float:
-        """Shows Prometheus where the run stands; returns epsilon so far, a meter."""
+        """Updates the Prometheus metrics; returns epsilon so far."""
         num_charges = self._ledger.num_charges
         spent = float(self._curve[num_charges - 1]) if num_charges else 0.0
         self._metrics.round_released(

@@ -1,4 +1,4 @@
-"""What turns a cohort's sum into a released round: charge, noise, step, checkpoint, release."""
+"""Turns a cohort's sum into a released round: charge, noise, step, checkpoint, release."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class Training:
     """The parts of one run that do not change over its rounds.
 
     Attributes:
-      encoding: of the updates; the nodes' own.
-      max_units_per_node: what a single reply may hold at most; public.
-      segment: the correlated noise of the run; None where rounds are noised independently.
+      encoding: of the updates; the same as the nodes'.
+      max_units_per_node: most units in a single reply; public.
+      segment: the correlated noise of the run; None if rounds are noised independently.
     """
 
     plan: PrivacyPlan
@@ -48,7 +48,7 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     """Charges, then noises, steps, and makes the result durable before anyone sees it.
 
     Raises:
-      DiskError: too little space, and nothing was charged; or see `charge_and_release`.
+      DiskError: too little space, with nothing charged; or see `charge_and_release`.
     """
     disk, checkpoints = training.disk, training.checkpoints
 
@@ -63,7 +63,7 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     checkpoints.check_free_space(2 * num_arrays * state.adapter.nbytes, disk)
     checkpoint = charge_and_release(training.ledger, checkpoints, disk, draw_and_step)
     if training.segment is not None and checkpoint.row is not None:
-        training.segment.append(checkpoint.row)  # all are kept: later rounds are noised with them
+        training.segment.append(checkpoint.row)  # later rounds need every row
     else:
         checkpoints.prune(disk, last_round=checkpoint.state.round)
     return checkpoint.state
@@ -72,11 +72,11 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
 def draw(
     training: Training, charge: Charge, total: UpdateSum | NoisedSum, clipping_norm: float
 ) -> tuple[ReleasedUpdate, NoisedRow | None]:
-    """The round's noise, and what is released; a row where the noise is correlated."""
+    """(released update, row): the sum with the round's noise; a row only if it is correlated."""
     plan, mechanism = training.plan, training.plan.mechanism
     if isinstance(mechanism, CorrelatedGaussian):
         assert training.segment is not None  # made with the plan
-        assert isinstance(total, UpdateSum)  # the plan refuses correlated noise of nodes
+        assert isinstance(total, UpdateSum)  # the plan refuses correlated noise from nodes
         return training.segment.release(total, charge)
     if isinstance(total, UpdateSum):
         context = f"{training.ledger.head}/{charge.round}/{charge.attempt}".encode()

@@ -16,12 +16,12 @@ from feddp.server.release import Training, release
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What may be told about a round: public values only.
+    """What is published about a round: public values only.
 
     Attributes:
       round: 0 is the base.
       seconds: wall time of the round, for the operator.
-      evaluation: of the declared evaluation users, where this round evaluates.
+      evaluation: of the declared evaluation users; None if this round does not evaluate.
     """
 
     round: int
@@ -36,15 +36,15 @@ def run_rounds(
     on_round: Callable[[RoundReport], None],
     is_stopped: Callable[[], bool],
 ) -> RoundState:
-    """Runs the planned rounds that the ledger has not seen released.
+    """Runs the planned rounds that the ledger does not record as released.
 
     **Guarantee:** a round's noise is drawn only after its charge is durable, and its result leaves
     this function only after its checkpoint and its release row are. A stop before the charge costs
-    nothing; after it, the round is finished first.
+    nothing; after the charge, the round is finished first.
 
     Args:
       training: the fixed parts.
-      state: `resume_state`'s answer.
+      state: from `resume_state`.
       on_round: called with the report of each released round.
       is_stopped: asked before a round starts and again before it is charged.
 
@@ -63,8 +63,7 @@ def run_rounds(
 
 
 def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
-    """Asks the nodes for one round's update sum: sensitive, in memory only, unless the nodes have
-    added the noise."""
+    """Asks the nodes for one round's sum: sensitive unless the nodes have added the noise."""
     plan, mechanism = training.plan, training.plan.mechanism
     request = TrainRequest(
         round=training.ledger.next_round,
@@ -92,11 +91,11 @@ def collect(training: Training, state: RoundState) -> UpdateSum | NoisedSum:
 
 
 def is_due(training: Training, round: int) -> bool:
-    """Whether the evaluation users are looked at after this round; 0 is the base."""
+    """Whether to evaluate after this round; 0 is the base."""
     return round % training.evaluate_every == 0 or round == training.plan.num_rounds
 
 
 def evaluate(training: Training, state: RoundState) -> Evaluation | None:
-    """The adapter's loss on the declared evaluation users; None when there are none."""
+    """The adapter's loss on the declared evaluation users; None if there are none."""
     request = EvaluateRequest(adapter=state.adapter, layout_sha256=training.layout_sha256)
     return add_evaluations(training.nodes.evaluate(request))

@@ -1,4 +1,4 @@
-"""A run: its folder is made whole, its ledger opened, its missing rounds run."""
+"""A run: creates its folder, opens its ledger, runs its missing rounds."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ DEFAULT_EVALUATIONS = 10
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and what it was made with."""
+    """A run folder with its configuration and plan."""
 
     path: Path
     config: RunConfig
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name by which its ledger knows it, wherever the folder is moved."""
+        """The run's name in its ledger, even if the folder is moved."""
         return self.config.run.name or self.path.name
 
     @property
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """What its charges were answered with."""
+        """The run's checkpoints."""
         return Checkpoints(self.path / CHECKPOINTS_NAME, self.plan.sha256)
 
 
@@ -71,18 +71,18 @@ def create_run(
     *,
     add_files: Callable[[Path, str], None] = lambda folder, name: None,
 ) -> Run:
-    """Makes the run folder with configuration, plan and ledger: whole, or not at all.
+    """Makes the run folder with configuration, plan and ledger: completely, or not at all.
 
-    A run of a named population makes no ledger: its population's must be there, and have room.
+    A run of a named population makes no ledger: its population's must exist and have room.
 
     Args:
       config: of the run.
-      plan: what it promises.
-      add_files: adds to the folder while it is being made; given the folder and the run's name.
+      plan: of the run.
+      add_files: adds files before the folder appears; called with the folder and the run's name.
 
     Raises:
       ConfigError: the folder exists.
-      BudgetSpentError, PlanDiffersError: the population's ledger does not take it.
+      BudgetSpentError, PlanDiffersError: the population's ledger refuses the run.
       DiskError: it cannot be written.
     """
     parent = Path(config.run.output_dir)
@@ -122,7 +122,7 @@ def load_run(path: Path) -> Run:
 
     Raises:
       ConfigError: there is no run in that folder.
-      PlanDiffersError: plan.json or config.toml is not the one that the ledger was made with.
+      PlanDiffersError: plan.json or config.toml is not the one the ledger was made with.
     """
     if not (path / PLAN_NAME).is_file():
         raise ConfigError([f"{path}: no run here (no {PLAN_NAME})."])
@@ -182,7 +182,7 @@ def train(
     is_new_segment: bool = False,
     measure_nodes: Callable[[Metrics], None] = lambda metrics: None,
 ) -> Outcome:
-    """Opens the ledger, closes what a crash left open, and runs the rounds that are missing.
+    """Opens the ledger, recovers from a crash, and runs the rounds that are missing.
 
     Args:
       run: made by `create_run` or read back by `load_run`.
@@ -295,11 +295,11 @@ def _metrics_server(run: Run, metrics: Metrics, state: RoundState) -> MetricsSer
 
 
 def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
-    """Units of one node at most, for users who are registered with it; None: all users may be.
+    """Most units of one node with `users_per_node` registered users; None: with all users.
 
-    A user is as many units as the plan bounds her to. Where an example is the unit nothing bounds
-    her, and a limit that honest nodes pass would let one example decide about all of a node's. In
-    a simulation one node stands for all, and nobody is hostile.
+    A user is as many units as the plan allows. If examples are the unit, nothing bounds a user's
+    number of them, and a limit that honest nodes exceed would let one example decide whether a
+    node's others count. In a simulation one node holds all users, and none is hostile.
     """
     if users_per_node is None or plan.unit == EXAMPLE or plan.trust.model == "simulation":
         return plan.population.num_units
@@ -309,7 +309,7 @@ def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
 def _publish_missing(
     training: Training, state: RoundState, path: Path, publish: Callable[[RoundReport], None]
 ) -> None:
-    """Publishes what a crash kept from being published: the last release, or the base."""
+    """Publishes the last release, or the base, if a crash prevented that."""
     if all(line["round"] != state.round for line in read_metrics(path / METRICS_NAME)):
         evaluation = evaluate(training, state) if is_due(training, state.round) else None
         publish(RoundReport(state.round, 0.0, evaluation))

@@ -1,4 +1,4 @@
-"""The ledger that a run charges: its own, made with its folder, or its population's."""
+"""The ledger that a run charges: its own, or its population's."""
 
 from pathlib import Path
 
@@ -13,18 +13,18 @@ LEDGER_NAME = "ledger.sqlite"
 
 
 def ledger_path(run_path: Path, config: RunConfig) -> Path:
-    """Where the ledger that a run charges lies."""
+    """Path of the ledger that a run charges."""
     shared = config.privacy.ledger
     return Path(shared) if shared else run_path / LEDGER_NAME
 
 
 def key_path(config: RunConfig) -> Path | None:
-    """Where the ledger's private key lies; None: beside the ledger."""
+    """Path of the ledger's private key; None: beside the ledger."""
     return Path(config.privacy.ledger_key) if config.privacy.ledger_key else None
 
 
 def anchor_path(config: RunConfig) -> Path | None:
-    """Where the operator's anchor lies; None: none is kept."""
+    """Path of the operator's anchor; None if there is none."""
     return Path(config.privacy.anchor) if config.privacy.anchor else None
 
 
@@ -54,11 +54,11 @@ def open_ledger(run_path: Path, config: RunConfig, *, disk: Disk | None = None) 
 def create_or_check_ledger(
     run_path: Path, config: RunConfig, plan: PrivacyPlan, run: str, disk: Disk
 ) -> None:
-    """A new run's own ledger in its folder; or the proof that its population's has room for it.
+    """Creates a new run's own ledger, or checks that its population's ledger has room for the run.
 
     Raises:
-      ConfigError: the population knows a run of that name.
-      BudgetSpentError, PlanDiffersError: it does not fit. Nothing is written.
+      ConfigError: the population has a run of that name.
+      BudgetSpentError, PlanDiffersError: the run does not fit; nothing is written.
       LedgerDamagedError, LedgerLockedError, RolledBackError, DiskError: see `Ledger.open`.
     """
     if not config.privacy.ledger:

@@ -36,21 +36,20 @@ Reply = TypeVar("Reply")
 
 @dataclass
 class SealedNodes:
-    """Enrolled nodes behind a relay that can only drop what they say.
+    """Enrolled nodes behind a relay that can drop messages but neither read nor forge them.
 
     Attributes:
       grid: Flower's way to its nodes.
       dimension: P, of every adapter.
       deadline_seconds: longest wait of one request; whoever is later counts as zero.
       sealer: signs what is asked and opens what comes back.
-      units_per_user: units that one registered user can be; None: no bound, where an example is
-        the unit.
-      server_draw: flips the coins, where each node has one user; None: each draws its own users.
-      is_asking_everyone: where the server draws: all nodes are asked and train, and what the
-        undrawn answer is dropped unopened, so that the traffic does not show the cohort. A node
-        cannot be told that it was not drawn: its request is signed, and not secret.
+      units_per_user: most units of one registered user; None: unbounded, if examples are the unit.
+      server_draw: draws the nodes if each has one user; None: each node draws its own users.
+      is_asking_everyone: if the server draws, all nodes are asked and train, and answers of undrawn
+        ones are dropped unopened, so that the traffic does not show the cohort. A node cannot be
+        told that it was not drawn: requests are signed but not secret.
       reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
-      names: the name that each Flower node says it has.
+      names: the claimed name of each Flower node.
     """
 
     grid: Grid
@@ -65,7 +64,7 @@ class SealedNodes:
     _hellos: dict[str, int] = field(default_factory=dict)
 
     def wait_for_nodes(self, minimum: int) -> None:
-        """Blocks until `minimum` enrolled nodes are online; then fixes who is drawn from."""
+        """Blocks until `minimum` enrolled nodes are online; then fixes the population."""
         while len(set(self.names.values()) & self.sealer.enrolled().keys()) < minimum:
             self._meet()
             time.sleep(POLL_SECONDS)
@@ -85,7 +84,7 @@ class SealedNodes:
         drawn: Collection[str] = enrolled
         if self.server_draw is not None:
             names, request = self.server_draw.draw(request)
-            drawn = [name for name in names if name in enrolled]  # none that was revoked since
+            drawn = [name for name in names if name in enrolled]  # not revoked since
 
         def decode(content: RecordDict, question: Question) -> TrainReply:
             reply = read_train_reply(content, request)
@@ -118,7 +117,7 @@ class SealedNodes:
         )
 
     def measure(self, metrics: Metrics) -> None:
-        """For an operator: how many enrolled nodes are online, and what counted as zero."""
+        """Same as `FlowerNodes.measure`, for enrolled nodes."""
 
         def num_online() -> int:
             online = {self.names.get(node) for node in self.grid.get_node_ids()}
@@ -138,7 +137,7 @@ class SealedNodes:
         num_numbers: int,
         decode: Callable[[RecordDict, Question], Reply],
     ) -> list[Reply]:
-        """The good replies of the `counted` among the `asked`, in the order of their names."""
+        """The valid replies of the `counted` among the `asked` nodes, ordered by name."""
         self._meet()
         ids = sorted(node for node, name in self.names.items() if name in asked)
         questions = self.sealer.questions(
@@ -172,7 +171,7 @@ class SealedNodes:
         question: Question,
         decode: Callable[[RecordDict, Question], Reply],
     ) -> Reply | None:
-        """The reply; where it is not valid, None, and its reason is counted."""
+        """The reply; if it is invalid, None, and the reason is counted."""
         try:
             return decode(self.sealer.open(content, question), question)
         except SealError as error:
@@ -189,10 +188,10 @@ class SealedNodes:
             raise SealError(NORM)
 
     def _meet(self) -> None:
-        """Asks Flower nodes that are new for their names, and hears who has answered.
+        """Asks new Flower nodes for their names, and collects earlier answers.
 
-        A name is a claim. Whoever claims another's gets a copy of its requests and can answer none
-        of them, because each answer is signed.
+        A name is only a claim. A node that claims another's name gets copies of its requests but
+        cannot answer them, because each answer is signed.
         """
         for reply in self.grid.pull_messages(list(self._hellos)) if self._hellos else []:
             node = self._hellos.pop(reply.metadata.reply_to_message_id, None)

@@ -1,4 +1,4 @@
-"""The server app's side of the seal: who is enrolled, what was asked of whom, what comes back."""
+"""The server app's side of sealing: signs questions to enrolled nodes and opens their replies."""
 
 import secrets
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from feddp.common.wire.node_registry import Entry, read_registry
 from feddp.common.wire.records import opaque, pack, read_opaque, unpack
 from feddp.common.wire.sealing import Ask, open_reply, sealed_bytes, sign_request
 
-PADDING = 4096  # of a reply, beside its numbers: its own header, and what evaluations say
+PADDING = 4096  # of a reply, besides its numbers: its header, and an evaluation's content
 
 
 @dataclass(frozen=True)
 class Question:
-    """A signed request to one node, and what its reply has to be bound to.
+    """A signed request to one node.
 
     Attributes:
-      ask: what the reply is bound to.
-      content: as it travels.
+      ask: the header to which the reply must be bound.
+      content: the records sent.
       entry: the node's row in the registry.
     """
 
@@ -37,17 +37,17 @@ class Sealer:
     """Signs requests and opens replies, for one start of the server app.
 
     Attributes:
-      registry_path: who is enrolled; read again for every question, so that a revoked node is
-        neither asked nor believed from the next one on.
+      registry_path: the registry, reread for every question, so that a revoked node is neither
+        asked nor believed from the next question on.
       server_key: signs requests; nodes pin its public half.
-      population: whose ledger pays.
+      population: whose ledger is charged.
       run: its name.
       plan_sha256: of its plan.
       head: hash of the ledger's last row when the last request to train was made, hex.
       epoch: of this start.
       seal_key: of this start, in memory only.
       number: questions so far.
-      round: the last one that was asked for.
+      round: the last one asked for.
     """
 
     registry_path: Path
@@ -62,11 +62,11 @@ class Sealer:
     round: int = 0
 
     def enrolled(self) -> dict[str, Entry]:
-        """The active nodes, as the registry says now."""
+        """The active nodes in the registry now."""
         return read_registry(self.registry_path).active
 
     def follow(self, claim: HeadClaim) -> None:
-        """Names the head that the ledger claims in every question from now on."""
+        """Uses this ledger head and epoch in every question from now on."""
         self.head, self.epoch = claim.head.hex(), claim.epoch
 
     def questions(
@@ -96,7 +96,7 @@ class Sealer:
         """The answer of the asked node to this question.
 
         Raises:
-          MessageError: anything else.
+          MessageError: it is not that.
         """
         most_bytes = sealed_bytes(question.ask.reply_bytes)
         blob = read_opaque(content, most_bytes=most_bytes)

@@ -1,4 +1,4 @@
-"""Rows as the tensors of one pass: beside each other with one padded length, or packed."""
+"""The tensors of one pass: rows padded to one length, or packed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from feddp.common.data.tokens import IGNORE, TokenRow
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows. "(rows, tokens)" below is (1, tokens) where groups are packed.
+    """Right-padded rows. "(rows, tokens)" below is (1, tokens) if the pass is packed.
 
     Attributes:
       rows: in order.
@@ -23,7 +23,7 @@ class Batch:
       groups: of a packed pass.
       inputs: int64, (rows, tokens).
       mask: int64, (rows, tokens), 1 where `inputs` is not padding.
-      positions: int64, (1, tokens), of each token in its row; one row's for all but packed groups.
+      positions: int64, (1, tokens), of each token in its row; shared by all rows unless packed.
       targets: int64, (rows, tokens), or (rows, 1) for a classifier.
     """
 
@@ -36,7 +36,7 @@ class Batch:
     targets: Tensor
 
     def spread(self, weights: Tensor) -> Tensor:
-        """The weight of each position, like `targets`, from one of each row (rows,)."""
+        """The weight of each position, shaped like `targets`, from one weight per row (rows,)."""
         lengths = torch.tensor(self.lengths, device=weights.device)
         return torch.repeat_interleave(weights, lengths).view_as(self.targets)
 
@@ -54,11 +54,11 @@ def make_batch(
 
     Args:
       rows: at least one.
-      longest: positions that the base model has; None is no limit. Packed rows are padded beyond it
-        where they have to be, with its last position.
+      longest: positions that the base model has; None is no limit. Where packed rows must be padded
+        beyond it, the last position is repeated.
       pad: id of padding.
-      is_causal: a target for each token, and not one for the row.
-      is_packed: each row has its own padded length, and not the longest of all.
+      is_causal: one target per token instead of one per row.
+      is_packed: each row keeps its own padded length.
       device: of the tensors.
     """
     lengths = [padded_length(row, None if is_packed else longest) for row in rows]
@@ -74,7 +74,7 @@ def make_batch(
     for row, ids, seen, goals in zip(rows, *parts, own_targets, strict=True):
         ids[: len(row.input_ids)] = row.input_ids
         seen[: len(row.input_ids)] = 1
-        goals[: len(row.labels)] = row.labels  # more of them than fit are an error
+        goals[: len(row.labels)] = row.labels  # raises if there are too many
     is_flat = groups is not None and len(groups) > 1
     sizes = [len(row.input_ids) for row in rows]
     places = zip(sizes, lengths, strict=True) if is_flat else [(max(sizes), lengths[0])]
@@ -86,5 +86,5 @@ def make_batch(
 
 
 def _positions(size: int, length: int, longest: int | None) -> NDArray[np.int64]:
-    """Of a row with `size` tokens and its padding, which stays within what the model has."""
+    """Positions of a row of `size` tokens and its padding, all of which the model has."""
     return np.minimum(np.arange(length), max(size, longest or length) - 1)

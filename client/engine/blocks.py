@@ -1,7 +1,7 @@
 """The blocks of a transformer: recomputed in the backward pass, or skipped below the first adapter.
 
-Blocks with no adapter in or below them compute the same for a row in every step, epoch and round,
-so their output can be kept. Both need nothing but a list of blocks that pass hidden states on.
+Blocks with no adapter in or below them give a row the same output in every step, epoch and round,
+so it can be cached. Both only need a list of blocks that pass hidden states on.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from feddp.common.model.layout import AdapterLayout
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks below the first adapter, and those from it on."""
+    """The blocks below the first adapter, and the rest."""
 
     below: tuple[nn.Module, ...]
     above: tuple[nn.Module, ...]
 
 
 def find_blocks(model: nn.Module, layout: AdapterLayout) -> Blocks | None:
-    """The blocks that hold every adapted module; None where there is no such list."""
+    """The list of blocks that holds every adapted module; None if there is no such list."""
     for path, module in model.named_modules():
         if not isinstance(module, nn.ModuleList):
             continue
@@ -44,13 +44,13 @@ def find_blocks(model: nn.Module, layout: AdapterLayout) -> Blocks | None:
 
 
 def compile_blocks(blocks: Blocks) -> None:
-    """Compiles every block, once for all sizes of a pass; blocks of one kind share what is made."""
+    """Compiles every block for all pass sizes; blocks of one kind share the compiled code."""
     for block in (*blocks.below, *blocks.above):
         block.forward = torch.compile(block.forward, dynamic=True)
 
 
 def recompute(blocks: Blocks) -> None:
-    """Makes trained blocks keep only their input, and compute again in the backward pass."""
+    """Makes trained blocks keep only their input, and recompute the rest in the backward pass."""
     for block in blocks.above:
         block.forward = partial(
             checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
@@ -58,21 +58,21 @@ def recompute(blocks: Blocks) -> None:
 
 
 class _PrefixEndError(Exception):
-    """Leaves a forward pass above the blocks below the first adapter."""
+    """Ends a forward pass where the first adapted block begins."""
 
 
 class PrefixCache:
-    """Hidden states that enter the first adapted block, by row; the least recently used go first.
+    """Hidden states that enter the first adapted block, by row; least recently used evicted first.
 
-    **Guarantee:** what a row's hidden states are depends on its tokens and padded length alone. On
-    the CPU they have the bits that the blocks themselves would give. As sensitive as the rows.
+    **Guarantee:** a row's hidden states depend on its tokens and padded length alone. On the CPU
+    they are bit-identical to what the blocks would compute. As sensitive as the rows.
 
-    The base model is frozen, and a cache belongs to one copy of it.
+    Each cache belongs to one copy of the frozen base model.
     """
 
     def __init__(self, blocks: Blocks, *, max_bytes: int, row_multiple: int):
         self.is_on = True
-        self._is_tuple = False  # what a block gives, as its last forward showed
+        self._is_tuple = False  # whether a block returns one, as last seen
         self._max_bytes, self._num_bytes = max_bytes, 0
         self._row_multiple = row_multiple  # of a pass
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
@@ -86,12 +86,12 @@ class PrefixCache:
     def entered(
         self, rows: Sequence[TokenRow], length: int, run: Callable[[list[int]], object]
     ) -> Iterator[None]:
-        """Within it, a forward pass over `rows` takes what is below the first adapter from here.
+        """Context in which a forward pass over `rows` reads the frozen part's output from here.
 
         Args:
           rows: of the pass, in order.
           length: padded tokens.
-          run: a forward pass over some of the rows, by index; for those that are not here.
+          run: a forward pass over some of the rows, by index; called for those not cached.
         """
         if not self.is_on:
             yield
@@ -126,12 +126,12 @@ class PrefixCache:
     def _forward(
         self, forward: Callable[..., Any], is_last: bool, *args: Any, **kwargs: Any
     ) -> Any:
-        """Takes the place of a block's own forward."""
+        """Replaces a block's own forward."""
         now = getattr(self._pass, "now", None)
         if now is None:
             return forward(*args, **kwargs)
         given = args[0] if args else kwargs["hidden_states"]
-        if now.hidden is not None:  # only what leaves the last of these blocks is looked at
+        if now.hidden is not None:  # only the last block's output is used
             hidden = now.hidden.to(given.device) if is_last else given
             return (hidden, None) if self._is_tuple else hidden
         output = forward(*args, **kwargs)

@@ -1,14 +1,14 @@
 """The cohort engine: local training of many users in shared passes over one frozen base.
 
-`slots` users are resident at a time, each with a delta from the adapter that all were sent. One
-tick is one local step of every resident user: the rows of their minibatches are sorted by padded
-length and cut into passes; every row carries a copy of its user's adapter, and its gradient is
-added to that user's alone. A finished user is handed out and replaced at once, so memory is bounded
-by the slots and by the tokens of a pass, never by the cohort.
+`slots` users are resident at a time, each with a delta from the shared starting adapter. One tick
+is one local step of every resident user: the rows of their minibatches are sorted by padded length
+and cut into passes; every row is paired with a copy of its user's adapter, and its gradient is
+added only to that user's. A finished user's update is emitted and the slot refilled at once, so
+memory is bounded by the slots and by the tokens of a pass, never by the cohort.
 
 A user's minibatches, padded lengths and order of additions depend on that user alone. Every pass
-runs on one thread, where each row has the same bits whatever the other rows are (tests assert that
-on the CPU). So an update is bit-identical whoever shares its passes.
+runs on one thread, where a row's bits do not depend on the other rows (tests assert that on the
+CPU). So an update is bit-identical whoever shares its passes.
 """
 
 import warnings
@@ -44,7 +44,7 @@ _NOT_STRICT = (
 
 @dataclass
 class _Resident:
-    """A user in a slot: what is left to do, last step first, and the steps done."""
+    """A user in a slot: the remaining steps, last first, and the number of steps done."""
 
     key: int
     state: LocalState
@@ -73,11 +73,10 @@ class CohortEngine:
         layout: of the adapters.
         device: of the passes.
         slots: users who are resident at a time.
-        pass_tokens: padded tokens of all passes that run beside each other.
-        num_threads: passes that run beside each other; 1 on an accelerator.
-        is_recomputing: activations inside a block are computed again in the backward pass.
-        is_compiled: blocks are compiled, for all sizes of a pass; a user's bits may then depend on
-          who shares the pass.
+        pass_tokens: padded tokens of all concurrent passes.
+        num_threads: concurrent passes; 1 on an accelerator.
+        is_recomputing: activations inside a block are recomputed in the backward pass.
+        is_compiled: blocks are compiled; a user's bits may then depend on who shares the pass.
         """
         is_on_cpu = torch.device(device).type == "cpu"
         if is_on_cpu:
@@ -106,9 +105,9 @@ class CohortEngine:
     ) -> None:
         """Runs every user's local steps from `start`; calls sink(key, update) once per user.
 
-        **Guarantee:** an update depends on `start`, `method` and the user's own minibatches, not
-        on anybody else's. A user whose rows cannot be loaded or whose passes fail gets an update of
-        zeros; nobody else's changes.
+        **Guarantee:** an update depends on `start`, `method` and the user's own minibatches alone.
+        A user whose rows cannot be loaded or whose passes fail gets an update of zeros; no other
+        user's update changes.
 
         Args:
           start: float32, shape (P,).
@@ -152,17 +151,17 @@ class CohortEngine:
         return self._forward.logits(row, torch.from_numpy(adapter).to(self._forward.device))
 
     def cache_prefix(self, max_bytes: int) -> bool:
-        """Keeps what enters the first adapted block, row by row; whether that is possible."""
+        """See `StackedForward.cache_prefix`."""
         return self._forward.cache_prefix(max_bytes)
 
     def gradients(
         self, adapters: NDArray[np.float32], rows: Sequence[TokenRow]
     ) -> NDArray[np.float32]:
-        """Gradient of each row's mean loss at an adapter of its own, all in one pass.
+        """Gradient of each row's mean loss at its own adapter, all in one pass.
 
         Args:
           adapters: float32, shape (rows, P).
-          rows: of public text; a failure is raised, with whatever it says.
+          rows: of public text, so failures are raised with their own text.
 
         Returns:
           float32, shape (rows, P).
@@ -176,8 +175,8 @@ class CohortEngine:
         return np.asarray(stacks.gradient.cpu().numpy())
 
     def _take_stacks(self, like: Tensor, *, num_kept: int) -> Stacks:
-        """The stacks of the last call, so that the system need not clear memory again, or new."""
-        stacks, self._stacks = self._stacks, None  # never those of a call under way
+        """The stacks of the last call, to save the system clearing memory again, or new ones."""
+        stacks, self._stacks = self._stacks, None  # never shared with a call in progress
         if stacks is None or len(stacks.kept) != num_kept:
             return Stacks.like(like, self._slots, num_kept=num_kept)
         return stacks
@@ -189,7 +188,7 @@ class CohortEngine:
         sink: Sink,
         stacks: Stacks,
     ) -> bool:
-        """Gives free slots to waiting users; whether anybody is resident."""
+        """Gives free slots to waiting users; returns whether any user is resident."""
         free = [slot for slot in range(self._slots) if slot not in residents]
         while free and (work := next(queue, None)) is not None:
             steps = self._load(work)
@@ -201,7 +200,7 @@ class CohortEngine:
         return bool(residents)
 
     def _load(self, work: LocalWork) -> Minibatches:
-        """A user's minibatches; none when they cannot be read or hold unknown token ids."""
+        """A user's minibatches; none if they cannot be read or hold unknown token ids."""
         try:
             steps = [step for step in work.steps() if step]
         except Exception:
@@ -252,7 +251,7 @@ class CohortEngine:
         stacks: Stacks,
         residents: Mapping[int, _Resident],
     ) -> None:
-        """Runs a failed pass again, row by row; whoever fails alone contributes zero."""
+        """Reruns a failed pass row by row; a user whose row fails contributes zero."""
         for item in part:
             try:
                 self._add(stacks, *self._row_gradients([item], first, stacks.delta))

@@ -32,16 +32,16 @@ from feddp.common.model.layout import AdapterLayout
 
 log = logging.getLogger("feddp.node")
 
-# Two rows, the first without padding, and others in their place; the ids are in any vocabulary.
+# Two rows, the first without padding, and replacements; their ids exist in any vocabulary.
 TRIAL_ROWS = tuple(
     TokenRow(ids, ids)
     for ids in (np.arange(n, dtype=np.int64) % 7 + shift for shift in (1, 2) for n in (8, 13))
 )
-TRIAL_ERROR = 0.02  # relative, for half precision; wrong positions are far above
+TRIAL_ERROR = 0.02  # relative, for half precision; wrong positions give far more
 
 
 class StackedForward:
-    """Loss, gradients and scores of rows, each with an adapter of its own.
+    """Loss, gradients and scores of rows, each with its own adapter.
 
     Replaces the target modules of `base` in place.
     """
@@ -60,12 +60,12 @@ class StackedForward:
         self._model = place_model(base.model, device)
         self._layout = layout
         self._is_causal = base.task == "causal-lm"
-        # Such a model gets no mask: the library makes none for a pass without padding, and which
-        # kernel then runs would depend on who shares the pass.
+        # Such a model never gets a mask: the library makes none for a pass without padding, so the
+        # kernel that runs would depend on who shares the pass.
         self._needs_no_mask = needs_no_mask(self._model)
         self._pad = int(base.tokenizer.pad_token_id or 0)
         keep = SimpleNamespace if num_threads == 1 else threading.local
-        if not is_compiled:  # a compiler sees to norms and rotations itself
+        if not is_compiled:  # the compiler fuses norms and rotations itself
             fuse_norms(self._model)
         self._modules = install(self._model, layout, keep)
         self._blocks = find_blocks(self._model, layout)
@@ -82,21 +82,21 @@ class StackedForward:
         self._num_positions: int | None = getattr(
             self._model.config, "max_position_embeddings", None
         )
-        # A classifier's head sees one position per row, so its rows have to come in full multiples.
+        # A classifier's head sees one position per row, so rows must come in full multiples.
         self.row_multiple = 1 if self._is_causal else ROW_MULTIPLE
         self.is_packed = False
         self._pack()
 
     @property
     def longest(self) -> int | None:
-        """Most tokens to which a row may be padded; None is no limit."""
+        """Largest padded length of a row; None is no limit."""
         return None if self.is_packed else self._num_positions
 
     def cache_prefix(self, max_bytes: int) -> bool:
-        """Keeps what enters the first adapted block, row by row; 0 stops it.
+        """Caches what enters the first adapted block, row by row; 0 turns the cache off.
 
         Returns:
-          Whether anything is kept: there have to be blocks below the first adapter.
+          Whether anything can be cached: there must be blocks below the first adapter.
         """
         if self._prefix is not None:
             self._prefix.is_on = False
@@ -104,7 +104,7 @@ class StackedForward:
         if max_bytes == 0 or self._blocks is None or not self._blocks.below:
             self._pack()
             return False
-        if self.is_packed:  # the cache keeps rows of one length beside each other
+        if self.is_packed:  # the cache needs passes of one length
             self._set_packed(False)
         self._prefix = PrefixCache(
             self._blocks,
@@ -171,12 +171,12 @@ class StackedForward:
             self._modules[path].bind(tensors, groups)
 
     def _bind_one(self, adapter: Tensor, batch: Batch) -> None:
-        """Hands each module one adapter (P,) for all rows."""
+        """Hands each module one adapter (P,) shared by all rows."""
         groups = None if batch.groups is None else (Group(1, batch.inputs.numel()),)
         self._bind(self.split(adapter[None]), groups)
 
     def _loss(self, batch: Batch, weights: Tensor) -> Tensor:
-        """Sum over rows of weight times loss: no term holds two users."""
+        """Sum over rows of weight times loss; no term mixes users."""
         if not self._is_causal:
             losses = nn.functional.cross_entropy(
                 widen(self._classify(batch)), batch.targets[:, 0], reduction="none"
@@ -190,8 +190,8 @@ class StackedForward:
         return loss
 
     def _hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states, like `batch.inputs`, (rows, tokens, hidden). Right padding needs no
-        mask: attention is causal, so no real position ever looks at padding."""
+        """Last hidden states, (rows, tokens, hidden). Right padding needs no mask: attention is
+        causal, so no real position ever attends to padding."""
         packed: dict[str, Any] = {}
         if batch.groups is not None:
             packed = {"position_ids": batch.positions, "packed_groups": batch.groups}
@@ -240,22 +240,22 @@ class StackedForward:
         self.is_packed = is_packed
 
     def _pack(self) -> None:
-        """Packs passes from here on, if public rows stay what they are alone."""
+        """Packs passes from now on, if public rows give the same results packed and alone."""
         are_adapters = all(isinstance(module, StackedLoRA) for module in self._modules.values())
         if self._is_compiled or not (self._is_causal and are_adapters and may_pack(self._model)):
             return
         try:
             is_sound = self._keeps_apart(*TRIAL_ROWS)
-        except (TypeError, ValueError, RuntimeError):  # attention is not told all, or told more
+        except (TypeError, ValueError, RuntimeError):  # attention called otherwise
             is_sound = False
         self._set_packed(is_sound)
 
     def _keeps_apart(
         self, first: TokenRow, second: TokenRow, other_first: TokenRow, other_second: TokenRow
     ) -> bool:
-        """Whether packed rows come out as they do alone, with the same bits whatever the other is.
+        """Whether each packed row gives what it gives alone, bit-identical whatever the other is.
 
-        Bits, since what a layer mixes into the next row may be little, and must be nothing.
+        Bits are compared because even a tiny leak into the next row must be excluded.
         """
         alone = torch.cat([self._trial(first), self._trial(second)])
         self._set_packed(True)

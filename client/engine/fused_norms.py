@@ -1,9 +1,9 @@
-"""Norms and rotations of a base model in fewer passes over memory, where they are the library's.
+"""Root-mean-square norms and rotary positions in fewer passes over memory.
 
-A third of a small model's time goes into operations on single numbers. Those of root-mean-square
-norms and rotary positions have gradients of a few operations; autograd takes many, and keeps all
-that they need. A module is exchanged only once its replacement has given the library's numbers and
-gradients on random input, up to some roundings; everything else stays as it is.
+Elementwise operations take a third of a small model's time. The gradients of these norms and
+rotations need few operations; autograd takes many, and keeps all intermediate tensors. A module is
+replaced only if its replacement matches the library's outputs and gradients on random input, up to
+rounding; everything else stays as it is.
 """
 
 import inspect
@@ -35,14 +35,14 @@ class RootMeanSquareNorm(torch.autograd.Function):
         x, weight, factor = context.saved_tensors  # type: ignore[attr-defined]
         wide, gradient = x.float(), (gradient * weight).float()
         share = (gradient * wide).mean(-1, keepdim=True).mul_(factor**3)
-        # Not addcmul_: where it rounds once, a row's bits would depend on its place in a vector.
+        # Not addcmul_: it may round once or twice, depending on a number's place in a vector.
         return gradient.mul_(factor).sub_(wide * share).to(x.dtype), None, None
 
 
 class Rotation(torch.autograd.Function):
     """x cos + (-x_2, x_1) sin, with x_1 and x_2 the halves of x.
 
-    A vector never holds numbers of two positions, so that a row's bits are its own.
+    No vector operation spans two positions, so a row's bits do not depend on other rows.
     """
 
     @staticmethod
@@ -71,7 +71,7 @@ class Rotation(torch.autograd.Function):
 def rotate(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Takes the place of the library's `apply_rotary_pos_emb`; may turn only the first numbers."""
+    """Replaces the library's `apply_rotary_pos_emb`; may rotate only the first dimensions."""
     cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
     return _turn(q, cos, sin), _turn(k, cos, sin)
 
@@ -83,11 +83,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Replaces the norms and rotations of a frozen model that pass their trial.
-
-    Returns:
-      How many modules were changed.
-    """
+    """Replaces the norms and rotations of a frozen model that pass the check; returns how many."""
     changed = 0
     for module in model.modules():
         if is_root_mean_square(module):
@@ -110,7 +106,7 @@ def is_root_mean_square(module: nn.Module) -> bool:
 
 
 def _normalise(module: Any, hidden_states: Tensor) -> Tensor:
-    """Takes the place of a norm's own forward."""
+    """Replaces a norm's own forward."""
     output: Tensor = RootMeanSquareNorm.apply(  # type: ignore[no-untyped-call]
         hidden_states, module.weight, module.variance_epsilon
     )
@@ -118,10 +114,10 @@ def _normalise(module: Any, hidden_states: Tensor) -> Tensor:
 
 
 def _with_rotation(module: nn.Module) -> Callable[..., Any] | None:
-    """The forward of an attention module that calls `rotate`; None where there is nothing to gain.
+    """An attention module's forward that calls `rotate`; None if it cannot be replaced.
 
-    The library's modules find their rotation among the globals of their file, which all models of a
-    process share: so the function is copied, with globals of its own.
+    The library's modules look their rotation up in module globals, which all models of a process
+    share, so the function is copied with its own globals.
     """
     forward: Any = inspect.unwrap(type(module).forward)
     if not isinstance(forward, FunctionType) or ROTATION not in forward.__code__.co_names:
@@ -150,7 +146,7 @@ def _is_rotation(function: Callable[..., Any], like: Tensor) -> bool:
         try:
             if not _agree(own, ours, (q, k), output_gradients):
                 return False
-        except (TypeError, RuntimeError):  # another signature, or never a part of the numbers
+        except (TypeError, RuntimeError):  # another signature or width
             if width == 8:
                 return False
     return True

@@ -1,4 +1,4 @@
-"""Stacks: what the engine keeps of the users who are being trained, one slot each."""
+"""Stacks: the engine's state of the users being trained, one slot each."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LocalState:
-    """What one user has while being trained; float32.
+    """State of one user in training; float32.
 
     Attributes:
-      delta: (P,), the local adapter minus the one that was sent; gradients are taken there.
-      gradient: (P,), of the step under way.
+      delta: (P,), the local adapter minus the one that was sent.
+      gradient: (P,), of the current step, taken at the local adapter.
       kept: (num_kept, P), what the local method carries from step to step.
     """
 
@@ -22,8 +22,8 @@ class LocalState:
 
 @dataclass(frozen=True)
 class Stacks:
-    """One row per slot. Rows hold anything until `begin` gives the slot to a user, so that a stack
-    takes memory for the slots in use alone.
+    """One row per slot. A row is uninitialised until `begin` gives the slot to a user, so unused
+    slots take no memory.
 
     Attributes:
       delta: (slots, P).
@@ -42,7 +42,7 @@ class Stacks:
         return cls(delta, gradient, start.new_empty(num_kept, slots, len(start)))
 
     def begin(self, slot: int) -> LocalState:
-        """Gives a slot to a user, of whom nothing is known yet; views into the stacks."""
+        """Clears a slot for a new user; returns views into the stacks."""
         state = LocalState(self.delta[slot], self.gradient[slot], self.kept[:, slot])
         for tensor in (state.delta, state.gradient, state.kept):
             tensor.zero_()

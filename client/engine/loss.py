@@ -10,15 +10,15 @@ from torch.nn import functional
 from feddp.common.evaluation import Evaluation
 
 CHUNK_POSITIONS = 256
-# In products of a multiple of this many rows, and in elementwise operations on them whatever their
-# width (AVX-512 takes 32 numbers at a time), a row has the same bits whatever the others are.
+# With a multiple of this many rows, a row's bits do not depend on the others: in products, and in
+# elementwise operations of any width (AVX-512 takes 32 numbers at a time).
 ROW_MULTIPLE = 32
 
 
 class LinearCrossEntropy(torch.autograd.Function):
     """sum_i w_i CE(h_i W^T + b, t_i), without ever holding more than a chunk of logits.
 
-    The gradient of the hidden states is computed with the loss, so the backward pass is a product.
+    The gradient with respect to h is computed with the loss, so the backward pass only scales it.
     W and b are frozen.
     """
 
@@ -60,13 +60,13 @@ class LinearCrossEntropy(torch.autograd.Function):
 def select_positions(
     hidden: Tensor, targets: Tensor, weights: Tensor, *, ignore: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The positions with a target, padded by weightless ones to a multiple of `ROW_MULTIPLE`.
+    """The positions with a target, padded with zero-weight ones to a multiple of `ROW_MULTIPLE`.
 
     Args:
       hidden: (rows, tokens, hidden).
-      targets: (rows, tokens) int64, `ignore` where no loss is taken.
-      weights: (rows, tokens) float32, weight of each position.
-      ignore: the mark.
+      targets: (rows, tokens) int64.
+      weights: (rows, tokens) float32.
+      ignore: the target where no loss is taken.
 
     Returns:
       hidden (positions, hidden), targets (positions,), weights (positions,).
@@ -129,14 +129,14 @@ def score_positions(
 
 
 def widen(x: Tensor) -> Tensor:
-    """float32 instead of a half-precision type."""
+    """Casts half precision to float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def _logits(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits in float32 or wider, and the slope of the soft cap where there is one."""
+    """Logits in float32 or wider, and the derivative of the soft cap if there is one."""
     logits = widen(functional.linear(hidden, weight, bias))
     if softcap is None:
         return logits, None

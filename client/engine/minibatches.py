@@ -12,12 +12,12 @@ Minibatches = Sequence[Sequence[TokenRow]]
 
 @dataclass(frozen=True)
 class Epochs:
-    """Passes over a user's rows, each in an order of its own.
+    """Passes over a user's rows, each in its own random order.
 
     Attributes:
       number: of passes.
       batch_size: rows of one local step.
-      most_steps: after which the rest is left out; None is no limit.
+      most_steps: largest number of steps; None is no limit.
     """
 
     number: int = 1

@@ -1,4 +1,4 @@
-"""Any trained part over any base model, one unit at a time: for what cannot be stacked."""
+"""Trains any part of any base model, one unit at a time: for what cannot be stacked."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from feddp.common.model.other_kinds import trained_parameters
 class UnitLoop:
     """The engine for the kinds of `common.model.other_kinds`. Changes `base.model` in place.
 
-    Slower than the cohort engine by what small batches cost, and the same in every other respect.
+    Slower than the cohort engine because of its small batches; otherwise equivalent.
     """
 
     def __init__(self, base: BaseModel, layout: AdapterLayout, *, device: str = "cpu"):
@@ -53,7 +53,7 @@ class UnitLoop:
             try:
                 self._train_unit(first, state, unit.steps(), method)
                 update = method.update(state).cpu().numpy().copy()
-            except Exception:  # one user's fault is zero, and nobody else's
+            except Exception:  # a failing user contributes zero
                 update = np.zeros_like(start)
             sink(unit.key, update)
 

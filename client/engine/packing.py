@@ -1,9 +1,9 @@
-"""Packed passes: rows of several padded lengths as one sequence, apart wherever tokens meet.
+"""Packed passes: rows of several padded lengths as one sequence, separated where tokens interact.
 
-All of a decoder but attention and adapters works on single tokens. So a pass need not hold rows of
-one length: its rows lie one after the other in a sequence of (1, tokens), and attention and
-adapters take it apart into groups of adjacent rows of one padded length. There they do what they
-do in a pass of one group, whose rows lie beside each other, so a row keeps its bits.
+Except for attention and adapters, a decoder treats each token separately. So a pass need not hold
+rows of one length: its rows follow one another in a sequence of (1, tokens), and attention and
+adapters split it into groups of adjacent rows of one padded length. Each group is computed as in
+a pass of its own, so a row keeps its bits.
 """
 
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "feddp_packed"
-# Decoders that tests compare with the plain loop, bit by bit. Others may mask in ways that `attend`
-# is not told, or mix tokens elsewhere.
+# Decoders that tests compare with the plain loop, bit by bit. Others may use masks that `attend`
+# does not see, or mix tokens elsewhere.
 DECODERS = frozenset(
     {
         *("gemma", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral"),
@@ -24,7 +24,7 @@ DECODERS = frozenset(
     }
 )
 KINDS_OF_LAYERS = frozenset({"full_attention", "sliding_attention"})
-# The others look at the largest position of a pass, which is somebody else's.
+# The others depend on the largest position of a pass, which may be another user's.
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 
@@ -36,7 +36,7 @@ class Group(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Of all its rows, padding included."""
+        """Tokens of all rows, padding included."""
         return self.rows * self.length
 
 
@@ -63,17 +63,17 @@ def attend(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """The library's attention within each row; registered with it under `ATTENTION`.
+    """The library's attention within each row; registered in the library as `ATTENTION`.
 
     Rows are padded on the right and attention is causal, so padding needs no mask.
 
     Args:
       module: the attention module.
       query, key, value: (1, heads, tokens, width); (rows, heads, tokens, width) for one group.
-      attention_mask: none is made under this name.
+      attention_mask: always None for attention of this name.
       packed_groups: of the pass.
       sliding_window: tokens that a token sees, itself included.
-      options: what the model asks of the library's function.
+      options: passed on to the library's function.
 
     Returns:
       (1, tokens, heads, width), or (rows, tokens, heads, width), and no attention weights.
@@ -101,7 +101,7 @@ def attend(
 
 
 def _window(length: int, width: int | None, device: torch.device) -> Tensor | None:
-    """Which token sees which, (length, length) bool; None where all before it are in sight."""
+    """Which token sees which, (length, length) bool; None if each sees all before it."""
     if width is None or length <= width:
         return None
     seen = torch.ones(length, length, dtype=torch.bool, device=device).tril()
@@ -109,7 +109,7 @@ def _window(length: int, width: int | None, device: torch.device) -> Tensor | No
 
 
 def may_pack(model: PreTrainedModel) -> bool:
-    """Whether `attend` can take the place of a model's attention; that it does is on trial then."""
+    """Whether `attend` may replace a model's attention; a check must still confirm it."""
     layers = set(getattr(model.config, "layer_types", None) or KINDS_OF_LAYERS)
     return bool(
         model.config.model_type in DECODERS
@@ -128,7 +128,7 @@ def _rope_types(model: PreTrainedModel) -> set[str]:
 
 
 def needs_no_mask(model: PreTrainedModel) -> bool:
-    """Whether a classifier looks back alone, and takes its answer from the last real token."""
+    """Whether a classifier is causal and takes its answer from the last real token."""
     is_own_head = type(model).__name__.endswith("ForSequenceClassification")
     return is_own_head and model.config.model_type in DECODERS
 

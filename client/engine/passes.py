@@ -1,4 +1,4 @@
-"""Passes: rows of one padded length from any users, and how passes run beside each other."""
+"""Passes: rows from any users computed together, and how passes run concurrently."""
 
 import contextlib
 from collections import deque
@@ -11,7 +11,7 @@ import torch
 
 from feddp.common.data.tokens import IGNORE, TokenRow
 
-# Short rows come in finer steps: what they waste weighs more.
+# Finer steps for short rows, where padding is a larger share.
 FINE_STEP, LENGTH_STEP, FINE_LENGTH = 8, 16, 64
 MIN_PASS_TOKENS = 512
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class PassRow:
-    """One row of a pass: whose it is, and the weight of each of its positions."""
+    """One row of a pass: its user's slot, and the weight of each of its positions."""
 
     slot: int
     row: TokenRow
@@ -29,7 +29,7 @@ class PassRow:
 
 
 def weigh_rows(slot: int, step: Sequence[TokenRow]) -> list[PassRow]:
-    """The rows of a local step, weighted so that its loss is the mean over what it predicts."""
+    """The rows of a local step, weighted so that its loss is the mean over all predictions."""
     num_targets = sum(int((row.labels != IGNORE).sum()) for row in step)
     return [PassRow(slot, row, 1 / max(num_targets, 1)) for row in step]
 
@@ -63,11 +63,11 @@ def cut_passes(
     row_multiple: int = 1,
     is_packed: bool = False,
 ) -> list[list[PassRow]]:
-    """Passes, longest rows first: of one padded length each, or packed, of several.
+    """Passes, longest rows first: each of one padded length or, packed, of several.
 
-    A pass holds at most `pass_tokens` tokens (or `row_multiple` rows), and less where that gives
-    every thread work and keeps the tokens of all threads together at `pass_tokens`. All passes of
-    a length but its last hold full multiples of `row_multiple` rows.
+    A pass holds at most `pass_tokens` tokens (or `row_multiple` rows); fewer if that gives every
+    thread work and keeps all threads together within `pass_tokens`. All passes of a length except
+    its last hold full multiples of `row_multiple` rows.
     """
     by_length: dict[int, list[PassRow]] = {}
     for item in rows:
@@ -76,7 +76,7 @@ def cut_passes(
     share = -(-min(total, pass_tokens) // num_threads)
     limit = min(pass_tokens, max(MIN_PASS_TOKENS, share))
     if is_packed:
-        # Where all rows run at once, none is left over for one more pass.
+        # If all rows run at once, none is left over for another pass.
         slack = max(by_length, default=0) if total <= pass_tokens else 0
         return _fill(by_length, min(pass_tokens, limit + slack))
     passes = []
@@ -88,7 +88,7 @@ def cut_passes(
 
 
 def _fill(by_length: Mapping[int, Sequence[PassRow]], limit: int) -> list[list[PassRow]]:
-    """Passes of any lengths, filled in turn with up to `limit` tokens, or with one row."""
+    """Passes of mixed lengths, each filled with up to `limit` tokens, or with one row."""
     passes: list[list[PassRow]] = []
     room = 0
     for length in sorted(by_length, reverse=True):
@@ -102,7 +102,7 @@ def _fill(by_length: Mapping[int, Sequence[PassRow]], limit: int) -> list[list[P
 
 
 class _Inline(Executor):
-    """Calls at once, in the caller's thread."""
+    """Runs each call at once in the caller's thread."""
 
     def submit(  # type: ignore[override]
         self, function: Callable[[Item], Result], item: Item, /
@@ -118,16 +118,16 @@ class _Inline(Executor):
 
 @contextlib.contextmanager
 def pass_threads(num_threads: int) -> Iterator[Executor]:
-    """Threads for passes, in which no operation is split over threads.
+    """Threads for passes; no operation is itself split over threads.
 
-    Torch cuts an elementwise operation into one piece per thread, and the elements at a cut are
-    computed by other instructions. Where the cuts fall depends on the size of the pass, so with
-    threads inside operations a user's bits would depend on who shares the pass.
+    Torch cuts an elementwise operation into one piece per thread, and computes the elements at a
+    cut with other instructions. Where the cuts fall depends on the size of the pass, so a user's
+    bits would depend on who shares it.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if num_threads == 1:  # in the caller's thread, whose allocator gives less memory back
+        if num_threads == 1:  # this thread's allocator gives less memory back
             yield _Inline()
             return
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as e:
@@ -143,7 +143,7 @@ def run_in_order(
     *,
     num_ahead: int,
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Finished calls in the order of the items; at most `num_ahead` are under way or waiting."""
+    """Finished calls in the order of the items; at most `num_ahead` are running or waiting."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, executor.submit(function, item)))

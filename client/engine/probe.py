@@ -1,7 +1,7 @@
 """A start-up check on public random tokens: does the engine train this base model at all?
 
-Whatever fails in a user's pass is fenced off to that user, so a base model that the engine cannot
-train would look like a cohort of users without data. This check runs outside of that fence.
+A failure in a user's pass only zeroes that user's update, so a base model that the engine cannot
+train would look like a cohort of users without data. Here failures are raised.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ from feddp.common.model.layout import AdapterLayout
 
 SEED = 0
 ROW_TOKENS = (5, 12)  # of two padded lengths
-SPREAD = 0.02  # of the adapters: at B = 0 no gradient would reach A, at a zero head none at all
-# Relative, of a whole gradient; a mixed-up row or a missing adapter is at about 1.
+SPREAD = 0.02  # of the adapters: B = 0 gives A no gradient, a zero head gives none at all
+# Relative, of a whole gradient; a mixed-up row or a missing adapter gives about 1.
 TOLERANCE = {torch.float32: 1e-2}
 HALF_TOLERANCE = 0.2
 Gradients = Callable[[NDArray[np.float32], Sequence[TokenRow]], NDArray[np.float32]]
@@ -50,10 +50,10 @@ def probe_adapters(layout: AdapterLayout) -> NDArray[np.float32]:
 def plain_gradients(
     base: BaseModel, layout: AdapterLayout, adapters: NDArray[np.float32], rows: Sequence[TokenRow]
 ) -> NDArray[np.float32]:
-    """What `gradients` of an engine has to be: the model's own forward, one unpadded row at a time.
+    """Expected gradients of an engine: the model's own forward, one unpadded row at a time.
 
     Args:
-      base: with its own modules; left as it is.
+      base: with its original modules; not changed.
       layout: of the adapters; LoRA, with or without a frozen A.
       adapters: float32, shape (rows, P).
       rows: of public text.
@@ -85,10 +85,10 @@ def check_gradients(
       gradients: of the engine.
       adapters: float32, shape (rows, P).
       rows: of public text.
-      expected: what they have to be, where that is cheap to know.
+      expected: the right gradients, if they are cheap to compute.
 
     Raises:
-      ModelError: the pass fails, or its gradients are not finite, all zero, or other ones.
+      ModelError: the pass fails, or its gradients are not finite, all zero, or not as expected.
     """
     with _running(base):
         found = gradients(adapters, rows)

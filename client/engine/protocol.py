@@ -1,4 +1,4 @@
-"""What an engine is asked to do, and what it answers."""
+"""What an engine does: the interfaces of engines and local methods."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ Sink = Callable[[int, NDArray[np.float32]], None]
 
 
 class LocalMethod(Protocol):
-    """What one user computes in a round, from the rows that the round takes of that user.
+    """What one user computes in a round, from the user's rows chosen for that round.
 
-    The engine runs it for many users at once: `minibatches` when a user's turn comes, then for each
-    of them the gradient of their mean loss at the adapter sent plus `delta`, and `step`; at last
-    `update`.
+    The engine runs it for many users at once. Per user it calls `minibatches` once; then, for each
+    minibatch, takes the gradient of its mean loss at the sent adapter plus `delta` and calls
+    `step`; and finally `update`.
 
     **Guarantee:** everything is a function of the user's own rows and randomness, of public
-    constants and of releases. Nothing of it outlives the round.
+    constants and of releases. No state outlives the round.
     """
 
     num_kept: ClassVar[int]  # vectors of P numbers that a user carries from step to step
@@ -33,13 +33,13 @@ class LocalMethod(Protocol):
         """How many local steps there are, and the rows of each.
 
         Args:
-          rows: what the round takes of the user, in random order.
-          rng: the user's own, in this round.
+          rows: the user's rows for this round, in random order.
+          rng: for this user and round.
         """
         ...
 
     def step(self, user: LocalState, number: int) -> None:
-        """Turns the gradient into a local step: changes `delta` and what is kept, in place.
+        """Turns the gradient into a local step: changes `delta` and `kept` in place.
 
         Args:
           user: `delta` and `kept` are zero before the first step; the engine clears `gradient`.

@@ -1,9 +1,9 @@
 """Stacked adapters: many users' trained weights through one shared frozen base.
 
 A pass holds rows of many users, in the order of its stack: with `copies` adapters in the stack,
-each owns an equal number of adjacent rows. No term crosses rows of different adapters. What is
-bound to a module is bound for one thread where passes run beside each other (`threading.local`),
-and else for all (`SimpleNamespace`): an accelerator's backward may run in a thread of its own.
+each owns an equal number of adjacent rows. No term crosses rows of different adapters. Tensors are
+bound to a module per thread if passes run concurrently (`threading.local`), otherwise for all
+threads (`SimpleNamespace`): an accelerator's backward may run in its own thread.
 """
 
 import threading
@@ -18,8 +18,7 @@ from feddp.client.engine.packing import GroupedLoRA, Groups
 from feddp.common.model.layout import AdapterLayout
 
 Keep = Callable[[], Any]
-# Products of fewer rows, or with a vector, go through kernels whose bits depend on where a copy
-# lies in memory.
+# Smaller products, or products with a vector, use kernels whose bits depend on the memory address.
 MIN_ROWS, MIN_RANK = 8, 2
 
 
@@ -38,7 +37,7 @@ class StackedLoRA(nn.Module):
         self._bound: Any = keep()
 
     def bind(self, tensors: Mapping[str, Tensor], groups: Groups | None = None) -> None:
-        """Takes the stacked tensors of this thread's next pass, by role, and how it is packed."""
+        """Sets the stacked tensors of this thread's next pass, by role, and its groups."""
         self._bound.tensors, self._bound.groups = tensors, groups
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ class StackedLoRA(nn.Module):
         groups: Groups | None = self._bound.groups
         rows = _by_copy(x, len(b)) if groups is None else x.flatten(0, -2)
         y: Tensor = self.base(rows)
-        # In place: the gradient of a frozen layer does not need what the layer gave.
+        # In place: the gradient of a frozen layer does not need the layer's output.
         if groups is not None:
             y = GroupedLoRA.apply(y, rows, a, b, self.scale, groups)  # type: ignore[no-untyped-call]
         else:
@@ -55,7 +54,7 @@ class StackedLoRA(nn.Module):
         return y.view(*x.shape[:-1], y.shape[-1])
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A and B of this pass, of rank 2 at least."""
+        """A and B of this pass, padded to at least rank 2."""
         tensors: Mapping[str, Tensor] = self._bound.tensors
         a = tensors["lora_A"] if self.frozen_a is None else self.frozen_a
         b = tensors["lora_B"]
@@ -77,7 +76,7 @@ class StackedLinear(nn.Module):
         self._bound: Any = keep()
 
     def bind(self, tensors: Mapping[str, Tensor], groups: Groups | None = None) -> None:
-        """Takes the stacked tensors of this thread's next pass, by role; never a packed one."""
+        """Sets the stacked tensors of this thread's next pass, by role; it is never packed."""
         assert groups is None
         self._bound.tensors = tensors
 
@@ -96,7 +95,7 @@ class StackedLinear(nn.Module):
 def install(
     model: nn.Module, layout: AdapterLayout, keep: Keep = threading.local
 ) -> dict[str, StackedLoRA | StackedLinear]:
-    """Replaces the trained modules of a model by stacked ones; returns them by path."""
+    """Replaces the trained modules of a model with stacked ones; returns them by path."""
     modules: dict[str, StackedLoRA | StackedLinear] = {}
     device = next(model.parameters()).device
     for path in dict.fromkeys(entry.module for entry in layout.entries):
@@ -113,7 +112,7 @@ def install(
 
 
 def _by_copy(x: Tensor, copies: int) -> Tensor:
-    """(rows, ..., width) -> (copies, rows of a copy, width); the first dimension must be rows."""
+    """(rows, ..., width) -> (copies, rows per copy, width)."""
     if len(x) % copies:
         raise ValueError(f"{len(x)} rows for {copies} adapters: not the same number for each")
     return x.reshape(copies, -1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""A request's records -> the node's answer; sealed where the node has an identity."""
+"""A request's records -> the node's answer; sealed if the node has an identity."""
 
 import json
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ HEADER_BYTES = (1 << 17) + NUM_DIGEST_BYTES * MAX_PROOF_ROWS
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a node is, and whom it obeys.
+    """Who a node is, and whose requests it answers.
 
     Attributes:
       name: in the registry of nodes.
       key: signs this node's replies.
       server_key: the only key whose requests are answered; pinned by the node's operator.
-      memory: what has been asked before.
+      memory: the newest question accepted.
     """
 
     name: str
@@ -59,9 +59,9 @@ class Seen:
 class Memory:
     """The newest question that this node has accepted, durable across restarts.
 
-    **Guarantee:** no question is accepted twice or after a newer one. A server app that starts
-    again from an older ledger is refused once it asks to train a round before the newest asked one,
-    or repeats an epoch with another key; a rollback of the round in progress alone is not noticed.
+    **Guarantee:** no question is accepted twice or after a newer one. A server app that restarts
+    from an older ledger is refused once it asks to train a round before the newest one asked for,
+    or repeats an epoch with another key; a rollback of only the current round goes unnoticed.
     """
 
     def __init__(self, path: Path):
@@ -72,7 +72,7 @@ class Memory:
         """Remembers a question durably, before it is answered.
 
         Raises:
-          SealError: "stale": it has been asked before, or it is older than what has been.
+          SealError: "stale": it, or a newer question, has been asked before.
         """
         run = json.dumps([ask.population, ask.run])
         last = self._seen.get(run)
@@ -93,9 +93,9 @@ def answer(
 ) -> RecordDict:
     """The answer to "train", "evaluate" or "hello".
 
-    With an identity only signed requests are answered, and only with sealed replies; "hello" tells
-    the node's name, which proves nothing. Where the node remembers ledgers, nothing is trained
-    for one that was rolled back.
+    A node with an identity answers only signed requests, and only with sealed replies; "hello"
+    returns the node's name, which proves nothing. A node that remembers ledgers does not train for
+    one that was rolled back.
 
     Raises:
       MessageError: the request is malformed, not for this node, or not by its server app.
@@ -137,7 +137,7 @@ def _plain(
 
 
 def _check_head(ask: Ask, claim: HeadClaim) -> None:
-    """The signed header and the claim in the body speak of one ledger at one moment."""
+    """Refuses a body whose ledger claim differs from the signed header's."""
     claimed = (claim.population, claim.epoch, claim.head.hex())
     if (ask.population, ask.epoch, ask.head) != claimed:
         raise SealError("head")

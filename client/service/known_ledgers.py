@@ -1,4 +1,4 @@
-"""KnownLedgers: what a node remembers of its server apps' ledgers, so that none is rolled back."""
+"""KnownLedgers: a node's memory of its server apps' ledgers, to detect a rollback."""
 
 import hashlib
 import logging
@@ -14,8 +14,8 @@ log = logging.getLogger("feddp.node")
 class KnownLedgers:
     """The newest head of every population that this node was asked for, one small file each.
 
-    **Guarantee:** a request that was accepted is durable here before anything is trained for it,
-    and a later one is accepted only if its ledger extends what was accepted before.
+    **Guarantee:** an accepted head is durable here before anything is trained for it, and a later
+    one is accepted only if its ledger extends it.
 
     **Edge cases:**
 
@@ -23,20 +23,20 @@ class KnownLedgers:
     |---|---|
     | the first request of a population | its head is taken without proof: a node may join late |
     | the node missed rounds | accepted, as far as the request's proof reaches back |
-    | the ledger is restored from an old copy | refused, until it is the newer one again |
-    | a request that says nothing of its ledger | refused |
+    | the ledger is restored from an old copy | refused until the newer ledger is back |
+    | a request without a head | refused |
 
     Args:
       folder: of the files; it exists, and only the node writes there.
-      public_key: of the only ledger whose heads are accepted, 32 bytes; None: of any, for a node
-        that knows its server app by other means.
+      public_key: of the only ledger whose heads are accepted, 32 bytes; None: any, for a node that
+        identifies its server app by other means.
     """
 
     def __init__(self, folder: Path, public_key: bytes | None = None):
         self._folder, self._public_key = folder, public_key
 
     def accept(self, claim: HeadClaim | None) -> None:
-        """Remembers where a ledger stands, durably.
+        """Durably remembers a ledger's head.
 
         Raises:
           RefusedError: "no-head" or "rolled-back".
@@ -53,5 +53,5 @@ class KnownLedgers:
         try:
             memory.accept(claim)
         except RolledBackError as error:
-            log.warning("%s", error)  # row numbers alone
+            log.warning("%s", error)  # it holds only row numbers
             raise RefusedError("rolled-back") from error

@@ -1,4 +1,4 @@
-"""The way from a client app to its resident node: bytes over gRPC, a token, a time limit."""
+"""How a client app asks its resident node: bytes over gRPC, with a token and a time limit."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def ask_resident(address: str, token: str, kind: str, packed: bytes, *, seconds:
     with grpc.insecure_channel(address, options=UNLIMITED) as channel:
         try:
             call = channel.unary_unary(method)
-            # A node that is being restarted is waited for, within the limit.
+            # Waits for a restarting node, within the limit.
             reply: bytes = call(packed, timeout=seconds, metadata=metadata, wait_for_ready=True)
         except grpc.RpcError as error:
             code = error.details() if isinstance(error, grpc.Call) else ""
@@ -36,12 +36,12 @@ def ask_resident(address: str, token: str, kind: str, packed: bytes, *, seconds:
 
 
 def token_path(address: str) -> Path:
-    """Where the token of a node with a unix socket lies unless its operator says otherwise."""
+    """Default place of the token of a node with a unix socket."""
     return Path(address.removeprefix(UNIX) + ".token")
 
 
 def read_token(path: Path) -> str:
-    """The token in a file; ResidentError where it cannot be read."""
+    """The token in a file; ResidentError if it cannot be read."""
     try:
         return path.read_text(encoding="ascii").strip()
     except OSError as error:

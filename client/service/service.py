@@ -28,7 +28,7 @@ log = logging.getLogger("feddp.node")
 
 
 class NodeService:
-    """Answers one question at a time; whatever fails is told as one of a few fixed codes.
+    """Answers one question at a time; every failure is reported as one of a few fixed codes.
 
     Args:
       answer: (kind, request records) -> reply records.
@@ -64,7 +64,7 @@ class NodeService:
         self._server.start()
 
     def stop(self) -> None:
-        """Lets the question in progress end for a few seconds, then stops."""
+        """Gives the question in progress a few seconds to end, then stops."""
         self._server.stop(GRACE_SECONDS).wait()
 
     def _handler(self, kind: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
@@ -72,7 +72,7 @@ class NodeService:
             shown = dict(context.invocation_metadata()).get("authorization", "")
             if not hmac.compare_digest(str(shown).encode(), self._token.encode()):
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "unauthorized")
-            # An abandoned question may still be in progress: wait for it, as long as the caller.
+            # An abandoned question may still be in progress: wait as long as the caller does.
             if not self._training.acquire(timeout=context.time_remaining() or 0.0):
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
             try:
@@ -95,7 +95,7 @@ class NodeService:
             if isinstance(error, RefusedError):
                 log.warning("%s: refused: %s", kind, error.code)
                 return None, code
-        except Exception as error:  # a fence: an exception's own text could hold user data
+        except Exception as error:  # deliberately broad; its text could hold user data
             log.error("the node failed: %s", type(error).__name__)
             code = "node-error"
         log.warning("%s: %s", kind, code)
@@ -124,7 +124,7 @@ def check_address(address: str) -> None:
     """Refuses an address that other machines or other users could reach.
 
     Raises:
-      ConfigError: neither a unix socket in a closed folder nor a port of 127.0.0.1.
+      ConfigError: neither a unix socket in a private folder nor a port of 127.0.0.1.
     """
     if not address.startswith(UNIX):
         host, _, port = address.rpartition(":")

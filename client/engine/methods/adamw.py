@@ -18,7 +18,7 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 class AdamW:
     """Steps of `learning_rate` along the first moment over the root of the second.
 
-    The moments start at zero in every round, so that a node keeps nothing of a user between rounds.
+    The moments start at zero in every round, so a node keeps no user state between rounds.
 
     Reference: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
     """

@@ -14,7 +14,7 @@ from feddp.common.data.tokens import TokenRow
 
 @dataclass(frozen=True)
 class SGD:
-    """Steps of `learning_rate` times the gradient. The update is where they lead."""
+    """Steps of `learning_rate` times the gradient; the update is their sum."""
 
     learning_rate: float
     epochs: Epochs = ONE_EPOCH
