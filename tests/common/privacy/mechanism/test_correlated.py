@@ -92,7 +92,7 @@ def test_the_door_is_opened_by_the_mechanisms_alone():
         for p in (root / top).rglob("*.py")
     ]
     users = {path.name for path in sources if "open_door" in path.read_text(encoding="utf-8")}
-    assert users == {"mechanism.py", "correlated.py"}
+    assert users == {"gaussian.py", "correlated.py"}
 
 
 def moved_rows(mechanism, sums, points):
