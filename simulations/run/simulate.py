@@ -149,7 +149,8 @@ def resume(
     Raises:
       ConfigError: there is no run, or these are not its users.
       PlanDiffersError: the folder, its base model or its ledger is not the one of the plan.
-      LedgerDamagedError, LedgerLockedError, RolledBackError, BudgetSpentError, DiskError.
+      LedgerDamagedError, LedgerLockedError, RolledBackError, BudgetSpentError: by the ledger.
+      DiskError: a write failed.
     """
     stored = folder.load_run(path_of(run))
     check_users(stored.config, users, evaluation_users)
