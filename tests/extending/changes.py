@@ -10,9 +10,7 @@ SERVER_OPTIMIZER = Change(
     proof="prove_server_optimizer.py",
     edits={
         "server/optimizer.py": {
-            "FedAvgM and FedAdam on the released update: post-processing, so any step is free.": (
-                "FedAvgM, FedAdam, Lion on the released update: post-processing, so steps are free."
-            ),
+            "FedAvgM and FedAdam": "FedAvgM, FedAdam and Lion",
             'kind: "fedavg", "fedavgm" or "fedadam".': (
                 'kind: "fedavg", "fedavgm", "fedadam" or "lion".'
             ),
