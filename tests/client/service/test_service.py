@@ -152,5 +152,5 @@ def test_the_client_app_tells_a_fixed_code_where_the_node_is_away(tmp_path: Path
 
 def test_the_client_app_imports_nothing_heavy() -> None:
     heavy = "'torch', 'transformers', 'scipy', 'dp_accounting', 'datasets'"
-    code = f"import client.app, sys; sys.exit(any(m in sys.modules for m in ({heavy})))"
+    code = f"import feddp.client.app, sys; sys.exit(any(m in sys.modules for m in ({heavy})))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -180,8 +180,9 @@ def test_a_run_charges_only_after_its_start_is_recorded(tmp_path: Path) -> None:
 def test_a_second_process_is_refused_and_told_who_holds_the_ledger(tmp_path: Path) -> None:
     path = three_charges(tmp_path)
     code = (
-        "import sys; from pathlib import Path; from common.privacy.ledger import Ledger\n"
-        "from common.errors import LedgerLockedError\n"
+        "import sys; from pathlib import Path\n"
+        "from feddp.common.privacy.ledger.ledger import Ledger\n"
+        "from feddp.common.errors import LedgerLockedError\n"
         "try: Ledger.open(Path(sys.argv[1]))\n"
         "except LedgerLockedError as error: print(error); sys.exit(error.exit_code)"
     )
