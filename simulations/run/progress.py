@@ -32,10 +32,6 @@ def ignore(*_: object) -> None:
     """Does nothing."""
 
 
-def no_meter(_: PrivacyPlan) -> None:
-    """Shows nothing."""
-
-
 @dataclass(frozen=True)
 class Listener:
     """Callbacks for the events of a run, with public values only; by default none.
@@ -51,7 +47,7 @@ class Listener:
 
     on_plan: Callable[[PrivacyPlan], None] = ignore
     on_resume: Callable[[Path, PrivacyPlan], None] = ignore
-    meter: Callable[[PrivacyPlan], Meter | None] = no_meter
+    meter: Callable[[PrivacyPlan], Meter | None] = ignore
     on_stopping: Callable[[], None] = ignore
     on_comparing: Callable[[], None] = ignore
     on_non_private: Callable[[Mapping[str, float]], None] = ignore
