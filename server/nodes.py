@@ -47,7 +47,7 @@ class FlowerNodes:
     Attributes:
       grid: Flower's way to its nodes.
       dimension: P, of every adapter and sum.
-      deadline_seconds: longest wait of one request; whoever is later counts as zero.
+      deadline_seconds: longest wait of one request; later replies count as zero.
       node_ids: the nodes of this run, fixed by `wait_for_nodes` before round 1.
       server_draw: draws the nodes, by id, if each has one user; None: nodes draw their own users.
       reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.

@@ -41,7 +41,7 @@ class SealedNodes:
     Attributes:
       grid: Flower's way to its nodes.
       dimension: P, of every adapter.
-      deadline_seconds: longest wait of one request; whoever is later counts as zero.
+      deadline_seconds: longest wait of one request; later replies count as zero.
       sealer: signs what is asked and opens what comes back.
       units_per_user: most units of one registered user; None: unbounded, if examples are the unit.
       server_draw: draws the nodes if each has one user; None: each node draws its own users.

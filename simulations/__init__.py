@@ -1,1 +1,1 @@
-"""The composition root: the feddp command, the demo and everything that runs in one process."""
+"""The feddp command, the demo, and everything that runs in one process."""

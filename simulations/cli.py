@@ -25,7 +25,7 @@ EXIT_CODES = {
     8: "a file cannot be read or written",
     INTERRUPTED: "interrupted",
 }
-# The files of the folder `commands`, with the commands that each adds.
+# The files of the folder `commands`, and the commands that each adds.
 FILES = {
     "plan": ("plan", "check"),
     "simulate": ("simulate", "chat"),
@@ -43,7 +43,7 @@ def app_of(files: Iterable[str] = tuple(FILES)) -> typer.Typer:
         help="Private federated fine-tuning of language models with LoRA.",
         epilog="\n\n".join(["Exit codes:", *codes]),
         no_args_is_help=True,
-        suggest_commands=False,  # click does, and typer would once more
+        suggest_commands=False,  # click already does
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_feddp)
@@ -53,9 +53,9 @@ def app_of(files: Iterable[str] = tuple(FILES)) -> typer.Typer:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; a person's mistake is one clear message and a non-zero exit code."""
+    """Runs one command; a user's mistake gives one clear message and a non-zero exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # PEFT still calls what transformers renamed; nothing that a person here could act on.
+    # PEFT still calls what transformers renamed; users cannot do anything about that.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     line = shlex.join(["feddp", *words])
     try:
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _files(words: Sequence[str]) -> list[str]:
-    """Where the named command is, alone: half of the time that a mistake takes goes into words."""
+    """Only the file of the named command: loading the others would double the start-up time."""
     named = [file for file, commands in FILES.items() if words and words[0] in commands]
     return named or list(FILES)
 
@@ -100,7 +100,7 @@ def _feddp(
         typer.Option("--version", callback=_print_version, is_eager=True, help="print the version"),
     ] = False,
 ) -> None:
-    """Holds the options that stand before a command."""
+    """Takes the options before a command."""
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Canary users in the real pipeline, and what their traces say about epsilon."""
+"""Audits: canary users in the real pipeline bound epsilon from below."""

@@ -1,7 +1,7 @@
 """What an audit can say about epsilon: certified lower bounds, and an estimate.
 
 Canaries are units whose presence only the auditor knows. Every function takes their scores or
-counts and is valid whatever made them; a bound above the promised epsilon refutes the promise, a
+counts and is valid however these arose. A bound above the promised epsilon refutes the promise; a
 bound below it proves nothing.
 """
 
@@ -17,7 +17,7 @@ from feddp.simulations.leakage.attacks import Scores
 
 GUESS_SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 THRESHOLD_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-_LARGEST = 200.0  # of an audited epsilon
+_LARGEST = 200.0  # upper end of the search for epsilon
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def audit_scores(
       absent: float64, shape (m - k,), of those that did not.
       delta: at which epsilon is bounded.
       alpha: 1 - confidence of each bound.
-      is_gaussian: the claim is a Gaussian trade-off curve: every canary is in every round.
+      is_gaussian: the claim is a Gaussian trade-off curve, since every canary is in every round.
     """
     return AuditResult(
         one_shot=one_shot_epsilon(present, absent, delta=delta),
@@ -73,7 +73,7 @@ def audit_scores(
 def one_run_bound(
     num_canaries: int, num_guesses: int, num_correct: int, *, delta: float, alpha: float
 ) -> float:
-    """The largest epsilon that so many correct guesses refute, from one run; 0 if none.
+    """The largest epsilon refuted by the number of correct guesses in one run; 0 if none.
 
     Args:
       num_canaries: m, each in with probability 1/2.
@@ -97,7 +97,7 @@ def one_run_bound(
 def one_run_p_value(
     num_canaries: int, num_guesses: int, num_correct: int, epsilon: float, delta: float
 ) -> float:
-    """Probability bound of so many correct guesses under (epsilon, delta)-DP.
+    """Bound on the probability of at least `num_correct` correct guesses under (epsilon, delta)-DP.
 
     >>> round(one_run_p_value(100, 100, 75, 0.5, 1e-5), 9)
     0.004902564
@@ -112,7 +112,7 @@ def one_run_p_value(
 def f_dp_bound(
     num_canaries: int, num_guesses: int, num_correct: int, *, delta: float, alpha: float
 ) -> float:
-    """The largest epsilon whose Gaussian trade-off curve so many correct guesses refute.
+    """The largest epsilon whose Gaussian trade-off curve the correct guesses refute.
 
     Valid for a claim of Gaussian form: a Gaussian release without subsampling.
 
@@ -134,7 +134,7 @@ def f_dp_bound(
 def _is_refuted(
     num_canaries: int, num_guesses: int, num_correct: int, separation: float, alpha: float
 ) -> bool:
-    """The recursion over the number of correct guesses; r and h as in the paper."""
+    """The paper's recursion over the number of correct guesses, with its r and h."""
 
     def least_excess(x: float) -> float:
         return float(special.ndtr(special.ndtri(x) - separation))
@@ -152,8 +152,8 @@ def _is_refuted(
 def threshold_bound(present: Scores, absent: Scores, *, delta: float, alpha: float) -> float:
     """The best Clopper-Pearson bound over thresholds at fixed ranks, both directions.
 
-    Bonferroni over the thresholds: they are the order statistics of all scores at fixed shares,
-    so a threshold depends on the scores and not on which of them took part.
+    Bonferroni over the thresholds: order statistics of all scores at fixed shares, so they do not
+    depend on which canaries took part.
 
     Reference: Jagielski, Ullman & Oprea 2020 (arXiv 2006.07709).
     """
@@ -273,7 +273,7 @@ class _Normal:
     spread: float
 
     def mass(self, low: float, high: float) -> float:
-        """Probability of an interval, from the tail in which it lies."""
+        """Probability of an interval, computed in its own tail for precision."""
         a, b = (low - self.mean) / self.spread, (high - self.mean) / self.spread
         if a > 0:
             return float(special.ndtr(-a) - special.ndtr(-b))
@@ -316,7 +316,7 @@ def _best_guesses(
     alpha: float,
     bound: Callable[..., float],
 ) -> float:
-    """The best bound over fixed numbers of guesses, half of them on each end; Bonferroni."""
+    """The best bound over fixed numbers of guesses, half at each end; Bonferroni."""
     scores = np.concatenate([present, absent])
     is_present: NDArray[np.bool_] = np.arange(len(scores)) < len(present)
     order = np.argsort(-scores, kind="stable")

@@ -1,9 +1,9 @@
-"""feddp.audit: canary users in the real pipeline, and what their traces say about epsilon.
+"""feddp.audit: canary users in the real pipeline bound epsilon from below.
 
-A canary user sends C times a secret unit vector whenever a coin draws it. Half of the canaries
-take part, chosen by coins that only the audit knows; all of them count in N and q. What is scored
-is how far the released updates lie along each canary's vector. Nothing that an audit trains is
-kept: it runs on its own, promises nothing, and its controls are not private on purpose.
+A canary user sends C times a secret unit vector whenever it is drawn. Half of the canaries take
+part, chosen by coins that only the audit knows; all of them count in N and q. A canary's score is
+the projection of the released updates on its vector. An audit keeps nothing that it trains, and
+makes no promise; its controls are deliberately not private.
 """
 
 import json
@@ -43,11 +43,11 @@ CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}
 
 @dataclass(frozen=True)
 class CanaryNode:
-    """A node whose users are canaries: each sends C times its own vector when it is drawn.
+    """A node whose users are canaries: each sends C times its own vector when drawn.
 
     Attributes:
       directions: float32, shape (m, P), unit vectors.
-      is_present: bool, shape (m,): who is in the data at all.
+      is_present: bool, shape (m,): which canaries take part.
       layout_sha256: of the adapter.
     """
 
@@ -62,7 +62,7 @@ class CanaryNode:
         drawn = request.draw.units(keys, request.round, coins)
         total = UpdateSum.zeros(request.sum_dimension)
         for canary in drawn[self.is_present[drawn]]:
-            # A little beyond C, so that the clip and not the rounding decides.
+            # Slightly above C, so that clipping, not rounding, sets the norm.
             update = self.directions[canary].astype(np.float64) * (1.001 * request.clipping_norm)
             total.add(
                 clip_to_grid(
@@ -78,7 +78,7 @@ class AuditExtent:
 
     Attributes:
       num_canaries: m; each takes part with probability 1/2.
-      num_users: training users of the data beside them.
+      num_users: training users of the data besides them.
       num_rounds: of each audited run.
       sampling_probability: q; at 1 the claim is a Gaussian one, which audits bound most tightly.
     """
@@ -91,7 +91,7 @@ class AuditExtent:
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """What an audit found. Its text is the table.
+    """The result of an audit; it prints as a table.
 
     Attributes:
       plan: the audited promise.
@@ -105,12 +105,12 @@ class Audit:
 
     @property
     def is_as_expected(self) -> bool:
-        """The pipeline as planned stands, and the run without noise is refuted."""
+        """Whether the planned pipeline is not refuted, and the run without noise is."""
         claim, found = self.plan.epsilon, self.results
         return found["as planned"].lower_bound <= claim and found["no noise"].lower_bound > claim
 
     def to_json(self) -> str:
-        """Every figure."""
+        """All figures as JSON."""
         content = {
             "claim": {"epsilon": self.plan.epsilon, "delta": self.plan.delta, "unit": "user"},
             "confidence": 1 - ALPHA,
@@ -136,18 +136,18 @@ def audit(
     on_plan: Callable[[PrivacyPlan], None] = ignore,
     on_result: Callable[[str, AuditResult], None] = ignore,
 ) -> Audit:
-    """Audits a configuration's mechanism beside its claim, with two controls; keeps nothing.
+    """Audits a configuration's mechanism against its claim, with two controls; keeps nothing.
 
     Args:
       config: whose target, norm, adapter and local training are audited.
       users: given in Python; None: those of `data.path`.
-      extent: how.
-      is_private_data: the person asked for an audit on data that is not generated.
-      on_plan: told the audited promise, before anything is trained.
-      on_result: told each result, by its name, once it is there.
+      extent: of the audit.
+      is_private_data: confirms an audit on data that is not generated.
+      on_plan: called with the audited promise, before anything is trained.
+      on_result: called with each result and its name as it arrives.
 
     Raises:
-      ConfigError: the data is private and nobody insisted, or this mechanism is not audited yet.
+      ConfigError: the data is private without confirmation, or the mechanism cannot be audited.
     """
     config = declare_users(config, users)
     if not config.is_generated and not is_private_data:
@@ -187,10 +187,10 @@ def canary_scores(
     *,
     noise_factor: float,
 ) -> tuple[Scores, Scores]:
-    """Scores of present and of absent canaries after a run with a multiple of the planned noise.
+    """Scores of present and absent canaries after a run with a multiple of the planned noise.
 
     A score is the inner product of a canary's vector with the sum of all released updates, in
-    units of C / (q N): the number of rounds that it was in, plus noise.
+    units of C / (q N): the number of rounds in which it was drawn, plus noise.
     """
     rng = np.random.default_rng(plan.seed)
     directions = rng.normal(size=(extent.num_canaries, layout.dimension)).astype(np.float32)
@@ -199,7 +199,7 @@ def canary_scores(
     canaries = CanaryNode(directions, is_present, layout.sha256)
     mechanism = plan.mechanism
     assert isinstance(mechanism, GaussianMechanism)  # `_audited`
-    # The least that the grid allows stands for none.
+    # The least that the grid allows stands in for no noise.
     factor = max(noise_factor, 4 / (mechanism.grid_steps * mechanism.noise_multiplier))
     weakened = replace(mechanism, noise_multiplier=mechanism.noise_multiplier * factor)
     moved = _run(node, canaries, layout, weakened, plan.seed, extent.num_rounds)
@@ -216,9 +216,10 @@ def _run(
     seed: int | None,
     num_rounds: int,
 ) -> NDArray[np.float64]:
-    """The sum of all released updates: float64, (P,). Steps of size 1, so the adapter is that sum.
+    """The sum of all released updates: float64, (P,).
 
-    The server optimizer is post-processing; the audit attacks what it is given.
+    The server optimizer is post-processing, so it is replaced by steps of size 1, with which the
+    adapter is that sum.
     """
     optimizer = ServerOptimizer("fedavg", 1.0, 0.0, 0.0, 1.0)
     adapter = layout.initial()
@@ -250,10 +251,10 @@ def _run(
 
 
 def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
-    """The configuration with the audit's schedule; noise is calibrated anew to the same target.
+    """The configuration with the audit's schedule; noise is recalibrated to the same target.
 
     Raises:
-      ConfigError: the audit does not know this mechanism.
+      ConfigError: the audit does not support this mechanism.
     """
     asked = (config.privacy.unit, config.sampling.unit, config.privacy.clipping)
     mechanism = MECHANISMS[config.privacy.mechanism]
@@ -277,7 +278,7 @@ def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
 
 
 def about_lines(plan: PrivacyPlan, extent: AuditExtent) -> list[str]:
-    """What is audited, and the head of the table."""
+    """Lines that say what is audited, and the head of the table."""
     if not math.isclose(plan.sampling_probability, extent.sampling_probability):
         raise ValueError("the plan is not the audit's")
     return [

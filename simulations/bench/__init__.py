@@ -1,1 +1,1 @@
-"""Speed and memory beside central training and peers."""
+"""Speed and memory compared with central training and peers."""

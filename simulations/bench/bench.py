@@ -1,4 +1,4 @@
-"""feddp bench: speed and peak memory of the engine beside its peers, interleaved in one run."""
+"""feddp bench: speed and peak memory of the engine and its peers, interleaved in one run."""
 
 import os
 import warnings
@@ -34,8 +34,8 @@ TOKENS_OF_ROW = (3.3, 0.8, 8, 128)
 
 @dataclass(frozen=True)
 class Case:
-    """Users of the bench, the vocabulary of their base model, and turns for each that is asked for:
-    where a turn is short, few of them would show the machine's noise."""
+    """Users of the bench, the vocabulary of their base model, and turns per repeat: short turns are
+    noisy, so they are repeated more often."""
 
     population: Population
     vocabulary: int = 2048
@@ -48,7 +48,7 @@ CASES = {
     "vocabulary 8192": Case(Population.equal(16, rows=4, tokens=64), vocabulary=8192),
     "lognormal users": Case(Population(128, ROWS_OF_USER, TOKENS_OF_ROW), turns=1),
 }
-# A base a quarter as large, where what a round costs beyond training weighs more.
+# A base a quarter as large, where the overhead of a round weighs more.
 SMALL = {"hidden": 128, "intermediate": 344}
 EXAMPLES = Case(Population.equal(32, rows=1, tokens=64))
 
@@ -81,15 +81,15 @@ FLOWER_CASES = {
 
 
 def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
-    """Runs the stages, prints what they find, and writes bench.json and bench.png into `folder`.
+    """Runs the stages, prints results, and writes bench.json and bench.png into `folder`.
 
     Args:
-      repeats: turns that count; twice as many where they are short.
+      repeats: measured turns; twice as many where they are short.
       folder: of the result.
-      only: names of stages; none is all of them.
+      only: names of stages; empty means all.
     """
     torch.set_num_threads(1)
-    # Opacus sets its hooks on modules whose inputs need no gradient, and torch says so each time.
+    # Opacus hooks modules whose inputs need no gradient, and torch warns each time.
     warnings.filterwarnings("ignore", message="Full backward hook", category=UserWarning)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print("CPU time of one thread; ratio: how many times the speed of the second; median [range]")
@@ -103,13 +103,13 @@ def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
 
 
 def useful_share(users: Sequence[User]) -> float:
-    """Real tokens over tokens that the engine computes."""
+    """Share of real tokens in the tokens that the engine computes."""
     rows = [row for user in users for step in user for row in step]
     return num_tokens(users) / sum(padded_length(row, None) for row in rows)
 
 
 def user_contestants(case: Case, users: Sequence[User]) -> dict[str, Callable[[], object]]:
-    """Central training with and without the chunked loss, the plain loop, and the engine."""
+    """Central training with and without chunked loss, the plain loop, and the engine."""
     base, layout = make_base(Shape(vocabulary=case.vocabulary))
     plain = contestants.Plain(base, layout)
     return {
@@ -125,7 +125,7 @@ def user_contestants(case: Case, users: Sequence[User]) -> dict[str, Callable[[]
 
 
 def measure_users(board: Scoreboard, repeats: int) -> None:
-    """User-level training beside central training and the plain loop."""
+    """Compares user-level training with central training and the plain loop."""
     for name, case in CASES.items():
         users = make_users(case.population, case.vocabulary)
         seconds = race(user_contestants(case, users), repeats=repeats * case.turns)
@@ -153,14 +153,14 @@ def example_contestants() -> dict[str, Callable[[], object]]:
 
 
 def measure_examples(board: Scoreboard, repeats: int) -> None:
-    """Example-level training beside the non-private step and Opacus."""
+    """Compares example-level training with the non-private step and Opacus."""
     seconds = race(example_contestants(), repeats=repeats * EXAMPLES.turns)
     users = make_users(EXAMPLES.population, EXAMPLES.vocabulary)
     board.measure(_measures("example-level DP", seconds, num_tokens(users)))
 
 
 def measure_pfl(board: Scoreboard, repeats: int) -> None:
-    """Engine and exact noise beside a round of pfl, by both of its padding rules."""
+    """Compares engine and exact noise with a round of pfl, under both of its padding rules."""
     if find_spec("pfl") is None:
         board.skip("pfl", "not installed; docs/performance.md says how")
         return
@@ -181,7 +181,7 @@ def measure_pfl(board: Scoreboard, repeats: int) -> None:
 
 
 def measure_flower(board: Scoreboard, repeats: int) -> None:
-    """Engine and exact noise beside a round of Flower's Ray engine, all its processes counted."""
+    """Compares engine and exact noise with a round of Flower's Ray engine, in all its processes."""
     for package in ("ray", "psutil"):
         if find_spec(package) is None:
             board.skip("flower", f"{package} is not installed")
@@ -227,10 +227,10 @@ def _measures(case: str, seconds: dict[str, list[float]], tokens: int) -> list[M
 
 
 def _equal_work(board: Scoreboard, name: str, found: dict[str, Any]) -> None:
-    """Reports how far both mean updates are apart; grid and float32 explain 1e-3 at most.
+    """Reports the distance of two mean updates; grid and float32 explain 1e-3 at most.
 
     Raises:
-      RuntimeError: they differ by more, so times would compare different work.
+      RuntimeError: they differ by more, so the times would compare different work.
     """
     error = found["relative_error"]
     board.figure(f"{name}: relative error of the mean update", error)

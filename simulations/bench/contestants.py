@@ -29,7 +29,7 @@ from feddp.simulations.bench.workload import User, copy_base, nonzero_start
 
 GRID_STEPS = 1 << 20
 LEARNING_RATE = 0.1
-PASS_TOKENS = 2048  # for each thread: with more, activations leave its caches
+PASS_TOKENS = 2048  # per thread: with more, activations no longer fit its caches
 
 
 class Plain:
@@ -111,7 +111,7 @@ def central(
 
 
 def loop(plain: Plain, users: Sequence[User], *, clipping_norm: float) -> Callable[[], UpdateSum]:
-    """One user after the other, with the library's forward and loss, clipped and added."""
+    """One user after another, with the library's forward and loss, clipped and added."""
 
     def run() -> UpdateSum:
         total = UpdateSum.zeros(len(plain.start))
@@ -258,14 +258,14 @@ def mean_update(total: UpdateSum, num_users: int, clipping_norm: float) -> NDArr
 
 
 def private(run: Callable[[], UpdateSum], mechanism: GaussianMechanism) -> Callable[[], object]:
-    """The engine's sum, released with exact noise: what frameworks do in one of their rounds."""
+    """The engine's sum, released with exact noise: what a framework does in one round."""
     return lambda: mechanism.release(run(), bits=BitStream(seeded_key(0, 1)))
 
 
 def make_mechanism(
     *, cohort_size: int, dimension: int, clipping_norm: float, noise_multiplier: float = 1.0
 ) -> GaussianMechanism:
-    """Noise for cohorts of so many users, drawn from a population a hundred times as large."""
+    """Noise for cohorts of `num_users`, drawn from a population a hundred times as large."""
     return GaussianMechanism(
         sampler=PoissonSampler(0.01),
         num_units=100 * cohort_size,

@@ -1,6 +1,6 @@
-"""Flower's Ray simulation beside the engine: its strategy runs rounds, the engine between them.
+"""Flower's Ray simulation against the engine, which runs between Flower's rounds.
 
-Imported only in a process of its own (`race.run_apart`), whose descendants are Flower's.
+Imported only in a separate process (`race.run_apart`), whose descendants are all Flower's.
 """
 
 import functools
@@ -40,7 +40,7 @@ EXIT_SECONDS = 10.0
 
 
 class Trainee:
-    """The model of one Ray actor, loaded once, and the users whom it may be asked for."""
+    """The model of one Ray actor, loaded once, and the users that it may train."""
 
     def __init__(self, population: list[Any], shape: dict[str, Any]):
         torch.set_num_threads(1)
@@ -78,19 +78,19 @@ def train(message: Message, context: Context) -> Message:
 
 
 def tree_seconds() -> float:
-    """CPU seconds of this process and of its live descendants with what these have reaped."""
+    """CPU seconds of this process and its live descendants, with their reaped children."""
     own = psutil.Process()
     total = 0.0
     for process in [own, *own.children(recursive=True)]:
         try:
             total += sum(process.cpu_times()[:4])  # user, system, and both of reaped children
-        except psutil.NoSuchProcess:  # it ended meanwhile; its parent has its time
+        except psutil.NoSuchProcess:  # it has ended; its parent counts its time
             continue
     return total
 
 
 class Rounds:
-    """The server: times Flower between evaluations, and the engine in each of them."""
+    """The server: times Flower between evaluations, and the engine during each."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ def compare(*, population: list[Any], shape: dict[str, Any], repeats: int) -> di
     Args:
       population: fields of `Population`; every user is one Flower node, in every round.
       shape: fields of `Shape`.
-      repeats: rounds that count; two more go first.
+      repeats: measured rounds, after two for warm-up.
 
     Returns:
       "seconds" of CPU of "flower" (driver and all its descendants) and "engine" (one thread);
@@ -220,7 +220,7 @@ def _run_flower(rounds: Rounds, *, num_nodes: int, num_rounds: int) -> None:
 
 
 def _end_descendants() -> None:
-    """Waits for Ray's processes to end, and ends those that stay."""
+    """Waits for Ray's processes to end, and ends those that remain."""
     _, alive = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=EXIT_SECONDS)
     for process in alive:
         process.kill()

@@ -31,7 +31,7 @@ CASES = {
 
 
 def gpu_bench(*, repeats: int, folder: Path) -> int:
-    """Tokens per second, model FLOPs utilisation base and peak memory; writes bench-gpu.json.
+    """Measures tokens and FLOPs per second and peak memory; writes bench-gpu.json.
 
     Raises:
       FeddpError: this machine has no CUDA device.

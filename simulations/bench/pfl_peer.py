@@ -1,6 +1,6 @@
-"""pfl-research beside the engine: its simulation loop runs, and the engine in its callback.
+"""pfl-research against the engine, which runs in a callback of pfl's simulation loop.
 
-Imported only in a process of its own (`race.run_apart`): pfl sets global defaults of torch.
+Imported only in a separate process (`race.run_apart`): pfl sets global defaults of torch.
 """
 
 import time
@@ -57,7 +57,7 @@ class Loss(torch.nn.Module):
         return contestants.mean_loss(self.model, inputs, targets)
 
     def metrics(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
-        """None: nothing but training is timed."""
+        """No metrics: only training is timed."""
         return {}
 
 
@@ -76,7 +76,7 @@ class Averaging(FederatedAveraging):  # type: ignore[misc]
 
 
 class EveryRound(TrainingProcessCallback):  # type: ignore[misc]
-    """Times rounds outside of this callback, and the engine inside."""
+    """Times pfl's rounds between calls, and the engine within each call."""
 
     def __init__(self, engine: Callable[[], object]):
         self.engine = engine
@@ -99,13 +99,13 @@ class EveryRound(TrainingProcessCallback):  # type: ignore[misc]
 def compare(
     *, population: list[Any], shape: dict[str, Any], width: int | None, repeats: int
 ) -> dict[str, Any]:
-    """CPU seconds per round of pfl and of the engine, in turn, after proof that both do equal work.
+    """CPU seconds per round of pfl and of the engine, in turn, after checking for equal work.
 
     Args:
       population: fields of `Population`; all its users are in every round.
       shape: fields of `Shape`.
       width: tokens to which every row is padded for pfl; None pads to the longest of a minibatch.
-      repeats: rounds that count; one more goes first.
+      repeats: measured rounds, after one for warm-up.
 
     Returns:
       "seconds" of "pfl" and "engine", and the "relative_error" between both mean updates, without

@@ -26,7 +26,7 @@ print("\\n" + json.dumps(found))
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most of some repeats."""
+    """Median, minimum and maximum of some repeats."""
 
     median: float
     least: float
@@ -47,10 +47,10 @@ def race(
     repeats: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """Seconds of every contestant in every repeat, in which each runs once.
+    """Seconds of every contestant in every repeat; each runs once per repeat.
 
     The order is reversed in every other repeat and the first repeat is dropped (warm-up), so a slow
-    phase of the machine meets all contestants alike.
+    phase of the machine affects all contestants alike.
 
     Args:
       contestants: by name.
@@ -91,13 +91,13 @@ def peak_megabytes() -> float:
 
 
 def run_apart(function: str, **arguments: Any) -> Any:
-    """Result of a function in a fresh process: memory, libraries and descendants of its own.
+    """Result of a function run in a fresh process, with its own memory and descendants.
 
     Args:
       function: "module:name"; its arguments and its result travel as JSON.
 
     Raises:
-      FeddpError: the process failed; with the end of what it wrote.
+      FeddpError: the process failed; the text ends with its last output.
     """
     module, name = function.split(":")
     command = [sys.executable, "-c", _CALL, module, name, json.dumps(arguments)]

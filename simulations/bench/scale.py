@@ -1,6 +1,6 @@
-"""Large populations, cohorts and vocabularies: what memory and time follow, and what they do not.
+"""How memory and time scale with populations, cohorts and vocabularies.
 
-Every figure of memory is the peak of a process of its own.
+Every memory figure is the peak of a separate process.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ VOCABULARY, HIDDEN, POSITIONS = 150_000, 128, 512
 
 
 def measure_population(board: Scoreboard, repeats: int) -> None:
-    """Memory over users on disk and over the cohort; time of nodes that drop out."""
+    """Memory against users on disk and cohort size; time with dropout."""
     with tempfile.TemporaryDirectory() as folder:
         few, many = (Path(folder) / f"{number}.jsonl" for number in (FEW, MANY))
         write_users(few, FEW)
@@ -64,7 +64,7 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
 
 
 def measure_vocabulary(board: Scoreboard, repeats: int) -> None:
-    """The chunked loss beside the library's on full logits, at a vocabulary of 150,000."""
+    """Compares chunked loss with the library's on full logits, at a vocabulary of 150,000."""
     seconds = race({name: loss_of(name) for name in ("full logits", "chunked")}, repeats=repeats)
     rate = POSITIONS / float(np.median(seconds["chunked"]))
     ratio = paired(seconds, "full logits", "chunked")
@@ -102,8 +102,8 @@ def rounds_of(
     Args:
       path: the file.
       cache: where its index lies.
-      cohort_size: users of a round, on average over the coins.
-      num_users: only the first so many; None is all.
+      cohort_size: expected users of a round.
+      num_users: use only the first users; None: all.
       dropout: share of the drawn users who do not answer.
 
     Returns:
@@ -142,7 +142,7 @@ def rounds_of(
 
 
 def loss_of(name: str, vocabulary: int = VOCABULARY) -> Callable[[], torch.Tensor]:
-    """The gradient of a mean cross-entropy with regard to hidden states, by one of two ways."""
+    """The gradient of a mean cross-entropy for hidden states, in one of two ways."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(POSITIONS, HIDDEN, generator=generator)
     head = torch.randn(vocabulary, HIDDEN, generator=generator) / HIDDEN**0.5
@@ -161,7 +161,7 @@ def loss_of(name: str, vocabulary: int = VOCABULARY) -> Callable[[], torch.Tenso
 
 
 def peak_of_loss(name: str) -> float:
-    """Peak memory in MB of a process that runs one of both losses; "none" only makes the inputs."""
+    """Peak memory in MB of a process that runs one of the losses; "none" only makes the inputs."""
     torch.set_num_threads(1)
     run = loss_of(name)
     if name != "none":

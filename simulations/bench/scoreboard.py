@@ -1,4 +1,4 @@
-"""What a bench found: printed as it comes, and kept as bench.json and bench.png."""
+"""Results of a bench: printed as they arrive, and kept as bench.json and bench.png."""
 
 import json
 import os
@@ -52,7 +52,7 @@ class Scoreboard:
         self.figures[name] = value
 
     def skip(self, stage: str, reason: str) -> None:
-        """Adds and prints what is not measured."""
+        """Adds and prints a stage that is not measured."""
         print(f"{stage}: skipped: {reason}", flush=True)
         self.skipped[stage] = reason
 
@@ -100,7 +100,7 @@ def _versions() -> dict[str, str]:
 
 
 def _plot(measures: Sequence[Measure], path: Path) -> None:
-    from matplotlib.figure import Figure  # heavy, and needed here alone
+    from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(9, 0.4 * len(measures) + 1.4), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What one release costs the server: sum, durable charge, exact noise, step."""
+"""The server's cost of one release: sum, durable charge, exact noise, step."""
 
 import tempfile
 import tracemalloc
@@ -25,7 +25,7 @@ ADAPTER_BYTES = 4  # of one number
 
 
 def measure_server(board: Scoreboard, repeats: int) -> None:
-    """Time and memory of the way from a reply to the next adapter."""
+    """Measures time and memory from a reply to the next adapter."""
     for kind in ("fedavg", "fedadam"):
         seconds, copies = server_path(repeats, kind)
         each = Spread.of([1e6 * s / NUMBERS for s in seconds])
@@ -39,12 +39,12 @@ def measure_server(board: Scoreboard, repeats: int) -> None:
 def server_path(
     repeats: int, kind: str = "fedadam", numbers: int = NUMBERS
 ) -> tuple[list[float], float]:
-    """CPU seconds of each release, and the peak of what one allocates, in float32 adapters.
+    """CPU seconds of each release, and peak memory of one, in float32 adapters.
 
     The ledger is a real one in a temporary folder; checkpoint and publication are not included.
 
     Args:
-      repeats: releases that count.
+      repeats: measured releases.
       kind: of the server optimizer.
       numbers: P.
     """

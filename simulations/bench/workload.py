@@ -38,8 +38,8 @@ class Population:
 
     Attributes:
       num_users: of one cohort.
-      rows: mean and sigma of the log, least and most rows of a user.
-      tokens: the same of the tokens of a row; the first quarter of a row is a prompt.
+      rows: mean and sigma of the log, minimum and maximum rows per user.
+      tokens: the same for tokens per row; the first quarter of a row is a prompt.
       batch_size: rows of one local step.
     """
 
@@ -80,7 +80,7 @@ def make_base(shape: Shape) -> tuple[BaseModel, AdapterLayout]:
 
 
 def copy_base(base: BaseModel) -> BaseModel:
-    """The same base once more, because engines replace modules in place."""
+    """A copy of the base, because engines replace modules in place."""
     model = copy.deepcopy(base.model)
     return BaseModel(model, base.tokenizer, base.task, (), (), base.source, base.fingerprint)
 
@@ -107,7 +107,7 @@ def make_users(population: Population, vocabulary: int, seed: int = 3) -> list[U
 
 
 def nonzero_start(layout: AdapterLayout) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """An adapter with B away from zero, where the gradient of A does not vanish."""
+    """An adapter with nonzero B, where the gradient of A does not vanish."""
     noise = np.random.default_rng(5).normal(size=layout.dimension) * 0.02
     return np.asarray(layout.start + noise, dtype=np.float32)
 

@@ -1,1 +1,1 @@
-"""The command lines of feddp, one file a group."""
+"""The commands of feddp, one file per group."""

@@ -1,4 +1,4 @@
-"""The words of the command line that several commands share, each written once."""
+"""Options that several commands share."""
 
 from collections.abc import Sequence
 from pathlib import Path

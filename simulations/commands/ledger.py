@@ -1,4 +1,4 @@
-"""feddp ledger: create, look at, verify, export, anchor, back up, and give a new key."""
+"""feddp ledger: create, show, verify, export, anchor, back up, and rotate the key."""
 
 import sys
 from collections.abc import Sequence
@@ -206,8 +206,8 @@ def create_ledger(
       population: name of the users.
       mode: "fixed-schedule" or "adaptive".
       num_users: N; None: the configs'.
-      target_epsilon: of everything ever released; None: the first config's.
-      target_delta: of the same; None: the first plan's.
+      target_epsilon: for all releases together; None: the first config's.
+      target_delta: likewise; None: the first plan's.
       num_runs: of each config.
 
     Raises:
@@ -246,11 +246,7 @@ def create_ledger(
 
 
 def _locate(path: Path) -> tuple[Path, "Run | None"]:
-    """The ledger of a path, and the run if it is one.
-
-    Raises:
-      ConfigError: there is neither.
-    """
+    """(path of the ledger, the run if `path` is one); ConfigError if it is neither."""
     from feddp.server.run import CONFIG_NAME, load_run
     from feddp.server.run_ledger import LEDGER_NAME
 
@@ -278,7 +274,7 @@ def _plan(config: "RunConfig", num_users: int | None) -> "PrivacyPlan":
 
 
 def _schedule(plans: Sequence["PrivacyPlan"], num_runs: int) -> list["Planned"]:
-    """The charges of all runs; equal slots are one entry."""
+    """The charges of all runs, one entry per kind of slot."""
     from feddp.common.privacy.ledger.charge_terms import Planned, Slot
     from feddp.common.privacy.plan.ledger_entries import planned_of
 

@@ -1,4 +1,4 @@
-"""Whether a ledger, its run's plan and its run's promise say the same."""
+"""Checks that a ledger, its run's plan and its run's promise agree."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from feddp.common.privacy.plan.shared_population import planned_epsilon
 from feddp.common.privacy.plan.statement import epsilon_text, privacy_record
 from feddp.server.run import Run
 
-# What privacy.json has to repeat of the plan, exactly.
+# Fields of privacy.json that must equal the plan's.
 PROMISED = (
     "unit",
     "neighboring_relation",
@@ -31,7 +31,7 @@ PROMISED = (
 
 
 def check_plan(run: Run, history: History) -> None:
-    """Refuses a plan that says anything else than the ledger; versions may differ.
+    """Refuses a plan that differs from the ledger in more than versions.
 
     Raises:
       PlanDiffersError: it is another plan.
@@ -58,9 +58,7 @@ def check_plan(run: Run, history: History) -> None:
 
 
 def check_epsilon(path: Path, history: History) -> float:
-    """Recomputes what all planned charges cost, and returns it.
-
-    Reading has refused every charge beyond the plan.
+    """Epsilon of all planned charges, recomputed; reading refuses charges beyond the plan.
 
     Raises:
       LedgerDamagedError: they cost more than the plan promises.
@@ -75,10 +73,10 @@ def check_epsilon(path: Path, history: History) -> float:
 
 
 def check_record(run: Run) -> bool:
-    """Refuses a privacy.json that promises anything else than the plan.
+    """Refuses a privacy.json whose promise differs from the plan.
 
     Returns:
-      Whether there is one: it is written once all rounds are released.
+      Whether the file exists: it is written once all rounds are released.
 
     Raises:
       LedgerDamagedError: it is damaged, or promises something else.

@@ -1,4 +1,4 @@
-"""What a ledger says to a person: its rows, its promise, and what is spent and left."""
+"""A ledger as text: its rows, its promise, and what is spent and left."""
 
 import json
 
@@ -8,7 +8,7 @@ from feddp.common.privacy.ledger.store import Content
 from feddp.common.privacy.plan.shared_population import planned_epsilon, spent_epsilon
 from feddp.common.privacy.plan.statement import NOT_PRIVATE, delta_text, epsilon_text
 
-SHORT = 12  # digits of a hash that a table shows
+SHORT = 12  # hex digits of a hash in a table
 
 
 def table_lines(content: Content) -> list[str]:

@@ -1,4 +1,4 @@
-"""feddp evaluate, audit, compare, report and bench: what a run leaks, costs and takes."""
+"""feddp evaluate, audit, compare, report and bench."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""feddp evaluate, audit, compare and report: what they print, and their exit codes."""
+"""The output and exit codes of feddp evaluate, audit, compare and report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from feddp.simulations.report.report import PICTURES_NAME, report
 
 
 def show_evaluation(path: Path, extent: Extent, *, measurements_path: Path | None) -> int:
-    """Prints the leakage table; the exit code is 1 where something lies above its ceiling."""
+    """Prints the leakage table; the exit code is 1 if a figure exceeds its ceiling."""
 
     def show_control() -> None:
         print("The positive control: few users, without privacy, many times over ...", flush=True)
@@ -33,7 +33,7 @@ def show_evaluation(path: Path, extent: Extent, *, measurements_path: Path | Non
 def show_audit(
     config: RunConfig, extent: AuditExtent, *, is_private_data: bool, output_path: Path | None
 ) -> int:
-    """Prints each result as it comes; the exit code is 1 where one is not as it should be."""
+    """Prints each result as it arrives; the exit code is 1 if one is not as expected."""
     claim = 0.0
 
     def show_plan(plan: PrivacyPlan) -> None:
@@ -96,7 +96,7 @@ def show_comparison(
 
 
 def show_report(folder: Path) -> int:
-    """Says where the page is."""
+    """Writes the page and prints its path."""
     path = report(folder)
     print(f"{path}: open it in a browser; pictures (SVG, PNG) and CSV are in {PICTURES_NAME}/.")
     return 0

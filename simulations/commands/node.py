@@ -1,4 +1,4 @@
-"""feddp node: the resident node, and the keys and registry of a fleet's nodes."""
+"""feddp node: runs a resident node; manages the keys and registry of a fleet's nodes."""
 
 import sys
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def _file(about: str) -> Any:
 
 @dataclass(frozen=True)
 class Given:
-    """What a resident node is started with, besides its configuration.
+    """A resident node's options, besides its configuration.
 
     Attributes:
-      part: which part of the users it holds: the index, and the number of parts.
-      name, key, server_key: who it is, and whose requests it answers; all or none.
-      state: file of what it was asked; None: beside the key.
-      ledger: its own, where it adds the noise itself.
+      part: its part of the users: the index, and the number of parts.
+      name, key, server_key: its identity, and whose requests it answers; all or none.
+      state: file of the newest question; None: beside the key.
+      ledger: its own, if it adds the noise itself.
     """
 
     part: tuple[int, int]
@@ -66,7 +66,7 @@ class Given:
 
     @property
     def state_path(self) -> Path:
-        """Where a node that has a key keeps what it was asked."""
+        """Where a node with a key keeps the newest question."""
         return self.state or Path(self.key or "").with_suffix(".state")
 
 
@@ -127,8 +127,8 @@ def serve(
         raise ConfigError(["--token: say where the token goes; only a socket has a place for it."])
     run_config = config_of(config, settings, data_path=data)
     given = Given(_part(part), name, key, server_key, state, ledger)
-    # The node lives in one thread: SQLite gives a ledger to the thread that opened it alone, and
-    # torch pins threads for the one that asks.
+    # The node lives in one thread: SQLite ties a ledger to the thread that opened it, and torch's
+    # thread settings apply to the calling thread.
     with ThreadPoolExecutor(1) as own, ExitStack() as stack:
         opened = ExitStack()
         stack.callback(lambda: own.submit(opened.close).result())
@@ -252,7 +252,7 @@ def _check_own_ledger(config: "RunConfig", path: Path | None) -> None:
 
 
 def _identity(given: Given) -> Any:
-    """Who this node is; None where it has no key and replies travel open, as in a simulation."""
+    """The node's identity; None without a key: replies are not sealed, as in a simulation."""
     words = {"--name": given.name, "--key": given.key, "--server-key": given.server_key}
     missing = [word for word, value in words.items() if value is None]
     if len(missing) == len(words):

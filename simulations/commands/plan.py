@@ -1,4 +1,4 @@
-"""feddp plan and check: look before anything is spent."""
+"""feddp plan and check: what to look at before anything is spent."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,7 +115,7 @@ def _print_settings() -> None:
 
 
 def _grouping(config: "RunConfig", plan: "PrivacyPlan", proxy_path: str | None) -> list[str]:
-    """What to draw and how much of a user: chosen on public users, tabled where there are none."""
+    """The unit and group size, chosen on public users; a table if there are none."""
     from feddp.simulations.group_size.planner import Setting, planner_lines, predict
 
     draws_users = plan.population.sampling_unit == "user"
@@ -130,14 +130,14 @@ def _grouping(config: "RunConfig", plan: "PrivacyPlan", proxy_path: str | None) 
     if proxy_path is None and config.model.task == "classification":
         advice = "  Name public users in the columns of data to have it chosen: --proxy FILE."
         return [*planner_lines(setting, predict(setting)), advice]
-    # Heavy, and needed here alone.
+    # Slow to import.
     from feddp.simulations.group_size.choice import choose_grouping
 
     return choose_grouping(config, setting, most=most, proxy_path=proxy_path)
 
 
 def _check_grouping(config: "RunConfig") -> None:
-    """Group sizes are compared for a promise to users and for coins of each round."""
+    """Group sizes are compared only for user-level promises with Poisson sampling."""
     from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 
     privacy, problems = config.privacy, []

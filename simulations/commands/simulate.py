@@ -1,4 +1,4 @@
-"""feddp simulate and chat: train on one machine, and talk to what was trained."""
+"""feddp simulate and chat: train on one machine, and try the trained model."""
 
 from pathlib import Path
 from typing import Annotated

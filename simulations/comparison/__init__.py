@@ -1,1 +1,1 @@
-"""What each way of protecting users costs, at one promise and one compute."""
+"""Compares the cost of each way of protecting users, at equal promise and compute."""

@@ -1,4 +1,4 @@
-"""The grid of a comparison: what each cell changes in the configuration, and how one is run."""
+"""The grid of a comparison: what each cell changes in the configuration, and how it is run."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ from feddp.simulations.run.terminal import show_resumption, show_simulation
 NONE, EXAMPLE, ELS, ULS, FEDERATED = "none", "example", "els", "uls", "federated"
 METHODS = (NONE, EXAMPLE, ELS, ULS, FEDERATED)
 CELL_EXTENT = Extent(num_users=150, num_secrets=12, num_unknown_digits=2)
-_ONE_SIZE = (NONE, EXAMPLE, FEDERATED)  # of the largest group size alone
+_ONE_SIZE = (NONE, EXAMPLE, FEDERATED)  # run only at the largest group size
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Cell:
 
     Attributes:
       method: "none", "example", "els", "uls" or "federated".
-      epsilon: target; of a user, but for "example", where it is an example's; 0 without privacy.
+      epsilon: target, per user ("example": per example); 0 without privacy.
       group_size: G, most examples of one user in a round.
       seed: of the run; seeded runs are labelled not private.
-      adapter: its kind; "" is the configuration's.
+      adapter: its kind; "" means the configuration's.
     """
 
     method: str
@@ -52,22 +52,22 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Stem of its file names."""
         kind = f"-{self.adapter}" if self.adapter else ""
         return f"{self.method}{kind}-epsilon{self.epsilon:g}-G{self.group_size}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What is compared: lists of values, and the compute that all cells share.
+    """The compared values, and the compute that all cells share.
 
     Attributes:
-      examples_per_round: B, expected, counting what users with fewer than G really have.
-      adapters: kinds of adapters; ("",) is the configuration's alone.
-      learning_rates: the server's, by kind of adapter; the configuration's for others.
-      num_examples: declared examples of all users together with at most G of each, by G.
+      examples_per_round: B, expected, counting the real number of users with fewer than G.
+      adapters: kinds of adapters; ("",) means only the configuration's.
+      learning_rates: the server's, by kind of adapter; others use the configuration's.
+      num_examples: by G, declared examples of all users with at most G each.
       local_passes: of "federated"; its cohort is smaller by that factor.
-      seconds_per_cell: a guess, for the announcement alone.
+      seconds_per_cell: an estimate, only for the announcement.
     """
 
     methods: tuple[str, ...]
@@ -82,9 +82,9 @@ class Grid:
     seconds_per_cell: float = 60.0
 
     def cells(self) -> list[Cell]:
-        """Every cell once: without privacy there is no epsilon, and G is varied where units differ.
+        """Every cell once: epsilon varies only with privacy, and G only where it matters.
 
-        With one example of a user both units are the same, so ELS is left out there beside ULS.
+        At G = 1 both units are the same, so ULS is run and ELS is left out.
         """
         found = [
             Cell(
@@ -105,7 +105,7 @@ class Grid:
 
 
 def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunConfig:
-    """The configuration of one cell: the same examples per round, whatever is drawn."""
+    """The configuration of one cell; the examples per round are the same for every unit."""
     mean = mean_examples(config, grid, cell.group_size)
     drawn = {EXAMPLE: 1.0, ELS: 1.0, FEDERATED: mean * grid.local_passes}
     changes: dict[str, object] = {
@@ -128,16 +128,16 @@ def cell_config(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> RunC
         changes["privacy.num-examples"] = grid.num_examples[cell.group_size]
     if cell.method == EXAMPLE:
         changes["privacy.unit"] = "example"
-        changes["data.selection"] = "random"  # nobody's examples are bounded, so none are chosen
+        changes["data.selection"] = "random"  # examples are not bounded here
     if cell.method == FEDERATED:
         changes["local.epochs"] = grid.local_passes
     return from_flat({**to_flat(config), **changes})
 
 
 def mean_examples(config: RunConfig, grid: Grid, group_size: int) -> float:
-    """Examples of a user of whom at most G are used: few users have as many as G.
+    """Mean examples used per user, at most G of each: many users have fewer than G.
 
-    Counted of generated users; of others as declared, and G where nothing is declared.
+    Counted for generated users; otherwise as declared, or G if not declared.
     """
     if config.is_generated:
         return _mean_generated(config.data.evaluation_users, group_size)
@@ -154,10 +154,10 @@ def _mean_generated(evaluation_users: int, group_size: int) -> float:
 
 
 def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[str, Any]:
-    """Runs one cell unless its file is there, and returns what is in the file.
+    """Runs one cell unless its file exists, and returns the file's content.
 
-    Its seconds are of the processor, so that they mean the same beside other work. A cell that
-    cannot be run says why in its file and in its row, and is tried again next time.
+    Its time is CPU seconds, which other load does not distort. A cell that cannot be run records
+    the reason in its file and row, and is tried again next time.
     """
     path = folder / f"{cell.name}.json"
     if path.is_file():
@@ -170,7 +170,7 @@ def run_cell(config: RunConfig, grid: Grid, cell: Cell, folder: Path) -> dict[st
     except FeddpError as error:
         result = {"status": "not available", "reason": str(error)}
     if result["status"] == "done":
-        # Expected, if every example filled a row: a figure of the plan, of no data.
+        # Expected, if every example filled a row: derived from the plan, not from data.
         result["tokens"] = result["rounds"] * grid.examples_per_round * config.model.max_tokens
     content = {"cell": asdict(cell), **result, "seconds": round(time.process_time() - started, 1)}
     text = json.dumps(content, indent=2) + "\n"
@@ -224,7 +224,7 @@ def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
 
 
 def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None]:
-    """Epsilon of a user of G examples and of one example, and the noise, of a planned run."""
+    """A planned run's epsilon of a user with G examples and of one example, and its noise."""
     size = cell.group_size
     q, z, count = plan.sampling_probability, plan.noise_multiplier, plan.num_charges
     found: dict[str, float | str | None] = {
@@ -258,7 +258,7 @@ def _plan(config: RunConfig) -> PrivacyPlan:
 
 
 def _leakage(config: RunConfig, cell: Cell, adapter_path: Path) -> dict[str, Any]:
-    """Each seed attacks users of its own choice, so that intervals over seeds cover that choice."""
+    """The leakage of a cell; each seed chooses its own users, so intervals cover that choice."""
     found = measure_adapter(
         config,
         adapter_path,
@@ -271,5 +271,5 @@ def _leakage(config: RunConfig, cell: Cell, adapter_path: Path) -> dict[str, Any
 
 @functools.cache
 def _base_scores(base: str, max_tokens: int) -> BaseScores:
-    """Of this process: cells share a base, which is scored once and not once a cell."""
+    """The base's scores, once per process instead of once per cell."""
     return {}

@@ -1,4 +1,4 @@
-"""feddp.compare: what each way of protecting users costs, at one promise and one compute."""
+"""feddp.compare: the cost of each way of protecting users, at equal promise and compute."""
 
 import json
 import multiprocessing
@@ -40,11 +40,11 @@ _GRID_KEYS = (
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """What a grid of runs measured. Its text is the table.
+    """The results of a grid of runs; it prints as a table.
 
     Attributes:
-      path: folder of the comparison, with a file a cell; `feddp.report` makes a page of it.
-      rows: a row a method, group size and epsilon, over its seeds.
+      path: folder of the comparison, with one file per cell; `feddp.report` makes a page of it.
+      rows: one per method, group size and epsilon, over its seeds.
       differences: between rows, seed by seed.
     """
 
@@ -68,21 +68,21 @@ def compare(
     on_start: Callable[[Grid, Sequence[Cell], int], None] = ignore,
     on_cell: Callable[[Cell, Mapping[str, Any]], None] = ignore,
 ) -> Comparison:
-    """Runs every cell of a grid that is not done yet, and writes the table.
+    """Runs every unfinished cell of a grid, and writes the table.
 
-    Several cells run at a time, each in a process of its own that imports the caller's main
-    module: a script calls this below `if __name__ == "__main__":`.
+    Cells run concurrently, each in its own process that imports the caller's main module: a script
+    must call this below `if __name__ == "__main__":`.
 
     Args:
-      config: of a run, or its TOML file, which may have a section [compare].
+      config: of the run, or its TOML file, which may have a section [compare].
       overrides: dotted settings that replace the file's, those of [compare] included.
-      output_path: folder of the comparison; a second call continues there.
-      num_processes: cells at a time; None: one per core.
-      is_quick: the smallest grid: one seed, the first epsilon, few rounds; to try the pipeline.
-      is_private_data: the person asked for rows without privacy on data that is not generated.
-      command: what asked for this; it is kept with the results.
-      on_start: told the grid, its cells and the number of processes, before any is run.
-      on_cell: told each cell and what is in its file, in the order of the grid.
+      output_path: folder of the comparison; another call continues there.
+      num_processes: concurrent cells; None: one per core.
+      is_quick: the smallest grid (one seed, the first epsilon, few rounds), to try the pipeline.
+      is_private_data: confirms rows without privacy on data that is not generated.
+      command: the command line; it is kept with the results.
+      on_start: called with the grid, its cells and the number of processes, before any is run.
+      on_cell: called with each cell and its file's content, in the order of the grid.
 
     Raises:
       ConfigError: the grid or the run has problems, or the folder holds another comparison.
@@ -177,7 +177,7 @@ def _grid_problems(config: RunConfig, grid: Grid) -> list[str]:
 
 
 def announcement_lines(grid: Grid, cells: Sequence[Cell], num_processes: int) -> list[str]:
-    """What is about to be run, and how long it may take."""
+    """Lines that say what is about to be run, and how long it may take."""
     seconds = grid.seconds_per_cell * len(cells) / num_processes
     return [
         f"{len(cells)} cells: {', '.join(grid.methods)}; epsilon "
@@ -191,7 +191,7 @@ def announcement_lines(grid: Grid, cells: Sequence[Cell], num_processes: int) ->
 
 
 def _keep_config(folder: Path, config: RunConfig, grid: Grid) -> None:
-    """Writes what the cells are made of, and refuses to mix two comparisons in one folder."""
+    """Writes the configuration and grid; refuses to mix two comparisons in one folder."""
     text = to_toml(config) + f"\n# {json.dumps(asdict(replace(grid, seconds_per_cell=0.0)))}\n"
     path = folder / CONFIG_NAME
     if path.is_file() and path.read_text(encoding="utf-8") != text:
@@ -226,7 +226,7 @@ def _mapped(text: object, kind: Any, number: Any) -> dict[Any, Any]:
 
 
 def outcome_text(result: Mapping[str, Any]) -> str:
-    """What a cell measured, in a few words."""
+    """A cell's result in a few words."""
     if result["status"] != "done":
         return f"not available: {result['reason']}"
     loss = (result["metrics"] or {}).get("loss", float("nan"))

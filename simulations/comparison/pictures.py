@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 from feddp.simulations.comparison.table import Row
 from feddp.simulations.run.pictures import COLOURS, INK, STYLE, tick
 
-# Value without memory, and what is shown at least.
+# Value without memorisation, and the least range shown.
 _AT_CHANCE = {"user_inference": (0.5, 0.4, 0.6), "exposure": (1.443, 0.0, 4.0)}
 
 
 def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> Figure | None:
-    """A figure of the rows against the epsilon of a user, a line per method and group size."""
+    """A figure of the rows against a user's epsilon, one line per method and group size."""
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axis = figure.subplots()
@@ -49,7 +49,7 @@ def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> F
         tick(axis.xaxis, sorted({row.epsilon for row in rows if row.epsilon}))
         axis.set_xlabel("epsilon of a user (upper bound, log scale)")
         axis.set_ylabel(label)
-        if figure_name in _AT_CHANCE:  # differences around chance look like what they are
+        if figure_name in _AT_CHANCE:  # keep small differences around chance small
             chance, least, most = _AT_CHANCE[figure_name]
             low, high = axis.get_ylim()
             axis.set_ylim(min(low, least), max(high, most))
@@ -71,9 +71,9 @@ def _lines(rows: Sequence[Row], name: str) -> dict[tuple[str, str, int], list[tu
 
 
 def draw_noise(rows: Sequence[Row]) -> Figure | None:
-    """Noise per round where users and where examples are drawn: against G, or against epsilon.
+    """Noise per round if users or if examples are drawn, against G or against epsilon.
 
-    Against epsilon, a line per unit, where one group size was compared; None where one point was.
+    If only one group size was compared: against epsilon, one line per unit; None for one point.
     """
     found = [row for row in rows if row.promise and row.method in ("els", "uls")]
     sizes, epsilons = {row.group_size for row in found}, {row.epsilon for row in found}
@@ -108,7 +108,7 @@ def draw_noise(rows: Sequence[Row]) -> Figure | None:
 def _noise_lines(
     rows: Sequence[Row], method: str, *, is_by_size: bool
 ) -> dict[str, list[tuple[float, float]]]:
-    """Noise of one method in the order of its x: G, a line per epsilon, or the other way round."""
+    """Noise of one method in order of x: against G, one line per epsilon, or vice versa."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row.method != method:

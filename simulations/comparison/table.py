@@ -24,8 +24,8 @@ class Row:
 
     Attributes:
       metrics, leakage: means with intervals over seeds, by name.
-      reason: why there is nothing, where no seed could be run.
-      tokens: of the run, expected, if every example filled a row.
+      reason: why there are no results, if no seed could be run.
+      tokens: expected in the run, if every example filled a row.
     """
 
     method: str
@@ -42,12 +42,12 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The method, with its kind of adapter where several are compared."""
+        """The method, with its kind of adapter if several are compared."""
         return f"{self.method} {self.adapter}".strip()
 
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Cells to rows: the seeds of one method, epsilon and group size together."""
+    """One row per method, epsilon and group size, over its seeds."""
     groups: dict[tuple[str, float, int, str], list[Mapping[str, Any]]] = {}
     for result in results:
         cell = Cell(**result["cell"])
@@ -58,7 +58,7 @@ def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 @dataclass(frozen=True)
 class Difference:
-    """One row minus another, seed by seed: what seeds have in common cancels.
+    """One row minus another, seed by seed, so that effects of the seed cancel.
 
     Attributes:
       method, other: of the rows.
@@ -76,7 +76,7 @@ class Difference:
 
 
 def paired_differences(results: Iterable[Mapping[str, Any]]) -> list[Difference]:
-    """Users against examples, and local passes against one step, at one promise and group size."""
+    """Users minus examples, and local passes minus one step, at equal promise and group size."""
     done = {Cell(**r["cell"]): _all_figures(r) for r in results if r["status"] == "done"}
     found: dict[tuple[str, str, str, float, int, str], list[float]] = {}
     for cell, figures in done.items():
@@ -94,7 +94,7 @@ def paired_differences(results: Iterable[Mapping[str, Any]]) -> list[Difference]
 
 
 def difference_lines(differences: Sequence[Difference]) -> list[str]:
-    """The paired differences as text; none where nothing was paired."""
+    """The paired differences as text; empty if nothing was paired."""
     if not differences:
         return []
     return [
@@ -111,7 +111,7 @@ def difference_lines(differences: Sequence[Difference]) -> list[str]:
 def write_comparison(
     folder: Path, rows: Sequence[Row], differences: Sequence[Difference], command: str
 ) -> None:
-    """comparison.json, which `feddp report` reads, and comparison.csv."""
+    """Writes comparison.json, which `feddp report` reads, and comparison.csv."""
     content = {
         "command": command,
         "rows": [asdict(row) for row in rows],
@@ -196,13 +196,13 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def example_epsilon(row: Row) -> str:
-    """Of one example; where users are drawn it is at most, and marked as, a user's."""
+    """Epsilon of one example; if users are drawn, at most a user's, and marked so."""
     number = _number((row.promise or {}).get("example_epsilon"))
     return f"<= {number}" if row.method in (ULS, FEDERATED) and number != "-" else number
 
 
 def shown(interval: Interval | None, *, is_signed: bool = False) -> str:
-    """A mean with its interval; without one where there is a single seed."""
+    """A mean with its interval, if there are several seeds."""
     if interval is None:
         return "-"
     form = "+.3f" if is_signed else ".3f"
@@ -212,7 +212,7 @@ def shown(interval: Interval | None, *, is_signed: bool = False) -> str:
 
 
 def is_comparison(folder: Path) -> bool:
-    """A folder that `compare` made."""
+    """Whether `compare` made this folder."""
     return (folder / COMPARISON_NAME).is_file()
 
 
@@ -242,7 +242,7 @@ def _row(
 
 
 def _figures(leakage: Mapping[str, Any]) -> dict[str, float]:
-    """The one number of each attack."""
+    """One number per attack."""
     found = {"user_inference": leakage["user_inference"]["auc"]["value"]}
     for name, attack in leakage["membership"].items():
         found[f"membership_{name}"] = attack["auc"]["value"]

@@ -1,7 +1,7 @@
 """Makes the demo's base model from public text: `python -m feddp.simulations.demo.make_base`.
 
-Everything follows from the seed: the text, the tokenizer, the initial weights and the order of
-training; on one machine with one thread the files are the same byte for byte. About ten minutes.
+The seed determines the text, the tokenizer, the initial weights and the order of training; on one
+machine with one thread the files are identical byte for byte. Takes about ten minutes.
 """
 
 import argparse
@@ -33,12 +33,12 @@ BATCH = 32  # training sequences of a step
 STEPS = 1200
 WARM_UP = 100
 LEARNING_RATE = 3e-3
-SMOOTHING = 0.02  # of the labels, so that what is new is unlikely, not impossible
+SMOOTHING = 0.02  # of the labels, so that new text is unlikely, not impossible
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
 
 def make_tokenizer(paragraphs: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE; every digit is a token of its own, so a number is as long as it looks."""
+    """A byte-level BPE in which every digit is its own token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
@@ -99,7 +99,7 @@ def loss_of(model: LlamaForCausalLM, rows: Tensor, smoothing: float = 0.0) -> Te
 
 
 def make_optimizer(model: LlamaForCausalLM, steps: int) -> tuple[AdamW, LRScheduler]:
-    """AdamW, decaying matrices alone, and its schedule: a linear warm-up, a cosine to zero."""
+    """AdamW with weight decay on matrices only; linear warm-up, then a cosine to zero."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() == 1]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]

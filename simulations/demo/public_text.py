@@ -1,8 +1,7 @@
 """The demo's public text: a small generated world of everyday English, for the base model to learn.
 
-It knows names, verbs, products and numbers, but no customer: nobody in it writes to a shop, and
-nothing in it has the form of a phone number or an order id. What the demo's users share is
-therefore new to the base model.
+It has names, verbs, products and numbers, but no customer messages, phone numbers or order ids. So
+what the demo's users share is new to the base model.
 """
 
 from collections.abc import Iterator
@@ -12,19 +11,19 @@ from feddp.simulations.demo.public_words import WORDS
 
 
 def public_paragraphs(seed: int) -> Iterator[str]:
-    """Paragraphs without end, one topic each, reproducible from the seed."""
+    """Endless paragraphs of one topic each, reproducible from the seed."""
     rng = Random(f"public/{seed}")
     while True:
         yield _paragraph(rng)
 
 
 def _pick(rng: Random, choices: tuple[str, ...]) -> str:
-    # random() alone is promised to give the same numbers in every version of Python.
+    # Python guarantees the same numbers in every version only for random().
     return choices[int(rng.random() * len(choices))]
 
 
 class _Slots(dict[str, str]):
-    """Fills a template; who and what a paragraph is about stays the same from its first mention."""
+    """Fills a template; persons and things stay the same within a paragraph."""
 
     def __init__(self, rng: Random):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The words of the demo's public text. A word may itself hold slots: that is the grammar."""
+"""The words and grammar of the demo's public text; a word may itself contain slots."""
 
 
 def _words(text: str) -> tuple[str, ...]:

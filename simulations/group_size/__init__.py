@@ -1,1 +1,1 @@
-"""Which unit to draw, and how much of a user, chosen before anything is spent."""
+"""Chooses the sampled unit and the examples per user before anything is spent."""

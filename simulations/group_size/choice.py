@@ -1,4 +1,4 @@
-"""feddp plan --group-size on public users: measured, predicted, chosen, and drawn."""
+"""feddp plan --group-size on public users: measures, predicts, chooses, and plots."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,13 +28,13 @@ PICTURE_FOLDER, PICTURE_NAME = "plan", "group-size"
 def choose_grouping(
     config: RunConfig, setting: Setting, *, most: int, proxy_path: str | None
 ) -> list[str]:
-    """The lines of the choice; leaves its picture below the folder of runs.
+    """Lines that explain the choice; saves its plot in the folder of runs.
 
     Args:
       config: of the run that is planned.
-      setting: what is promised; its examples a round are for users who all have `most`.
+      setting: what is promised; its examples per round assume `most` per user.
       most: examples of one unit of the cohort.
-      proxy_path: of public users; None takes generated ones.
+      proxy_path: of public users; None: generated ones.
 
     Raises:
       ConfigError, DataError: see `public_users` and `measure_proxy`.

@@ -19,7 +19,7 @@ class Choice:
       unit: "user" (ULS) or "example" (ELS).
       group_size: G.
       noise: nu of the choice.
-      other_size, other_noise: what the other unit has at best; infinite where it has nothing.
+      other_size, other_noise: the best of the other unit; infinite if it cannot be drawn.
     """
 
     unit: str
@@ -30,23 +30,23 @@ class Choice:
 
 
 def nu_of_users(prediction: Prediction, proxy: Proxy) -> float:
-    """nu(G) = z(G) C(G) / (q N): noise of a released mean, by coordinate, where users are drawn."""
+    """nu(G) = z(G) C(G) / (q N): noise per coordinate of a released mean if users are drawn."""
     if prediction.uls_noise is None:
         return math.inf
     return prediction.uls_noise * proxy.norm(prediction.group_size)
 
 
 def nu_of_examples(prediction: Prediction, proxy: Proxy) -> float:
-    """The same where examples are drawn, each clipped at the norm that one of them needs, C(1)."""
+    """The same if examples are drawn, each clipped at the norm of a single one, C(1)."""
     return math.inf if prediction.els_noise is None else prediction.els_noise * proxy.norm(1)
 
 
 def choose(predictions: Sequence[Prediction], proxy: Proxy) -> Choice | None:
-    """The unit and group size with the least predicted noise; None where none can be drawn.
+    """The unit and group size with the least predicted noise; None if none can be drawn.
 
-    Of users, the smallest G within a hundredth of the least. Of examples the noise hardly moves
-    with G, while a small one leaves examples unused, so G is the one nearest what the median public
-    user has. Equal units are decided for users, the simpler promise.
+    For users: the smallest G within 1 % of the least noise. For examples the noise hardly depends
+    on G, while a small G leaves examples unused, so G is the one nearest the median public user's
+    count. Ties go to users, the simpler promise.
 
     Reference: Charles et al. 2024 (arXiv 2407.07737), sections 4 and 5.
     """
@@ -63,7 +63,7 @@ def choose(predictions: Sequence[Prediction], proxy: Proxy) -> Choice | None:
 
 
 def crossings(predictions: Sequence[Prediction], proxy: Proxy) -> list[float]:
-    """Group sizes at which both units have the same noise; between two of them, on a log scale."""
+    """Group sizes with the same noise for both units, interpolated on a log scale."""
     found = []
     gaps = [
         (p.group_size, math.log(nu_of_users(p, proxy) / nu_of_examples(p, proxy)))
@@ -86,7 +86,7 @@ def grouping_lines(
     choice: Choice | None,
     clipping_norm: float,
 ) -> list[str]:
-    """The public statistics, nu(G) of both units, and the choice as settings with its reasons."""
+    """The public statistics, nu(G) of both units, and the chosen settings with reasons."""
     lines = [
         "Group size G: examples of a user, where users (ULS) or examples (ELS) are drawn",
         f"  {setting.num_users} users, {setting.num_rounds} charges, "

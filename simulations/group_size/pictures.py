@@ -15,7 +15,7 @@ def draw_nu(
     chosen: tuple[int, float],
     title: str,
 ) -> Figure:
-    """Predicted noise of users and of examples against G, where they cross, and what is chosen.
+    """Predicted noise of users and of examples against G, with crossings and the choice.
 
     Args:
       points: (G, nu of users, nu of examples), in the order of G.

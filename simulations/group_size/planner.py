@@ -1,10 +1,9 @@
 """feddp plan --group-size: how many examples of a user to use, before anything is spent.
 
-Compares, at one user-level promise and one number of examples per round, the noise of an averaged
-update: users drawn (ULS), where a user's G examples are averaged and clipped together, against
-examples drawn (ELS), where each is clipped on its own and a user is protected as G of them. Reads
-no private data: what it needs to know about users is one public number, the correlation of the
-gradients of one user's examples.
+Compares the noise of an averaged update, at equal user-level promise and examples per round: with
+users drawn (ULS), a user's G examples are averaged and clipped together; with examples drawn (ELS),
+each is clipped on its own, and a user is protected as a group of G. Reads no private data: all it
+needs about users is one public number, the correlation of the gradients of one user's examples.
 """
 
 import math
@@ -22,7 +21,7 @@ _EQUAL = 0.01
 
 @dataclass(frozen=True)
 class Setting:
-    """What is compared at.
+    """What both ways of drawing have in common.
 
     Attributes:
       num_users: N.
@@ -40,15 +39,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One group size.
+    """Predicted noise at one group size.
 
     Attributes:
       group_size: G.
-      uls_multiplier: z where users are drawn, or None where B / G exceeds N.
+      uls_multiplier: z if users are drawn; None if B / G exceeds N.
       uls_noise: noise of an averaged example over the clipping norm of one example.
-      els_multiplier, els_noise: the same where examples are drawn; None where B exceeds G N.
-      crossover: ULS has less noise where the norm of a mean of G examples, over that of one, is
-        below this.
+      els_multiplier, els_noise: the same if examples are drawn; None if B exceeds G N.
+      crossover: ULS has less noise if the norm of a mean of G examples, over that of one, is below
+        this.
     """
 
     group_size: int
@@ -72,14 +71,13 @@ def predict(
     is_with_examples: bool = True,
     mean_examples: Callable[[int], float] = float,
 ) -> list[Prediction]:
-    """Noise of ULS and, unless that is left out, ELS for each group size.
+    """Predicted noise of ULS and, if asked for, ELS for each group size.
 
     Args:
       setting: what is promised, and the compute.
       group_sizes: each G.
       is_with_examples: also ELS.
-      mean_examples: examples of a user on average where at most G are used; G itself where every
-        user has enough.
+      mean_examples: average examples used per user, at most G each; G if every user has enough.
 
     Reference: Charles et al. 2024 (arXiv 2407.07737), section 4.
     """
@@ -100,7 +98,7 @@ def typical_norm(group_size: int, correlation: float) -> float:
 
 
 def nu(prediction: Prediction, correlation: float) -> float:
-    """The noise of ULS at the clipping norm that its mean needs: what the best G minimises."""
+    """The noise of ULS at the clipping norm that its mean needs; the best G minimises it."""
     if prediction.uls_noise is None:
         return math.inf
     return prediction.uls_noise * typical_norm(prediction.group_size, correlation)
@@ -116,7 +114,7 @@ def best_group_size(predictions: Sequence[Prediction], correlation: float) -> tu
 def calibrate(
     *, probability: float, num_coins: int, num_rounds: int, target_epsilon: float, delta: float
 ) -> float:
-    """A noise multiplier that keeps the target, to a thousandth; for predictions, not promises."""
+    """A noise multiplier that meets the target, to a thousandth; for predictions, not promises."""
 
     def keeps(multiplier: float) -> bool:
         event = PoissonGaussianEvent(probability, multiplier, num_coins)
@@ -125,7 +123,7 @@ def calibrate(
         )
         return spent <= target_epsilon
 
-    # From above, in growing strides: small multipliers make large distributions.
+    # From above, in growing steps: small multipliers make large distributions.
     high = 1.0 * num_coins
     while not keeps(high):
         high *= 2
@@ -143,7 +141,7 @@ def calibrate(
 def quieter_unit(prediction: Prediction, correlation: float) -> str:
     """Which way of drawing has less noise at one group size: "ULS", "ELS", "=", or "-".
 
-    "=" is a difference below a hundredth, "-" more examples a round than there are.
+    "=" means they differ by less than 1 %, "-" that a round would need more examples than exist.
     """
     if prediction.crossover is None:
         return "-"
@@ -154,7 +152,7 @@ def quieter_unit(prediction: Prediction, correlation: float) -> str:
 
 
 def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[str]:
-    """The table, the best group size and the crossover for some correlations, how to read them."""
+    """The table, the best group size and crossover for some correlations, and how to read them."""
     lines = [
         "Group size G: examples of a user, where users (ULS) or examples (ELS) are drawn",
         f"  {setting.num_users} users, {setting.num_rounds} charges, "
@@ -191,7 +189,7 @@ def planner_lines(setting: Setting, predictions: Sequence[Prediction]) -> list[s
 
 
 def _crossover_lines(predictions: Sequence[Prediction]) -> list[str]:
-    """By correlation: the best group size under ULS, its gain, and who is quieter at each."""
+    """By correlation: the best group size under ULS, its gain, and the quieter unit per size."""
     sizes = "".join(f"{p.group_size:>5}" for p in predictions)
     lines = [f"  {'r':>5}{'best G, ULS':>14}{'gain over G = 1':>18}   quieter at G ={sizes}"]
     for correlation in (0.0, 0.1, 0.5, 1.0):

@@ -1,4 +1,4 @@
-"""What public users tell about private ones: norms of updates, and how alike one user's are."""
+"""Statistics of public users that stand in for private ones: update norms and their similarity."""
 
 import math
 import os
@@ -23,7 +23,7 @@ from feddp.common.wire.messages import TrainRequest
 from feddp.server.run import optimizer_from_config
 from feddp.simulations.run.non_private import train_without_privacy
 
-NUM_DEMO_USERS, DEMO_SEED = 400, 1  # a seed of its own: nobody among them is a user of the demo
+NUM_DEMO_USERS, DEMO_SEED = 400, 1  # not the demo's seed: none of them is a user of the demo
 MAX_USERS, MAX_EXAMPLES = 48, 8
 WARM_ROUNDS, WARM_COHORT = 8, 40.0
 _FEWEST = 8
@@ -34,13 +34,13 @@ _SEED = 0
 class Proxy:
     """Statistics of public users; arrays hold one value per measured user.
 
-    A mean of k of a user's updates has the squared norm a / k + (1 - 1 / k) b on average over the
-    choice of the k, whatever the updates are.
+    The mean of k of a user's updates has the squared norm a / k + (1 - 1 / k) b on average over the
+    choice of the k.
 
     Attributes:
       counts: int64, examples of each.
       squares: float64, a: mean squared L2 norm of the update that one example makes alone.
-      products: float64, b: mean inner product of two of them; 0 where there is one example.
+      products: float64, b: mean inner product of two of them; 0 for a single example.
     """
 
     counts: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Proxy:
         return float(np.median(self.counts))
 
     def mean_examples(self, group_size: int) -> float:
-        """Examples of a user of whom at most G are used, on average."""
+        """Average examples used per user, at most G each."""
         return float(np.minimum(self.counts, group_size).mean())
 
     def norm(self, group_size: int) -> float:
@@ -76,15 +76,15 @@ class Proxy:
 
 
 def public_users(config: RunConfig, path: str | None) -> Users:
-    """The users of a file that its owner declares public; generated ones where there is no file.
+    """The users of a file declared public; generated ones if there is no file.
 
     Args:
       config: of the run that is planned; a file has the columns of its data.
       path: of the file.
 
     Raises:
-      ConfigError: the file is the run's own data, there are too few users, or classes are to be
-        learnt and generated users have none.
+      ConfigError: the file is the run's own data, there are too few users, or the task is
+        classification, for which no users are generated.
       DataError: the file cannot be read.
     """
     if path is None:
@@ -106,9 +106,9 @@ def public_users(config: RunConfig, path: str | None) -> Users:
 
 
 def warm_adapter(config: RunConfig, users: Users) -> NDArray[np.float32]:
-    """An adapter that has seen public users for some rounds, as most rounds of a run have.
+    """An adapter trained on public users for some rounds, typical of most rounds of a run.
 
-    At its start every user's update points to what all have in common, which is soon learnt.
+    At the start, all users' updates share a direction, which is soon learnt.
     """
     node, layout = _node(config, users)
     adapter, _ = train_without_privacy(
@@ -128,7 +128,7 @@ def measure_proxy(config: RunConfig, users: Users, adapter: NDArray[np.float32])
     """Statistics of up to `MAX_USERS` public users from one local step of each of their examples.
 
     Raises:
-      ConfigError: hardly anybody's examples predict anything, or updates are not finite.
+      ConfigError: too few users have examples to learn from, or updates are not finite.
     """
     base, layout = load_model(config)
     engine = build_engine(config, base, layout)
@@ -163,7 +163,7 @@ def clipping_norm_of(
     """Median norm of what would be clipped: the updates of public users, or of their examples.
 
     Args:
-      config: of the run; its local training is what makes the updates.
+      config: of the run, for its local training.
       users: public.
       adapter: float32 (P,), where they start.
       unit: "user" or "example".

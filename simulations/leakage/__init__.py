@@ -1,1 +1,1 @@
-"""What an adapter gives away about its users."""
+"""What an adapter leaks about its users."""

@@ -1,7 +1,7 @@
 """Attacks on a trained adapter as statistics over losses, with the ceilings that DP puts on them.
 
-Everything here is a pure function of numbers that somebody else measured. A failed attack is
-evidence, never a guarantee; an attack above its ceiling refutes the promise.
+Everything here is a pure function of measured numbers. A failed attack is evidence, never a
+guarantee; an attack above its ceiling refutes the promise.
 """
 
 import math
@@ -27,7 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Attack:
-    """How well a score tells members from non-members.
+    """How well a score distinguishes members from non-members.
 
     Attributes:
       auc: area under the ROC curve; bootstrap interval over the scored units.
@@ -160,7 +160,7 @@ def min_k_score(log_probabilities: Scores, share: float = 0.2) -> float:
 
 
 def exposure(rank: int, num_candidates: int) -> float:
-    """log2 |R| - log2 rank: bits of a secret that the model gives away.
+    """log2 |R| - log2 rank: bits of a secret that the model leaks.
 
     Without memorisation its mean is 1 / ln 2 = 1.443.
 
@@ -206,7 +206,7 @@ def advantage_ceiling(epsilon: float, delta: float) -> float:
 
 
 def exposure_ceiling(bits: float, epsilon: float, delta: float) -> float:
-    """Largest P[exposure >= bits] of a random secret that one protected unit holds.
+    """Largest P[exposure >= bits] of a random secret of one protected unit.
 
     >>> [round(exposure_ceiling(10, e, 1e-5), 4) for e in (0.5, 1, 2, 4, 8)]
     [0.0016, 0.0027, 0.0072, 0.0533, 1.0]

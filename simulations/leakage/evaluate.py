@@ -1,4 +1,4 @@
-"""feddp.evaluate: what a run's adapter gives away about its users, beside what DP allows."""
+"""feddp.evaluate: what a run's adapter leaks about its users, compared with what DP allows."""
 
 import math
 import tempfile
@@ -39,8 +39,8 @@ class Extent:
     """How much is measured.
 
     Attributes:
-      num_users: most users of each side.
-      num_secrets: most secrets of each side whose exact rank is searched for.
+      num_users: most users per side (members, non-members).
+      num_secrets: most secrets per side whose exact rank is searched for.
       num_unknown_digits: of an order id, 1 to 6; the others are given to the attacker.
       num_overfitted: users of the positive control; 0 leaves it out.
       seed: of the choice of users and of the bootstrap.
@@ -55,14 +55,14 @@ class Extent:
 
 @dataclass(frozen=True, repr=False)
 class LeakageTable:
-    """What a run's adapter gives away, beside what its promise allows. Its text is the table.
+    """What a run's adapter leaks, beside what its promise allows; it prints as a table.
 
-    Of real users it is private: neither noised nor charged.
+    If it measures real users it is private: neither noised nor charged.
 
     Attributes:
-      models: "base" (the negative control), "private", and "overfitted" where it was asked for.
-      ceilings: what the promise allows each attack at most.
-      violations: figures of the private adapter above their ceilings; the promise does not hold.
+      models: "base" (the negative control), "private", and "overfitted" if requested.
+      ceilings: the most that the promise allows each attack.
+      violations: figures of the private adapter above their ceilings; any refutes the promise.
       path: the file with every figure.
     """
 
@@ -88,14 +88,14 @@ def evaluate(
 
     Args:
       run: the run, or its folder.
-      users: those of the run, where they were given in Python.
-      evaluation_users: those of the run, where they were given in Python.
+      users: the run's, if they were given in Python.
+      evaluation_users: the run's, if they were given in Python.
       extent: how much is measured.
-      measurements_path: real data: a folder outside the run for what is measured on private users.
+      measurements_path: for real data: a folder outside the run for measurements on private users.
       on_control: called before the positive control is trained, which takes a while.
 
     Raises:
-      ConfigError: the run is not finished, or measures real users without a folder for it.
+      ConfigError: the run is not finished, or has real users and `measurements_path` is missing.
     """
     folder = load_run(path_of(run))
     config, plan = folder.config, folder.plan.privacy_plan
@@ -103,7 +103,7 @@ def evaluate(
     adapter_path = folder.adapter
     check_users(config, users, evaluation_users)
     given = Given(table_of(users), table_of(evaluation_users))
-    # A promise about examples puts no ceiling on attacks on users.
+    # A promise to examples puts no ceiling on attacks on users.
     ceilings = Ceilings(plan.epsilon if plan.unit == "user" else math.inf, plan.delta)
     with pinned_threads(config):
         models = measure_adapter(config, adapter_path, extent, given=given)
@@ -116,7 +116,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Given:
-    """Users who are open already; None: those that the configuration names."""
+    """Users that are already open; None: those that the configuration names."""
 
     everyone: Users | None = None
     evaluation: Users | None = None
@@ -145,7 +145,7 @@ def measure_adapter(
       users: who was trained on; None is everybody.
       has_control: also measure the base.
       base_scores: see `Scorer`.
-      given: the users of the run, where they are open already.
+      given: the run's users, if already open.
     """
     base, _ = load_model(config)
     scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens, base_scores=base_scores)
@@ -165,9 +165,9 @@ def measure_adapter(
 
 
 def measure_overfitted(config: RunConfig, extent: Extent, given: Given = Given()) -> Leakage:
-    """Leakage of an adapter trained without privacy on few users: every attack must catch it.
+    """Leakage of an adapter trained without privacy on few users: every attack must detect it.
 
-    More rows, passes and learning rate than the run's own make sure that it remembers.
+    More rows, passes and learning rate than the run's make sure that it memorises them.
     """
     plain = replace(
         config,
@@ -198,7 +198,7 @@ def train_to_folder(
     probability: float,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Trains without privacy and leaves the adapter in PEFT's format; returns its evaluation."""
+    """Trains without privacy and saves the adapter in PEFT's format; returns its evaluation."""
     base, layout = load_model(config)
     node = build_node(config, base, layout, users, evaluation)
     adapter, evaluated = train_without_privacy(
@@ -218,7 +218,7 @@ def train_to_folder(
 def choose_subjects(
     config: RunConfig, training: Users, evaluation: Users, scorer: Scorer, extent: Extent
 ) -> Subjects:
-    """Members, non-members and marked users, at random; who has nothing to score is skipped."""
+    """Random members, non-members and marked users; users with nothing to score are skipped."""
     rng = np.random.default_rng(extent.seed)
     ids = _demo_ids() if config.is_generated else {}
 
@@ -254,7 +254,7 @@ def choose_subjects(
 
 
 def _target(run: RunFolder, measurements_path: Path | None) -> Path:
-    """Where leakage.json goes: into the run of generated users, outside of any other."""
+    """Where leakage.json goes: into the run for generated users, outside it otherwise."""
     if run.config.is_generated and measurements_path is None:
         return run.path / LEAKAGE_NAME
     if measurements_path is None:

@@ -20,8 +20,8 @@ def secret_rank(
 ) -> int:
     """How many sequences over the alternatives are more likely after the context, plus one.
 
-    A beginning that is less likely than the whole secret cannot be completed to anything more
-    likely, so it is left out; what is counted is exact.
+    No completion of a prefix that is less likely than the secret can be more likely, so such
+    prefixes are pruned; the count is exact.
 
     Args:
       context: ids before the secret.
@@ -52,7 +52,7 @@ def digits_of_order(
 ) -> tuple[list[int], list[int]] | None:
     """(context, last digits) of the first order id in a text, as ids; None where there is none.
 
-    Everything before the unknown digits is given, as to an attacker who knows all but these.
+    The context is everything before the unknown digits, as for an attacker who knows it.
     """
     spans = [span for span in secret_spans(text) if span.kind == "order_id"]
     if not spans:
@@ -66,7 +66,7 @@ def digits_of_order(
 
 
 def digit_ids(tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
-    """The id of every digit within a number; None where the tokenizer joins digits."""
+    """The token id of every digit within a number; None if the tokenizer merges digits."""
     ids = tokenizer("A-" + DIGITS, add_special_tokens=False)["input_ids"][-len(DIGITS) :]
     is_single = [tokenizer.decode([i]) for i in ids] == list(DIGITS)
     return list(ids) if is_single else None

@@ -1,4 +1,4 @@
-"""Pictures of attacks, on each of the models that were measured."""
+"""Pictures of attacks on the measured models."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ _PALETTE = {"base": GREY, "private": BLUE, "overfitted": RED}
 
 
 def draw_attacks(models: Mapping[str, Leakage], ceiling: float) -> Figure:
-    """AUC of every attack with its interval, a row each, on the models that were measured."""
+    """AUC of every attack on the measured models, with intervals, one row each."""
     with rc_context(STYLE):
         names = ["user inference", *(f"membership, {n}" for n in models["private"].membership)]
         figure = Figure(figsize=(7, 0.7 + 0.55 * len(names)), layout="constrained")
@@ -45,7 +45,7 @@ def draw_attacks(models: Mapping[str, Leakage], ceiling: float) -> Figure:
 
 
 def draw_exposure(models: Mapping[str, Leakage]) -> Figure | None:
-    """Histogram of exposure in bits; None where no secret was ranked."""
+    """Histogram of exposure in bits; None if no secret was ranked."""
     found = {name: model.exposure for name, model in models.items() if model.exposure}
     if not found:
         return None

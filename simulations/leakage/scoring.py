@@ -1,4 +1,4 @@
-"""Losses of single tokens, under an adapter and under its base: what every attack starts from."""
+"""Token losses under an adapter and under its base, the input of every attack."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ BaseScores = dict[str, ExampleScore | None]
 
 
 class Scorer:
-    """A base model and what was trained on it, of any kind; scores examples under either.
+    """A base model and an adapter of any kind; scores examples under either.
 
     Args:
       base: freshly loaded; changed in place.
@@ -69,7 +69,7 @@ class Scorer:
     ):
         self.base_scores: BaseScores = {} if base_scores is None else base_scores
         own = dict(base.model.named_parameters())
-        # Where the base's own numbers were trained: those from before, to exchange.
+        # If the base's own weights were trained: the original ones, to swap in.
         self._others = {name: own[name].clone() for name in replaced_names(adapter_path)}
         self._model: Any = load_trained(adapter_path, base)
         self._base, self._max_tokens = base, max_tokens
@@ -82,11 +82,11 @@ class Scorer:
 
     @property
     def is_causal(self) -> bool:
-        """Texts are predicted, not classes."""
+        """Whether texts are predicted, not classes."""
         return self._base.task == "causal-lm"
 
     def score(self, examples: Sequence[Example], *, is_base: bool) -> list[ExampleScore | None]:
-        """Scores in the order of the examples; None where nothing is predicted."""
+        """Scores in the order of the examples; None if nothing is predicted."""
         if not is_base:
             return self._score(examples)
         missing = {repr(example): example for example in examples}
@@ -178,9 +178,9 @@ class Scorer:
 
 
 def sensitive_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
-    """Which predicted tokens of a plain text overlap a sensitive stretch; as `Scorer` orders them.
+    """Which predicted tokens of a plain text overlap a sensitive span; ordered as in `Scorer`.
 
-    The demo's secrets are known from its generator; elsewhere regular expressions tag mail
+    The demo's secrets are known from its generator; elsewhere regular expressions find email
     addresses, phone numbers and identifiers.
     """
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -195,7 +195,7 @@ def sensitive_mask(text: str, tokenizer: PreTrainedTokenizerBase) -> NDArray[np.
 
 
 def sensitive_spans(text: str) -> tuple[SecretSpan, ...]:
-    """Sensitive stretches of a text: those of the demo, else what regular expressions find.
+    """Sensitive spans of a text: those of the demo, or what regular expressions find.
 
     >>> [span.kind for span in sensitive_spans("Write to ann@mail.org or call 030 1234567.")]
     ['mail', 'phone']

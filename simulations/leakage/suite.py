@@ -1,4 +1,4 @@
-"""What an adapter gives away about its users: the leakage suite over one model's scores."""
+"""The leakage suite: runs every attack on one model's scores."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Subjects:
-    """Who is attacked: training users, held-out users, and the marked users by their coin."""
+    """The attacked users: members, non-members, and marked users by their coin."""
 
     members: Sequence[Subject]
     non_members: Sequence[Subject]
@@ -58,13 +58,13 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Exposure:
-    """Of planted secrets, in bits.
+    """Exposure of planted secrets, in bits.
 
     Attributes:
       bits: one value per secret, of training users and of held-out users (the null).
       null_bits: see `bits`.
       num_candidates: |R|; log2 of it is the most a secret can be exposed.
-      share_high: of training users' secrets, exposed by `HIGH_EXPOSURE_BITS` or more.
+      share_high: share of training users' secrets exposed by `HIGH_EXPOSURE_BITS` or more.
     """
 
     bits: Sequence[float]
@@ -98,7 +98,7 @@ class SensitiveTokens:
 
 @dataclass(frozen=True)
 class Leakage:
-    """All that was measured on one model; None where the data has nothing to measure it on."""
+    """All measurements of one model; None where the data does not allow one."""
 
     user_inference: Attack
     membership: dict[str, Attack]
@@ -109,7 +109,7 @@ class Leakage:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What (epsilon, delta)-DP of users allows each attack at most."""
+    """The most that (epsilon, delta)-DP of users allows each attack."""
 
     epsilon: float
     delta: float
@@ -143,7 +143,7 @@ def measure(
     Args:
       scorer: of the base and one adapter.
       subjects: who is attacked.
-      is_base: attack the base: the negative control. There the references are left out.
+      is_base: attack the base, the negative control, which has no reference model.
       num_secrets: most secrets of each side whose exposure is searched for.
       num_unknown_digits: of an order id; the others are given to the attacker.
       rng: of the bootstrap.
@@ -197,7 +197,7 @@ class _Scored:
 
 
 def _score(scorer: Scorer, users: Sequence[Subject], is_base: bool) -> list[_Scored]:
-    """Scores everybody in passes that users share; in the order of the users."""
+    """Scores all users in shared passes; in the order of the users."""
     sides = [[user.own for user in users], [user.fresh for user in users]]
     own, fresh = (_scores(scorer, side, is_base) for side in sides)
     if is_base:
@@ -216,7 +216,7 @@ def _scores(
 
 
 def _user_scores(users: Sequence[_Scored]) -> NDArray[np.float64]:
-    """T(u); on the base, minus the mean loss, which is what an attacker without reference has."""
+    """T(u); on the base, which has no reference, minus the mean loss."""
     fresh = [np.array([score.loss for score in user.fresh]) for user in users]
     base = [
         np.array([score.loss for score in user.base_fresh]) if user.base_fresh else 0 * losses
@@ -286,7 +286,7 @@ def _secret(scorer: Scorer, user: Subject, num_unknown: int) -> tuple[list[int],
 
 
 def _poison_gap(scorer: Scorer, subjects: Subjects, is_base: bool) -> Interval | None:
-    """Share of the wrong answer given right, of users who are in minus of those who are out."""
+    """How much more often planted answers are given for marked users in the data than out of it."""
     inside, outside = (
         _wrong_shares(scorer, users, is_base)
         for users in (subjects.poisoned_in, subjects.poisoned_out)
@@ -297,7 +297,7 @@ def _poison_gap(scorer: Scorer, subjects: Subjects, is_base: bool) -> Interval |
 
 
 def _wrong_shares(scorer: Scorer, users: Sequence[Subject], is_base: bool) -> Scores:
-    """How often the model gives each user's planted answer; of texts, the ending's tokens."""
+    """How often the model gives each user's planted answer; for texts, over the ending's tokens."""
     scores = _scores(scorer, [user.ending for user in users], is_base)
     return np.array(
         [
@@ -313,7 +313,7 @@ def _wrong_shares(scorer: Scorer, users: Sequence[Subject], is_base: bool) -> Sc
 
 
 def _num_planted(scorer: Scorer, planted: Example, plain: Example) -> int:
-    """How many of the last predictions are the planted answer: one class, or an ending."""
+    """How many of the last predictions form the planted answer: one class, or an ending."""
     if not scorer.is_causal:
         return 1
     ids = scorer.tokenizer(planted.text[len(plain.text) :], add_special_tokens=False)["input_ids"]

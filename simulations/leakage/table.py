@@ -1,4 +1,4 @@
-"""What was measured on a run: leakage.json, written and read, and its one table."""
+"""Writes and reads leakage.json, and shows it as one table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ LEAKAGE_NAME = "leakage.json"
 def write_leakage(
     path: Path, models: Mapping[str, Leakage], ceilings: Ceilings, extent: Mapping[str, int]
 ) -> None:
-    """leakage.json: every figure with its interval, the ceilings, and how much was measured."""
+    """Writes leakage.json: all figures with intervals, the ceilings, and the extent."""
     content = {
         "ceilings": asdict(ceilings),
         "extent": dict(extent),
@@ -27,7 +27,7 @@ def write_leakage(
 
 
 def read_leakage(path: Path) -> tuple[dict[str, Leakage], Ceilings] | None:
-    """Reads `write_leakage` back; None where nothing was measured yet."""
+    """Reads leakage.json; None if nothing was measured yet."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def leakage_lines(models: Mapping[str, Leakage], ceilings: Ceilings) -> list[str
 
 
 def leakage_rows(models: Sequence[Leakage], ceilings: Ceilings) -> list[tuple[str, list[str], str]]:
-    """(figure, one text per model, ceiling) of every attack that some model was measured by."""
+    """(figure, one text per model, ceiling) of every attack that was run on some model."""
     first = models[0]
     rows = [
         (

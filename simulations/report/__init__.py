@@ -1,1 +1,1 @@
-"""A run or a comparison as one page."""
+"""Reports: a run or a comparison as one page."""

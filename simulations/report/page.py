@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML file with its style, without scripts and without a network."""
+"""The elements of a report: one HTML file with its style, without scripts or network access."""
 
 from collections.abc import Sequence
 from html import escape
@@ -53,7 +53,7 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
 
 
 def heading(text: str) -> str:
-    """A section begins."""
+    """The heading of a section."""
     return f"<h2>{escape(text)}</h2>"
 
 
@@ -64,12 +64,12 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list, an entry a line."""
+    """A list with one entry per line."""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def promise(lines: Sequence[str], *, is_broken: bool = False) -> str:
-    """What is promised, set apart."""
+    """The promise, set apart."""
     body = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return f'<div class="promise{" bad" if is_broken else ""}">{body}</div>'
 
@@ -80,7 +80,7 @@ def picture(svg: str, caption: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, is_wide: bool = False) -> str:
-    """Numbers to the right, the first column to the left; a wide one goes beyond the text."""
+    """A table: numbers right-aligned, the first column left; a wide one exceeds the text width."""
     titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows

@@ -99,7 +99,7 @@ def _statement(text: str) -> list[str]:
 
 
 def _commands(run: Run) -> str:
-    """The command lines that made a run; one that would, where they were not kept."""
+    """The command lines that made a run; if they were not kept, one that would."""
     path = run.path / COMMAND_NAME
     if path.is_file():
         return path.read_text(encoding="utf-8").strip()
@@ -223,7 +223,7 @@ def _comparison_page(folder: Path) -> str:
 
 
 def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table without the columns that nothing was measured for."""
+    """A table without its empty columns."""
     kept = [i for i in range(len(head)) if any(row[i] not in ("-", "–", "") for row in rows)]
     cells = [["–" if row[i] == "-" else row[i] for i in kept] for row in rows]
     return table([head[i] for i in kept], cells, is_wide=True)
@@ -260,7 +260,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a file; None where there is none yet."""
+    """The content of a file; None if it does not exist yet."""
     if not path.is_file():
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -1,1 +1,1 @@
-"""A run in one process, and what a person sees of it."""
+"""A run in one process, and its output."""

@@ -1,4 +1,4 @@
-"""What a person reads: the plan, the curve of epsilon and the table at the end."""
+"""Text output of a run: the plan, the curve of epsilon and the table of results."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +41,7 @@ def plan_rows(plan: PrivacyPlan) -> Sequence[tuple[str, str, str]]:
 
 
 def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
-    """What is worth a line only where a user may have several coins or examples are drawn."""
+    """Rows for runs with drawn examples, several coins per user or a separation."""
     lines = []
     if plan.population.num_examples is not None:
         lines.append(
@@ -97,7 +97,7 @@ def result_lines(results: Results, plan: PrivacyPlan) -> list[str]:
 
 
 def result_rows(results: Results, plan: PrivacyPlan) -> tuple[list[str], list[list[str]]]:
-    """(names of the columns, a row a model): its name, its metrics, and what it promises."""
+    """(column names, one row per model): its name, its metrics, and its guarantee."""
     rows = [(name, values) for name, values in results.items() if values]
     if not rows:
         return [], []

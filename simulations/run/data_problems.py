@@ -1,4 +1,4 @@
-"""What keeps a data set from being trained on, found before anything is spent."""
+"""Problems that keep a data set from being trained on, found before anything is spent."""
 
 from collections.abc import Iterator
 
@@ -16,8 +16,8 @@ def data_problems(
 ) -> list[str]:
     """All problems of these users at once, one line each; no content, no id, no count.
 
-    Looks at a bounded sample. What it finds depends on private rows: it is for their owner's eyes,
-    on the machine that holds them.
+    Looks at a bounded sample. The result depends on private rows: show it only to their owner, on
+    the machine that holds them.
 
     Args:
       config: of the run.
@@ -59,7 +59,7 @@ def _evaluation_problems(
 
 
 def _label_problems(config: RunConfig, users: Users) -> list[str]:
-    """Declared classes that nobody has: misspelt, or too rare to be learned."""
+    """Declared classes that no user has: misspelt, or too rare to be learned."""
     unseen = dict.fromkeys(config.labels)
     for example in _examples(users, LABEL_USERS):
         unseen.pop(example.label or "", None)

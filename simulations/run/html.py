@@ -1,11 +1,11 @@
-"""The tables that a notebook shows."""
+"""Tables for notebooks."""
 
 from collections.abc import Sequence
 from html import escape
 
 
 def html_table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = ()) -> str:
-    """A table of texts, escaped; the first cell of a row names it.
+    """An HTML table of escaped texts; the first cell of a row is its header.
 
     >>> html_table([["loss", "1 < 2"]])
     '<table><tr><th>loss</th><td>1 &lt; 2</td></tr></table>'

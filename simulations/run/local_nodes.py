@@ -28,18 +28,18 @@ log = logging.getLogger("feddp.node")
 
 @dataclass(frozen=True)
 class LocalNodes:
-    """Nodes that live in this process and are asked one after the other.
+    """Nodes in this process, asked one after another.
 
-    One `Node` also stands for a whole population of one-user nodes on its base model: each of its
-    users tosses a coin of its own, trains apart from all others, and enters the sum alone, so one
-    engine call gives the exact sum that as many replies would add up to, without a reply each.
+    One `Node` can also stand for a whole population of one-user nodes: each of its users has its
+    own coin, trains independently and is clipped separately, so one engine call gives the exact sum
+    of that many replies.
 
     Attributes:
       nodes: each over its own users.
       dropout: share of the drawn users who drop out of a round or answer after its deadline; they
-        count as zero, and neither noise nor divisor knows.
-      server_draw: draws among nodes of one user each, named by their place ("0", "1", ...); None:
-        each draws its own users.
+        count as zero, and neither noise nor divisor changes.
+      server_draw: draws among one-user nodes, named by their index ("0", "1", ...); None: nodes
+        draw their own users.
     """
 
     nodes: Sequence[Asked]
@@ -47,7 +47,7 @@ class LocalNodes:
     server_draw: ServerDraw | None = None
 
     def train(self, request: TrainRequest) -> list[TrainReply]:
-        """One update sum per node that does not refuse. Same contract as `Nodes.train`."""
+        """One update sum per node that does not refuse; see `Nodes.train`."""
         replies, asked = [], list(self.nodes)
         if self.server_draw is not None:
             self.server_draw.fix(map(str, range(len(asked))))

@@ -1,4 +1,4 @@
-"""Training without privacy: the ceiling that a private run is compared with. Never a release."""
+"""Training without privacy, to compare a private run with. Never a release."""
 
 from collections.abc import Callable
 
@@ -25,8 +25,8 @@ def train_without_privacy(
 ) -> tuple[NDArray[np.float32], Evaluation | None]:
     """The same rounds, cohorts, local work and server optimizer, without clip and noise.
 
-    The mean is over the realised cohort and the updates are not bounded, so nothing about the
-    result is private: it must not be published beside a private run on the same users.
+    Updates are averaged over the realised cohort and not bounded, so the result is not private: it
+    must not be published beside a private run on the same users.
 
     Returns:
       The final adapter, float32 (P,), and its evaluation.

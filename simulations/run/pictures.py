@@ -1,4 +1,4 @@
-"""Pictures: one style, one way to draw and to keep them; and the curves of a run."""
+"""The shared style of pictures, how they are saved, and the curves of a run."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from feddp.server.publisher import METRICS_NAME
 
 CURVES_NAME = "curves.png"
 
-# Replaced by the page's own text colour, so that one picture serves light, dark and paper.
+# Replaced by the page's text colour, so that one picture works on light, dark and paper.
 INK = "#123456"
 BLUE, RED, GREY = "#3b7dd8", "#d1495b", "#8a8f98"
 COLOURS = {
@@ -56,7 +56,7 @@ def draw_curves(
     Args:
       lines: of metrics.jsonl.
       unit: what epsilon protects, "user" or "example".
-      target_epsilon: the dotted line.
+      target_epsilon: drawn as a dotted line.
       delta: of the promise.
     """
     with rc_context(STYLE):
@@ -92,12 +92,12 @@ def curves_of(folder: Path, plan: PrivacyPlan) -> Figure:
 
 
 def leave_curves(folder: Path, plan: PrivacyPlan) -> None:
-    """Writes curves.png into a run folder."""
+    """Writes curves.png of a run into its folder."""
     (folder / CURVES_NAME).write_bytes(_png(curves_of(folder, plan)))
 
 
 def tick(axis: Any, values: Sequence[float]) -> None:
-    """Ticks at these values alone, as plain numbers."""
+    """Ticks only at these values, as plain numbers."""
     axis.set_ticks(values, [f"{value:g}" for value in values])
     axis.set_ticks([], minor=True)
 
@@ -113,13 +113,13 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     (folder / f"{name}.png").write_bytes(_png(figure))
     body = svg[svg.index("<svg") :]
     body = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', body, count=1)
-    # Ids are made unique: several pictures share one page.
+    # Unique ids, because several pictures share one page.
     body = re.sub(r'(id="|#)([A-Za-z]\w*)', rf"\g<1>{name}-\g<2>", _without_colours(body))
     return body.replace("INK", "currentColor")
 
 
 def _without_colours(body: str) -> str:
-    """Ink to a word, and other colours to a form without "#", which marks ids."""
+    """Ink as "currentColor", and other colours without "#", which here marks ids."""
     body = body.replace(INK, "INK")
     return re.sub(
         r"#([0-9a-f]{2})([0-9a-f]{2})([0-9a-f]{2})\b",
@@ -129,7 +129,7 @@ def _without_colours(body: str) -> str:
 
 
 def _png(figure: Figure) -> bytes:
-    """On white, in dark ink."""
+    """The figure as PNG, in dark ink on white."""
     for axis in figure.axes:
         for text in axis.findobj(Text):
             if text.get_color() == INK:

@@ -1,4 +1,4 @@
-"""What a run would promise, before it spends anything."""
+"""feddp.plan: what a run would promise, before it spends anything."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from feddp.simulations.run.users import Users, declare_users
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What one run promises, derived from its target, each number with its reason.
+    """What one run promises, derived from its target; each number has a reason.
 
-    Its text, and its table in a notebook, show all derived numbers.
+    It prints as, and in a notebook shows, a table of all derived numbers.
 
     Attributes:
-      privacy_plan: every promised number; what plan.json holds.
-      not_covered: what the promise is not about, one line each.
+      privacy_plan: every promised number; the content of plan.json.
+      not_covered: what the promise does not cover, one line each.
     """
 
     privacy_plan: PrivacyPlan
@@ -57,18 +57,18 @@ class Plan:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Why each derived number is what it is, by its name."""
+        """The reason of each derived number, by its name."""
         return self.privacy_plan.reasons
 
     @property
     def statement(self) -> str:
-        """The promise in words, as Markdown: what holds, for whom, and what is outside."""
+        """The promise in words, as Markdown: what holds, for whom, and what is not covered."""
         return words.statement(self.privacy_plan, not_covered=self.not_covered)
 
     def curve(self) -> NDArray[np.float64]:
-        """Epsilon after 1, 2, ... charges; float64, (charges,), never falling.
+        """Epsilon after 1, 2, ... charges; float64, (charges,), non-decreasing.
 
-        A meter: what is promised is `epsilon`, also of a run that stops early.
+        Only a meter: the promise is `epsilon`, even if the run stops early.
         """
         return planned_curve(self.privacy_plan)
 
@@ -90,7 +90,7 @@ def plan(config: RunConfig, users: Users | None = None) -> Plan:
 
     Args:
       config: the run.
-      users: given in Python; only the names of their columns enter.
+      users: given in Python; only their column names are used.
 
     Raises:
       ConfigError: the promise cannot be made, or N is not declared.
@@ -105,7 +105,7 @@ def plan(config: RunConfig, users: Users | None = None) -> Plan:
 
 
 def describe_plan(privacy_plan: PrivacyPlan, config: RunConfig) -> Plan:
-    """A plan with what it is not about."""
+    """A plan, with what it does not cover."""
     evaluation = assembly.describe_evaluation(config)
     outside = words.not_covered(evaluation, is_generated=config.is_generated)
     return Plan(privacy_plan, tuple(outside))

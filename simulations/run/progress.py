@@ -1,4 +1,4 @@
-"""How a run is watched while it trains: by nobody, by a bar, or by whoever else listens."""
+"""Shows the progress of a run: not at all, as a bar, or through a listener."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -17,14 +17,14 @@ with warnings.catch_warnings():
 
 
 class Meter(Protocol):
-    """Something that shows how far a run is."""
+    """Shows how far a run is."""
 
     def show(self, report: RoundReport, num_charges: int) -> None:
-        """A round is released and durable (0 is the base), and so many charges are spent."""
+        """Called when a round is released and durable (0 is the base)."""
         ...
 
     def close(self) -> None:
-        """The rounds are over, for whatever reason."""
+        """Called when the rounds are over, for whatever reason."""
         ...
 
 
@@ -32,33 +32,29 @@ def ignore(*_: object) -> None:
     """Does nothing."""
 
 
-def no_meter(_: PrivacyPlan) -> None:
-    """Shows nothing."""
-
-
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what happens in a run; public values only. By default nobody is.
+    """Callbacks for the events of a run, with public values only; by default none.
 
     Attributes:
       on_plan: a new run is about to be made.
-      on_resume: the run of a folder goes on.
-      meter: makes what shows the rounds; None shows nothing.
-      on_stopping: a person asked for a stop, which comes after the bookkeeping of the round.
+      on_resume: an existing run continues.
+      meter: makes the meter of the rounds; None shows nothing.
+      on_stopping: a stop was requested; it happens after the bookkeeping of the round.
       on_comparing: the private rounds are done; those without privacy follow.
       on_non_private: metrics of the model without privacy.
     """
 
     on_plan: Callable[[PrivacyPlan], None] = ignore
     on_resume: Callable[[Path, PrivacyPlan], None] = ignore
-    meter: Callable[[PrivacyPlan], Meter | None] = no_meter
+    meter: Callable[[PrivacyPlan], Meter | None] = ignore
     on_stopping: Callable[[], None] = ignore
     on_comparing: Callable[[], None] = ignore
     on_non_private: Callable[[Mapping[str, float]], None] = ignore
 
 
 class Bar:
-    """A bar on a terminal or in a notebook, with loss, and epsilon so far against its target."""
+    """A bar on a terminal or in a notebook, with loss, epsilon so far and its target."""
 
     def __init__(self, plan: PrivacyPlan):
         self._curve, self._target = planned_curve(plan).tolist(), plan.target_epsilon

@@ -31,11 +31,11 @@ PROMISE_NAME = "privacy.json"
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """A run: its folder, read when it is asked.
+    """A run: a view of its folder, read on demand.
 
     Attributes:
       path: the run folder.
-      config: with which the run was made.
+      config: of the run.
       plan: what it promises.
     """
 
@@ -62,9 +62,9 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """A line a released round: round (0: the base), epsilon so far, and what was evaluated.
+        """One entry per released round: round (0: the base), epsilon so far, and evaluation.
 
-        Losses are in nats a token; public values only.
+        Losses are in nats per token; public values only.
         """
         return read_metrics(self.path / METRICS_NAME)
 
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def results(self) -> Mapping[str, Mapping[str, float] | None]:
-        """Metrics of "base", "private" and "non_private"; None where nothing was measured.
+        """Metrics of "base", "private" and "non_private"; None if not measured.
 
         Raises:
           ConfigError: the run is not finished.
@@ -151,7 +151,7 @@ def load_run(path: Path | str) -> Run:
 
     Raises:
       ConfigError: there is no run in that folder.
-      PlanDiffersError: plan.json or config.toml is not the one that the run was made with.
+      PlanDiffersError: plan.json or config.toml is not the one the run was made with.
     """
     return describe_run(folder.load_run(Path(path)))
 
@@ -162,12 +162,12 @@ def describe_run(run: folder.Run) -> Run:
 
 
 def path_of(run: Run | Path | str) -> Path:
-    """The folder of a run, however it is named."""
+    """The folder of a run."""
     return run.path if isinstance(run, Run) else Path(run)
 
 
 def load_whole(run: Run) -> tuple[Any, BaseModel]:
-    """The trained model, and the base that it was made of, for its tokenizer and labels."""
+    """The trained model, and its base, for tokenizer and labels."""
     adapter_path = run.adapter
     base, _ = assembly.load_model(run.config)
     return load_trained(adapter_path, base), base

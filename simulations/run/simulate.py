@@ -1,4 +1,4 @@
-"""feddp.simulate and resume: many users on one machine, in one process."""
+"""feddp.simulate and feddp.resume: many users on one machine, in one process."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ NON_PRIVATE_NOTE = "NOT PRIVATE. Publishing this beside the private run voids it
 
 
 def never() -> bool:
-    """Nobody asks for a stop."""
+    """No stop is requested."""
     return False
 
 
@@ -68,29 +68,29 @@ def simulate(
 ) -> Run:
     """Plans, trains and exports a new run, in this process.
 
-    Ctrl-C, or a notebook's stop button, ends the run after the bookkeeping of its round, and a
-    second one at once: both leave a run that `resume` continues. Outside of the main thread, where
-    signals do not arrive, `is_stopped` does the same.
+    Ctrl-C, or a notebook's stop button, stops the run after the bookkeeping of its round; pressed
+    twice, it stops at once. Either way, `resume` can continue the run. Signals only reach the main
+    thread; in others, use `is_stopped`.
 
     Args:
-      config: the run; `privacy.num-users` is declared unless the users are the demo's.
-      users: everyone, evaluation users included; None: those of `data.path`.
+      config: of the run; `privacy.num-users` is declared unless the users are the demo's.
+      users: all users, evaluation users included; None: those of `data.path`.
       evaluation_users: public or consenting, and none of `users`; None: those that the
         configuration holds out or names.
-      on_round: called with the report of every released round, which is durable by then. What it
-        raises ends the call and leaves a run that `resume` continues.
-      is_stopped: asked before each round.
-      progress: True shows a bar; a `Listener` is told more.
+      on_round: called with the report of every released round, once durable. If it raises, the call
+        ends, and `resume` can continue the run.
+      is_stopped: called before each round; True stops the run.
+      progress: True shows a bar; a `Listener` gets more events.
       is_comparing: also train the same rounds without clip and noise.
-      non_private_path: where that result goes; required unless the users are generated, because a
-        result without privacy, once published, voids the promise of the private one.
-      command: the line that asked for this; it is kept in the run folder, as public as the config.
+      non_private_path: where that result goes; required unless the users are generated, because
+        publishing a result without privacy voids the promise of the private one.
+      command: the command line; it is kept in the run folder, and as public as the config.
 
     Returns:
-      The run; `is_complete` unless somebody stopped it.
+      The run; `is_complete` unless it was stopped.
 
     Raises:
-      ConfigError: config and users do not go together, or the run's folder exists.
+      ConfigError: config and users contradict each other, or the run's folder exists.
       DataError: the users cannot be trained on; all problems at once.
       ModelError: the base model cannot be loaded.
       BudgetSpentError, PlanDiffersError, LedgerLockedError: the population's ledger refuses.
@@ -138,17 +138,17 @@ def resume(
 
     Args:
       run: the run, or its folder.
-      users: the same as before, where they were given in Python.
-      evaluation_users: the same as before, where they were given in Python.
+      users: the same as before, if they were given in Python.
+      evaluation_users: the same as before, if they were given in Python.
       on_round: see `simulate`.
       is_stopped: see `simulate`.
       progress: see `simulate`.
-      is_new_segment: the master key of its correlated noise is lost; go on without it.
+      is_new_segment: continue although the master key of the correlated noise is lost.
       command: see `simulate`.
 
     Raises:
       ConfigError: there is no run, or these are not its users.
-      PlanDiffersError: the folder, its base model or its ledger is not the one of the plan.
+      PlanDiffersError: the folder, its base model or its ledger does not match the plan.
       LedgerDamagedError, LedgerLockedError, RolledBackError, BudgetSpentError, DiskError: see
         `server.run.train`.
     """
@@ -178,7 +178,7 @@ def resume(
 def check_users(
     config: RunConfig, users: Users | None, evaluation_users: Users | None = None
 ) -> None:
-    """Refuses users that are read in other columns, or from another place, than the run's."""
+    """Refuses users whose columns or source differ from the run's."""
     if declare_users(config, users, evaluation_users) != config:
         raise ConfigError(
             [
@@ -196,7 +196,7 @@ def _listener(progress: bool | Listener) -> Listener:
 
 @contextmanager
 def pinned_threads(config: RunConfig) -> Iterator[None]:
-    """Torch's threads as the run asks; afterwards as they were."""
+    """Sets torch's threads as the run asks, and restores them afterwards."""
     before = torch.get_num_threads()
     pin_threads(config)
     try:
@@ -206,7 +206,7 @@ def pinned_threads(config: RunConfig) -> Iterator[None]:
 
 
 def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
-    """What puts the node's own ledger into a new run folder, where the node adds the noise."""
+    """What adds the node's own ledger to a new run folder, if the node adds the noise."""
 
     def make(folder: Path, name: str) -> None:
         if plan.trust.is_noised_by_nodes:
@@ -223,7 +223,7 @@ def _own_noise(run: folder.Run) -> AbstractContextManager[OwnNoise | None]:
 
 
 def keep_command(path: Path, command: str) -> None:
-    """Adds a command line to those that made a run; "" is none."""
+    """Adds a command line to those that made a run, unless it is empty."""
     if command:
         with (path / COMMAND_NAME).open("a", encoding="utf-8") as file:
             file.write(command + "\n")
@@ -233,7 +233,7 @@ def keep_command(path: Path, command: str) -> None:
 def _opened_node(
     run: folder.Run, base: BaseModel, layout: AdapterLayout, users: Table, evaluation_users: Table
 ) -> Iterator[Node | ShardedNode]:
-    """The one node of a run; its ledger and its processes are let go of afterwards."""
+    """The one node of a run; its ledger and its processes are closed afterwards."""
     config = run.config
     with _own_noise(run) as own_noise, ExitStack() as stack:
         if config.nodes.workers == 1:
@@ -314,7 +314,7 @@ def _run_rounds(
 def _without_privacy(
     run: folder.Run, node: Node, layout: AdapterLayout, is_stopped: Callable[[], bool]
 ) -> Mapping[str, float]:
-    """Metrics of the same rounds without clip and noise: the ceiling of the private run."""
+    """Metrics of the same rounds without clip and noise, to compare the private run with."""
     _, evaluation = train_without_privacy(
         node,
         layout.initial(),
@@ -329,7 +329,7 @@ def _without_privacy(
 
 
 def _write_non_private(path: Path, name: str, metrics: Mapping[str, float]) -> None:
-    """Real users' result without privacy: in a folder of its own, and in no file of the run."""
+    """Writes real users' result without privacy into its own folder, never into the run's."""
     path.mkdir(parents=True, exist_ok=True)
     content = {"note": NON_PRIVATE_NOTE, "run": name, "non_private": metrics}
     (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -356,9 +356,9 @@ def _check_comparison(config: RunConfig, is_comparing: bool, non_private_path: P
 
 @contextmanager
 def stop_on_interrupt(tell: Callable[[], None] = ignore) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for a stop, which the round loop grants after its bookkeeping; twice insists.
+    """Turns Ctrl-C into a request to stop after the round's bookkeeping; twice stops at once.
 
-    Signals reach the main thread alone; in any other nothing is changed, and nothing asks.
+    Signals only reach the main thread; in any other this does nothing.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

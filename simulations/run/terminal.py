@@ -1,4 +1,4 @@
-"""A run on the command line: what it prints while it trains, and how it ends."""
+"""A run on the command line: its output and exit code."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ def show_simulation(
     """Calls `simulate`, and prints the plan, the progress and the table.
 
     Returns:
-      The exit code: 0 when all rounds are released, 130 when a person stopped the run.
+      The exit code: 0 if all rounds are released, 130 if the run was stopped.
     """
     non_private: dict[str, float] = {}
     started = time.monotonic()
@@ -62,7 +62,7 @@ def _show_comparing() -> None:
 
 
 def _show_end(run: Run, seconds: float, non_private: Mapping[str, float] | None = None) -> int:
-    """The table of a finished run, or how to go on; returns the exit code.
+    """Prints the table of a finished run, or how to continue; returns the exit code.
 
     `non_private`: on real data these metrics are in no file of the run.
     """
@@ -82,7 +82,7 @@ def _show_end(run: Run, seconds: float, non_private: Mapping[str, float] | None 
 
 
 class Lines:
-    """A line each round that evaluates, with loss, epsilon so far, and time left."""
+    """Prints a line per evaluated round, with loss, epsilon so far, and time left."""
 
     def __init__(self, plan: PrivacyPlan) -> None:
         self._plan, self._curve = plan, planned_curve(plan).tolist()
@@ -90,7 +90,7 @@ class Lines:
         self._last_loss = ""
 
     def show(self, report: RoundReport, num_charges: int) -> None:
-        """Prints it."""
+        """Prints a line if the round was evaluated."""
         if report.evaluation is not None:
             self._last_loss = f"loss {report.evaluation.loss:.4f}"
         first_round, since = self._first = self._first or (report.round, time.monotonic())
@@ -105,7 +105,7 @@ class Lines:
         print(line, flush=True)
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Does nothing."""
 
 
 def open_meter(plan: PrivacyPlan) -> Meter:

@@ -1,4 +1,4 @@
-"""Users as Python has them: frames, datasets, rows, files, or the demo's."""
+"""Users given in Python: frames, datasets, rows, files, or the demo's."""
 
 import shutil
 import tempfile
@@ -26,20 +26,20 @@ _KEYS = ("user", "text", "messages", "prompt", "completion", "label")
 
 
 class Users:
-    """Whose rows are whose. Made by one of `from_*` or `demo`; shows no row, no id and no count.
+    """Rows grouped by user. Made by `from_*` or `demo`; never shows a row, an id or a count.
 
-    Every maker but `demo` names the column of the user and one of `text`, `messages`, or `prompt`
+    Every constructor except `demo` takes the user column and one of `text`, `messages`, or `prompt`
     with `completion`; `label` is the class, for classification. A row is one example. Users are
-    told apart by the text of their id: 7 and "7" are one user.
+    identified by the text of their id: 7 and "7" are one user.
 
-    Rows given in Python are grouped by user in a temporary folder that its owner alone can enter,
-    and that goes with this object. Rows of a file are grouped in feddp's cache, as the command line
-    does.
+    Rows given in Python are grouped in a temporary folder that only its owner can enter, and that
+    is deleted with this object. Rows of a file are grouped in feddp's cache, as on the command
+    line.
 
     Attributes:
-      path: what `data.path` says of them: "memory", "demo", a path, or a hub id.
+      path: the value of `data.path`: "memory", "demo", a path, or a hub id.
       columns: which columns are read.
-      table: the users themselves. Private: for the machine that holds them.
+      table: the users themselves. Private: keep it on the machine that holds them.
     """
 
     def __init__(self, table: data.Users, *, path: str, columns: Columns, origin: str):
@@ -57,7 +57,7 @@ class Users:
         completion: str = "",
         label: str = "",
     ) -> "Users":
-        """Users of a pandas frame: one row an example.
+        """Users of a pandas frame: one row per example.
 
         Args:
           frame: only the named columns are read. Missing texts are empty.
@@ -70,7 +70,7 @@ class Users:
 
         Raises:
           ConfigError: no such combination of columns.
-          DataError: a column or a user is missing, or there is no row; no message quotes a row.
+          DataError: a column or a user is missing, or there is no row. Messages never quote a row.
         """
         columns = _columns(user, text, messages, prompt, completion, label)
         return cls._held(read_frame(frame, columns, BATCH_ROWS), columns, "pandas", "the frame")
@@ -87,7 +87,7 @@ class Users:
         completion: str = "",
         label: str = "",
     ) -> "Users":
-        """Users of a `datasets.Dataset`, or of the split "train" (or the only one) of several.
+        """Users of a `datasets.Dataset`, or of the "train" or only split of a `DatasetDict`.
 
         Columns and errors are those of `from_pandas`.
         """
@@ -107,7 +107,7 @@ class Users:
         completion: str = "",
         label: str = "",
     ) -> "Users":
-        """Users of mappings from columns to values, read once; a generator will do.
+        """Users of mappings from columns to values, read once, so a generator works.
 
         Columns and errors are those of `from_pandas`.
         """
@@ -126,9 +126,9 @@ class Users:
         completion: str = "",
         label: str = "",
     ) -> "Users":
-        """Users of a JSONL, CSV or Parquet file, a folder of a data set, or a hub id.
+        """Users of a JSONL, CSV or Parquet file, a folder with a data set, or a hub id.
 
-        A run keeps the path, so it is resumed without giving the users again. Columns and errors
+        A run keeps the path, so the users need not be given again to resume it. Columns and errors
         are those of `from_pandas`.
         """
         columns = _columns(user, text, messages, prompt, completion, label)
@@ -138,14 +138,14 @@ class Users:
 
     @classmethod
     def demo(cls) -> "Users":
-        """The demo's generated users, whose number is known and whose privacy is nobody's."""
+        """The demo's generated users, whose number is public and who have no privacy to lose."""
         return cls(demo_users(), path=DEMO, columns=Columns(text="text"), origin="the demo")
 
     def count(self) -> int:
-        """How many users there are, evaluation users included.
+        """Number of users, evaluation users included.
 
-        Private, and for their owner's eyes: declare as `privacy.num-users` a number that is public
-        already, or that may be.
+        Private, for their owner only: declare as `privacy.num-users` a number that is or may become
+        public.
         """
         return self.table.num_users
 
@@ -171,11 +171,11 @@ class Users:
 def declare_users(
     config: RunConfig, users: Users | None, evaluation_users: Users | None = None
 ) -> RunConfig:
-    """The configuration, checked, that says of which users a run is; nothing is read or counted.
+    """The checked configuration of a run on these users; nothing is read or counted.
 
     Args:
-      config: its `data.path` is "demo" (nothing was named) or already that of the users.
-      users: everyone, evaluation users included; None: those that the configuration names.
+      config: its `data.path` is "demo" (the default) or already that of the users.
+      users: all users, evaluation users included; None: those that the configuration names.
       evaluation_users: declared public or consenting, and not among `users`; None: those that the
         configuration names.
 
@@ -214,12 +214,12 @@ def declare_users(
 
 
 def table_of(users: Users | None) -> data.Users | None:
-    """The users themselves; None where the configuration names them."""
+    """The users themselves; None if the configuration names them."""
     return None if users is None else users.table
 
 
 def _column_settings(columns: Columns) -> dict[str, object]:
-    """The settings of `data` that read these columns."""
+    """The `data` settings for these columns."""
     named = {f"data.{key}-column": getattr(columns, key) for key in _KEYS}
     if not columns.text:
         del named["data.text-column"]  # not used beside messages or a completion
