@@ -71,6 +71,7 @@ def _answerer(message: Message, context: Context) -> Answer:
     seconds = max(ttl - TRANSPORT_SECONDS, ttl / 2)
 
     def answer(kind: str, content: RecordDict) -> RecordDict:
+        """Asks the resident node."""
         return unpack(ask_resident(address, token, kind, pack(content), seconds=seconds))
 
     return answer

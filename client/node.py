@@ -100,6 +100,7 @@ class Node:
         total = UpdateSum.zeros(request.sum_dimension)
 
         def add(_: int, update: NDArray[np.float32]) -> None:
+            """Clips an update and adds it."""
             total.add(_clip(self.encoding.encode(update), request))  # encoded, then clipped
 
         self.train_locally(request, sink=add, dropout=dropout)

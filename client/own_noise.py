@@ -65,9 +65,11 @@ class _AnswerFile:
     remedy: ClassVar[str] = "A round is answered once: restore the file."
 
     def path(self, charge: Charge | Release) -> Path:
+        """See `AnswerFiles`."""
         return self.file_path
 
     def to_bytes(self, answer: _Answer) -> bytes:
+        """See `AnswerFiles`."""
         total = answer.noised.total
         about = {
             "round": answer.round,
@@ -79,6 +81,7 @@ class _AnswerFile:
         return content
 
     def parse(self, content: bytes, charge: Charge | Release) -> _Answer | None:
+        """See `AnswerFiles`."""
         try:
             total = load(content)["sum"]
             size = int.from_bytes(content[:8], "little")
@@ -92,6 +95,7 @@ class _AnswerFile:
         return answer if is_whole and is_its and total.dtype == np.int64 else None
 
     def next_clipping_norm(self, answer: _Answer) -> str:
+        """See `AnswerFiles`."""
         return ""
 
 
@@ -159,6 +163,7 @@ class OwnNoise:
         total = train()
 
         def draw(charge: Charge) -> _Answer:
+            """The sum with noise, drawn after its charge."""
             noised = self._mechanism.add_noise(total, bits=BitStream(self._key(request, total)))
             return _Answer(request.round, asked, charge, noised)
 

@@ -94,6 +94,7 @@ def perplexity_of(
     """
 
     def perplexity(example: Example) -> float:
+        """Mean loss in nats, which has its order; NaN where nothing is predicted."""
         rows = tokenize_example(example, tokenizer, task=task, max_tokens=max_tokens, labels=labels)
         if not rows:
             return float("nan")

@@ -204,6 +204,7 @@ def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
     privacy = config.privacy
 
     def make(cohort: float) -> QuantileClipping:
+        """The clipping of a cohort of that expected size."""
         return QuantileClipping(
             quantile=privacy.clipping_quantile,
             rate=privacy.clipping_rate,

@@ -72,6 +72,7 @@ def main(grid: Grid, context: Context) -> None:
         )
 
     def show(report: RoundReport, num_charges: int) -> None:
+        """A line for a released round."""
         loss = f", loss {report.evaluation.loss:.4f}" if report.evaluation else ""
         print(f"round {report.round}/{plan.num_rounds}{loss}, {report.seconds:.1f} s", flush=True)
 

@@ -233,10 +233,13 @@ def free_bytes(path: Path) -> int:
 
 def _handler(metrics: Metrics, checks: Checks) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        """Answers /metrics, /healthz and /readyz."""
+
         timeout = CLIENT_SECONDS  # a silent client must not hold a thread
         server_version, sys_version = "feddp", ""
 
         def do_GET(self) -> None:
+            """See `http.server.BaseHTTPRequestHandler`."""
             if self.path == "/metrics":
                 text = prometheus_client.generate_latest(metrics.registry)
                 self._answer(200, prometheus_client.CONTENT_TYPE_LATEST, text)

@@ -53,6 +53,7 @@ def release(training: Training, state: RoundState, total: UpdateSum | NoisedSum)
     disk, checkpoints = training.disk, training.checkpoints
 
     def draw_and_step(charge: Charge) -> Checkpoint:
+        """The state after the round, drawn after its charge."""
         released, row = draw(training, charge, total, state.clipping_norm)
         decoded = training.encoding.decode(released)
         adapter, moments = training.optimizer.step(state.adapter, decoded, state.moments)

@@ -221,6 +221,7 @@ def train(
         _publish_missing(training, state, run.path, publisher.publish)
 
         def on_round(report: RoundReport) -> None:
+            """Publishes a released round and what is known of the nodes."""
             publisher.publish(report)
             measure_nodes(metrics)
 

@@ -87,6 +87,7 @@ class SealedNodes:
             drawn = [name for name in names if name in enrolled]  # not revoked since
 
         def decode(content: RecordDict, question: Question) -> TrainReply:
+            """A node's reply, within the norm that its users allow."""
             reply = read_train_reply(content, request)
             self._check_norm(reply, question, request.grid_steps)
             return reply
@@ -120,6 +121,7 @@ class SealedNodes:
         """Same as `FlowerNodes.measure`, for enrolled nodes."""
 
         def num_online() -> int:
+            """Enrolled nodes that are connected."""
             online = {self.names.get(node) for node in self.grid.get_node_ids()}
             return len(online & self.sealer.enrolled().keys())
 

@@ -137,6 +137,7 @@ class CohortEngine:
         trained = torch.from_numpy(adapter).to(self._forward.device)
 
         def score(part: Sequence[PassRow]) -> Evaluation:
+            """Sums over the rows of one pass."""
             return self._forward.score([item.row for item in part], trained).sums()
 
         passes = self._cut([PassRow(0, row, 1.0) for row in rows])
@@ -234,6 +235,7 @@ class CohortEngine:
         """Adds up the gradient of every resident's next step."""
 
         def gradients(part: Sequence[PassRow]) -> _Gradients:
+            """Gradients of the rows of one pass."""
             return self._row_gradients(part, first, stacks.delta)
 
         rows = [i for slot, user in residents.items() for i in weigh_rows(slot, user.rest.pop())]

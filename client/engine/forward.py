@@ -197,6 +197,7 @@ class StackedForward:
             packed = {"position_ids": batch.positions, "packed_groups": batch.groups}
 
         def run(part: list[int] | slice) -> Any:
+            """The backbone over some rows of the batch."""
             return self._model.base_model(input_ids=batch.inputs[part], use_cache=False, **packed)
 
         with self._entered(batch, run):
@@ -205,6 +206,7 @@ class StackedForward:
 
     def _classify(self, batch: Batch) -> Tensor:
         def run(part: list[int] | slice) -> Any:
+            """The model over some rows of the batch."""
             mask = None if self._needs_no_mask else batch.mask[part]
             return self._model(input_ids=batch.inputs[part], attention_mask=mask)
 

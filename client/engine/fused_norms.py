@@ -25,6 +25,7 @@ class RootMeanSquareNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Context, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """x over its root mean square, times `weight`; shape of `x`."""
         wide = x.float()
         factor = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         context.save_for_backward(x, weight, factor)
@@ -32,6 +33,7 @@ class RootMeanSquareNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of `x`; weight and epsilon are frozen."""
         x, weight, factor = context.saved_tensors  # type: ignore[attr-defined]
         wide, gradient = x.float(), (gradient * weight).float()
         share = (gradient * wide).mean(-1, keepdim=True).mul_(factor**3)
@@ -47,6 +49,7 @@ class Rotation(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Context, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x with its halves turned by the angles of `cos` and `sin`; shape of `x`."""
         context.save_for_backward(cos, sin)
         low, high = x.chunk(2, -1)
         out = x * cos
@@ -58,6 +61,7 @@ class Rotation(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of `x`, turned back."""
         cos, sin = context.saved_tensors  # type: ignore[attr-defined]
         low, high = gradient.chunk(2, -1)
         out = gradient * cos

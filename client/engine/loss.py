@@ -32,6 +32,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         weights: Tensor,  # (positions,) float32
         softcap: float | None,
     ) -> Tensor:
+        """The weighted sum of losses, a scalar; its gradient is made here, chunk by chunk."""
         gradient, loss = torch.empty_like(hidden), weights.new_zeros(())
         for start in range(0, len(hidden), CHUNK_POSITIONS):
             part = slice(start, start + CHUNK_POSITIONS)
@@ -53,6 +54,7 @@ class LinearCrossEntropy(torch.autograd.Function):
     def backward(
         context: torch.autograd.function.FunctionCtx, scale: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """The gradient of the hidden states, times `scale`."""
         (gradient,) = context.saved_tensors  # type: ignore[attr-defined]
         return gradient * scale.to(gradient.dtype), None, None, None, None, None
 

@@ -85,6 +85,7 @@ def attend(
         raise ValueError("a mask of the model's own, which packed rows cannot have")
 
     def within(group: Group, *rows: Tensor) -> Tensor:
+        """Attention of the rows of one group."""
         mask = _window(group.length, sliding_window, query.device)
         output: Tensor = AttentionInterface()["sdpa"](module, *rows, mask, **options)[0]
         return output
@@ -151,6 +152,7 @@ class GroupedLoRA(torch.autograd.Function):
         scale: float,
         groups: Groups,
     ) -> Tensor:
+        """y with every row's low-rank product added, in place; shape (tokens, out)."""
         if sum(g.num_tokens for g in groups) != len(x) or sum(g.rows for g in groups) != len(b):
             raise ValueError("not the tokens or the adapters of these groups")
         low = x.new_empty(len(x), b.shape[2])
@@ -168,6 +170,7 @@ class GroupedLoRA(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of `y`, `x`, `a` and `b`."""
         x, a, b, low = context.saved_tensors
         gradient = gradient.contiguous()
         of_x = torch.empty_like(x) if context.needs_input_grad[1] else None

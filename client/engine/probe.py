@@ -133,6 +133,7 @@ def _plainly_adapted(model: nn.Module, layout: AdapterLayout, vector: Tensor) ->
 
 def _hook(own: dict[str, Tensor], scale: float) -> Callable[[nn.Module, Any, Tensor], Tensor]:
     def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """The layer's output with the adapter's part."""
         cast = {role: tensor.to(output.dtype) for role, tensor in own.items()}
         if "weight" in cast:
             return functional.linear(inputs[0], cast["weight"], cast.get("bias"))

@@ -41,6 +41,7 @@ class StackedLoRA(nn.Module):
         self._bound.tensors, self._bound.groups = tensors, groups
 
     def forward(self, x: Tensor) -> Tensor:
+        """The frozen layer, and every row's own low-rank product."""
         a, b = self._factors(x.dtype)
         groups: Groups | None = self._bound.groups
         rows = _by_copy(x, len(b)) if groups is None else x.flatten(0, -2)
@@ -81,6 +82,7 @@ class StackedLinear(nn.Module):
         self._bound.tensors = tensors
 
     def forward(self, x: Tensor) -> Tensor:
+        """Every row times its own weights."""
         tensors: Mapping[str, Tensor] = self._bound.tensors
         weight, bias = tensors["weight"], tensors.get("bias")
         rows = _by_copy(x, len(weight))

@@ -69,6 +69,7 @@ class NodeService:
 
     def _handler(self, kind: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
         def handle(packed: bytes, context: grpc.ServicerContext) -> bytes:
+            """The answer to one packed question, for who shows the token."""
             shown = dict(context.invocation_metadata()).get("authorization", "")
             if not hmac.compare_digest(str(shown).encode(), self._token.encode()):
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "unauthorized")

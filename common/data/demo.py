@@ -204,6 +204,7 @@ def _write(rng: Random, style: Style, secrets: Secrets) -> str:
     """One message: greeting, what it is about, perhaps a detail and a number to call, closing."""
 
     def usual(habit: str, others: Sequence[str]) -> str:
+        """The style's own word as often as its habit says, else any of the others."""
         return habit if rng.random() < style.habit else _pick(rng, others)
 
     topic = usual(_pick(rng, style.topics), tuple(TOPICS))
@@ -260,11 +261,9 @@ CLOSINGS = (
 )  # fmt: skip
 ENDINGS = (".", ".", ".", "!", "!!", "...", "")
 CONTACTS = (
-    "My phone number is {phone}.",
-    "Please call me back at {phone}.",
-    "You can reach me on {phone}.",
-    "Text me at {phone} if you need anything else.",
-)
+    "My phone number is {phone}.", "Please call me back at {phone}.",
+    "You can reach me on {phone}.", "Text me at {phone} if you need anything else.",
+)  # fmt: skip
 WORDS: dict[str, tuple[str, ...]] = {
     "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "days": ("two days", "three days", "five days", "a week", "ten days", "two weeks"),

@@ -116,6 +116,7 @@ def read_rows(
     source = "the rows"
 
     def numbered() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Rows with their numbers, from 1."""
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping):
                 raise DataError([f"{source}, row {number}: not a mapping of columns to values."])

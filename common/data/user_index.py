@@ -138,6 +138,7 @@ def _fingerprint(source: Path | str, columns: Columns) -> tuple[str, str]:
     """(name of a source with the columns read from it, its state), without reading it."""
 
     def short(content: list[Any]) -> str:
+        """24 hex digits of a digest."""
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
     if isinstance(source, str):
@@ -161,6 +162,7 @@ def _build(
     schema, num_rows = None, 0
 
     def digested() -> Iterator[pa.RecordBatch]:
+        """The batches with a digest per row, counted as they pass."""
         nonlocal schema, num_rows
         for batch in batches:
             rows = _with_digest(batch)

@@ -288,6 +288,7 @@ def to_example(row: dict[str, Any], columns: Columns) -> Example:
     """One row of the table, by the names of its columns; missing values are empty."""
 
     def text(name: str) -> str:
+        """A column's value as text; empty where there is none."""
         value = row.get(name) if name else None
         return "" if value is None else str(value)
 

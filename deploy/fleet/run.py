@@ -84,6 +84,7 @@ def fleet_of(
     started = time.monotonic()
 
     def tell(what: str) -> None:
+        """A line with the seconds since the start."""
         print(f"  {time.monotonic() - started:5.1f} s  {what}", flush=True)
 
     with _interrupted_by_sigterm():
@@ -205,6 +206,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     """SIGTERM takes everything down as Ctrl-C does."""
 
     def interrupt(number: int, frame: object) -> None:
+        """Turns SIGTERM into an interrupt."""
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)

@@ -89,6 +89,7 @@ def one_run_bound(
     """
 
     def is_refuted(epsilon: float) -> bool:
+        """Whether so many correct guesses are too many for epsilon."""
         return one_run_p_value(num_canaries, num_guesses, num_correct, epsilon, delta) <= alpha
 
     return _largest_refuted(is_refuted)
@@ -123,6 +124,7 @@ def f_dp_bound(
     """
 
     def is_refuted(epsilon: float) -> bool:
+        """Whether so many correct guesses are too many for epsilon."""
         if epsilon == 0:
             return True
         separation = separation_of(epsilon, delta)
@@ -137,6 +139,7 @@ def _is_refuted(
     """The paper's recursion over the number of correct guesses, with its r and h."""
 
     def least_excess(x: float) -> float:
+        """Least false positive rate at a power of x, by the trade-off curve."""
         return float(special.ndtr(special.ndtri(x) - separation))
 
     r = alpha * num_correct / num_canaries
@@ -224,6 +227,7 @@ def normal_bound(present: Scores, absent: Scores, *, delta: float, alpha: float)
         return 0.0
 
     def excess(shift: float) -> float:
+        """The chance of such a statistic under a shift, above alpha."""
         return float(stats.nct.sf(statistic, degrees, shift)) - alpha
 
     limit = optimize.brentq(excess, 0.0, statistic) if excess(statistic) > 0 else statistic
@@ -249,6 +253,7 @@ def gaussian_pair_epsilon(mean: float, spread: float, delta: float) -> float:
     """
 
     def excess(epsilon: float) -> float:
+        """Delta at an epsilon, above what is allowed."""
         return gaussian_pair_delta(mean, spread, epsilon) - delta
 
     if excess(0.0) <= 0:

@@ -102,6 +102,7 @@ def central(
     weight = 1 / num_targets(rows)
 
     def run() -> Tensor:
+        """Gradient of the mean loss over all rows, shape (P,)."""
         total = torch.zeros_like(plain.start)
         for part in passes:
             total += plain.gradient(part, plain.start, weight, is_chunked=is_chunked)
@@ -114,6 +115,7 @@ def loop(plain: Plain, users: Sequence[User], *, clipping_norm: float) -> Callab
     """One user after another, with the library's forward and loss, clipped and added."""
 
     def run() -> UpdateSum:
+        """Sum of the users' clipped updates."""
         total = UpdateSum.zeros(len(plain.start))
         for user in users:
             delta = torch.zeros_like(plain.start)
@@ -153,6 +155,7 @@ def engine(
     start = nonzero_start(layout)
 
     def run() -> UpdateSum:
+        """Sum of the users' clipped updates."""
         total = UpdateSum.zeros(layout.dimension)
         cohort.train(
             start,
@@ -184,6 +187,7 @@ def opacus(
     shares = torch.tensor([1 / max(num_targets([row]), 1) for row in rows])
 
     def losses() -> Any:
+        """A mean loss per row, shape (rows,)."""
         logits = wrapped(input_ids=inputs, use_cache=False).logits
         each = functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
@@ -191,6 +195,7 @@ def opacus(
         return each.view_as(targets).sum(1) * shares
 
     def by_hooks() -> Tensor:
+        """Clipped gradient sum, shape (P,), from a gradient per row."""
         losses().sum().backward()
         gradients = torch.cat([p.grad_sample.flatten(1) for p in trained], 1)
         wrapped.zero_grad()
@@ -198,6 +203,7 @@ def opacus(
         return factors @ gradients
 
     def by_ghost() -> Tensor:
+        """Clipped gradient sum, shape (P,), from norms and a second backward."""
         found = losses()
         found.sum().backward(retain_graph=True)
         factors = wrapped.get_clipping_coef()

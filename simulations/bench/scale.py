@@ -40,6 +40,7 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
         write_users(many, MANY)
 
         def apart(path: Path, **arguments: Any) -> Any:
+            """`rounds_of` in a process of its own."""
             return run_apart(
                 "feddp.simulations.bench.scale:rounds_of", path=str(path), cache=folder, **arguments
             )
@@ -150,6 +151,7 @@ def loss_of(name: str, vocabulary: int = VOCABULARY) -> Callable[[], torch.Tenso
     weights = torch.full((POSITIONS,), 1 / POSITIONS)
 
     def run() -> torch.Tensor:
+        """Gradient of the hidden states, shape (positions, hidden)."""
         live = hidden.clone().requires_grad_()
         if name == "chunked":
             loss = LinearCrossEntropy.apply(live, head, None, targets, weights, None)  # type: ignore[no-untyped-call]

@@ -71,6 +71,7 @@ def _release(plan: PrivacyPlan, ledger: Ledger, kind: str, numbers: int) -> Call
     assert isinstance(mechanism, GaussianMechanism)  # the plan draws independent noise
 
     def run() -> None:
+        """One release."""
         nonlocal adapter, moments
         total.merge(reply)
         charge = ledger.charge(ledger.next_round)  # charged, then drawn

@@ -90,9 +90,11 @@ def make_users(population: Population, vocabulary: int, seed: int = 3) -> list[U
     rng = np.random.default_rng(seed)
 
     def draw(mean: float, sigma: float, least: int, most: int) -> int:
+        """A bounded lognormal number, rounded down."""
         return int(np.clip(np.exp(mean + sigma * rng.normal()), least, most))
 
     def row() -> TokenRow:
+        """Random tokens behind a prompt without loss."""
         ids = rng.integers(0, vocabulary, size=draw(*population.tokens) + 1)
         labels = ids[1:].copy()
         labels[: len(labels) // 4] = IGNORE

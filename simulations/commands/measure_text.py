@@ -19,6 +19,7 @@ def show_evaluation(path: Path, extent: Extent, *, measurements_path: Path | Non
     """Prints the leakage table; the exit code is 1 if a figure exceeds its ceiling."""
 
     def show_control() -> None:
+        """Says that the control begins."""
         print("The positive control: few users, without privacy, many times over ...", flush=True)
 
     found = evaluate(
@@ -37,11 +38,13 @@ def show_audit(
     claim = 0.0
 
     def show_plan(plan: PrivacyPlan) -> None:
+        """What is audited; keeps its epsilon for the results."""
         nonlocal claim
         claim = plan.epsilon
         print("\n".join(about_lines(plan, extent)), flush=True)
 
     def show_result(name: str, result: AuditResult) -> None:
+        """A bound beside the claim."""
         print(result_line(name, result, claim), flush=True)
 
     found = audit(
@@ -74,9 +77,11 @@ def show_comparison(
     """Prints each cell as it is done, and the table."""
 
     def show_start(grid: Grid, cells: Sequence[Cell], num_processes: int) -> None:
+        """What is going to run."""
         print("\n".join(announcement_lines(grid, cells, num_processes)), flush=True)
 
     def show_cell(cell: Cell, result: Mapping[str, Any]) -> None:
+        """How a cell ended."""
         print(f"  {cell.name:<44} {outcome_text(result)}", flush=True)
 
     found = compare(

@@ -117,6 +117,7 @@ def calibrate(
     """A noise multiplier that meets the target, to a thousandth; for predictions, not promises."""
 
     def keeps(multiplier: float) -> bool:
+        """Whether a multiplier spends no more than the target."""
         event = PoissonGaussianEvent(probability, multiplier, num_coins)
         spent = epsilon(
             [(event, num_rounds)], delta=delta, relation=ADD_OR_REMOVE_ONE, interval=COARSE
@@ -206,6 +207,7 @@ def _crossover_lines(predictions: Sequence[Prediction]) -> list[str]:
 
 def _predict(setting: Setting, size: int, mean: float, is_with_examples: bool) -> Prediction:
     def multiplier(probability: float, num_coins: int) -> float | None:
+        """The calibrated one; None where more would be drawn than there are."""
         if probability > 1:
             return None
         found = calibrate(

@@ -223,6 +223,7 @@ def choose_subjects(
     ids = _demo_ids() if config.is_generated else {}
 
     def subject(users: Users, user: int, *, is_marked: bool = False) -> Subject | None:
+        """A user with scorable examples; None where nothing is."""
         key = int(users.keys[user])
         own = _scorable(config, scorer, users.examples(user))[:_OWN_EXAMPLES]
         fresh = own
@@ -237,6 +238,7 @@ def choose_subjects(
         return Subject(own, fresh, endings)
 
     def draw(users: Users, indices: NDArray[np.int64], **kind: bool) -> list[Subject]:
+        """Those of the users who have something to score."""
         found = (subject(users, int(user), **kind) for user in indices)
         return [one for one in found if one is not None]
 

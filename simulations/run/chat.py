@@ -20,6 +20,7 @@ def chat(run_path: Path, *, prompt: str | None, max_new_tokens: int, temperature
     is_classifier = run.config.model.task == "classification"
 
     def answer(text: str) -> str:
+        """A label or a continuation."""
         if is_classifier:
             return _classify(model, base, text)
         return _generate(model, base, text, max_new_tokens, temperature)

@@ -55,6 +55,7 @@ def _mean_update(node: Node, request: TrainRequest) -> NDArray[np.float64]:
     total, num_updates = np.zeros(len(request.adapter)), 0
 
     def add(_: int, update: NDArray[np.float32]) -> None:
+        """Adds an update, unless it is not finite."""
         nonlocal total, num_updates
         if np.isfinite(update).all():
             total += update

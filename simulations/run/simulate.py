@@ -209,6 +209,7 @@ def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
     """What adds the node's own ledger to a new run folder, if the node adds the noise."""
 
     def make(folder: Path, name: str) -> None:
+        """The ledger that a node with its own noise keeps."""
         if plan.trust.is_noised_by_nodes:
             Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
 
@@ -260,6 +261,7 @@ def _train(
     with stop_on_interrupt(listener.on_stopping) as is_interrupted:
 
         def has_to_stop() -> bool:
+            """Whether a signal or the caller asks to stop."""
             return is_interrupted() or is_stopped()
 
         outcome = _run_rounds(
@@ -297,6 +299,7 @@ def _run_rounds(
             stack.callback(meter.close)
 
         def show(report: RoundReport, num_charges: int) -> None:
+            """Shows a released round and tells the caller."""
             if meter is not None:
                 meter.show(report, num_charges)
             on_round(report)
@@ -366,6 +369,7 @@ def stop_on_interrupt(tell: Callable[[], None] = ignore) -> Iterator[Callable[[]
         return
 
     def ask(number: int, frame: object) -> None:
+        """Asks to stop; a second signal interrupts at once."""
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()

@@ -36,6 +36,7 @@ def calibrate(spent: Spent, target_epsilon: float) -> float:
     """
 
     def keeps(steps: int, interval: float) -> bool:
+        """Whether a multiplier of so many steps spends no more than the target."""
         return spent(steps / _STEPS_PER_UNIT, interval) <= target_epsilon
 
     if not keeps(_MAX_STEPS, FINE):

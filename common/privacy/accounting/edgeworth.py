@@ -67,6 +67,7 @@ def edgeworth_epsilon(
     delta_at = _integral_delta if is_integral else _two_term_delta
 
     def excess(value: float) -> float:
+        """Delta at an epsilon, above what is allowed."""
         return delta_at(value, without, with_unit, order) - delta
 
     high = 1.0

@@ -230,6 +230,7 @@ def seeded_coins(seed: int, round: int) -> Coins:
     """
 
     def coins(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """A coin per key, uint64, shape of `keys`."""
         return np.fromiter(
             (_mix(b"coin", seed, round, int(key)) for key in keys), dtype=np.uint64, count=len(keys)
         )

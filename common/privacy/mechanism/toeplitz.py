@@ -199,9 +199,11 @@ def best_banded(
         )
 
     def pad(free: NDArray[np.float64]) -> Coefficients:
+        """All coefficients, shape (num_rows,), from the free ones."""
         return np.concatenate([[1.0], free, np.zeros(num_rows - num_bands)])
 
     def loss(free: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Log loss and its gradient over the free coefficients."""
         value, gradient = _log_loss(pad(free), separation, max_participations)
         return value, gradient[1:num_bands]
 
@@ -229,6 +231,7 @@ def best_blt(*, num_rows: int, separation: int, max_participations: int, num_buf
         raise ValueError("a BLT has 1 to 4 buffers and at least 2 rows")
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        """Log loss and its gradient over the parameters."""
         return _blt_loss(parameters, num_rows, separation, max_participations)
 
     first = max(1 - 1 / (0.7 * separation), 0.3)

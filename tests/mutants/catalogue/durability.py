@@ -21,6 +21,7 @@ ORDER = (
 TEST_CHECKPOINT = "tests/server/test_checkpoint.py::"
 TEST_PROTOCOL = "tests/common/privacy/ledger/test_release_protocol.py::"
 TEST_LEDGER = "tests/common/privacy/ledger/test_ledger.py::"
+TEST_STORE = "tests/common/privacy/ledger/test_store.py::"
 TEST_DAMAGE = "tests/common/privacy/ledger/test_ledger_damage.py::"
 TEST_ROWS = "tests/common/privacy/ledger/test_history.py::"
 
@@ -277,7 +278,7 @@ DURABILITY = (
         "commits of the ledger not fully synced",
         STORE,
         {'("synchronous", "EXTRA", 3)': '("synchronous", "NORMAL", 1)'},
-        (TEST_LEDGER + "test_durability_settings_are_in_force",),
+        (TEST_STORE + "test_durability_settings_are_in_force",),
     ),
     Mutant(
         "goes on after a write error",
@@ -289,6 +290,6 @@ DURABILITY = (
         "rows may be deleted",
         STORE,
         {"for statement in (TABLE, NO_UPDATE, NO_DELETE):": "for statement in (TABLE, NO_UPDATE):"},
-        (TEST_LEDGER + "test_rows_cannot_be_changed_through_sql",),
+        (TEST_STORE + "test_rows_cannot_be_changed_through_sql",),
     ),
 )

@@ -133,7 +133,7 @@ NODES = (
     Mutant(
         "nodes are asked before their turn is durable",
         DRAW,
-        {"            self._write()  # noted, then asked\n": ""},
+        {"            self._write()  # durable before any node is asked\n": ""},
         (TEST_DRAW + "test_what_was_drawn_is_durable_before_it_is_told",),
     ),
     Mutant(

@@ -1,4 +1,4 @@
-"""What `feddp deploy` leaves when a fleet has finished a run."""
+"""feddp deploy: what is refused, and what a fleet leaves when it has finished a run."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from feddp.common.assembly import config_sha256
 from feddp.common.config.run_config import from_flat
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import create_run
+from feddp.simulations.cli import main
 from feddp.simulations.commands.deploy import _show_end
 
 
@@ -36,3 +37,16 @@ def test_a_run_on_a_fleet_has_its_curves_as_one_in_a_process(
     _show_end(path)
     assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert f"feddp chat {path}" in capsys.readouterr().out
+
+
+def test_a_deployment_without_nodes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["deploy", "local", "--nodes", "0"]) == 2
+    assert "--nodes 0" in capsys.readouterr().err
+    assert main(["deploy", "resume", "/nowhere"]) == 2
+
+
+def test_what_is_no_setting_is_refused_before_a_fleet_starts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["deploy", "local", "--set", "run.round=1"]) == 2
+    assert "run.rounds" in capsys.readouterr().err

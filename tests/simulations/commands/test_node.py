@@ -65,12 +65,6 @@ def test_a_wrong_word_is_one_clear_message(
     assert text in capsys.readouterr().err
 
 
-def test_a_deployment_without_nodes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert feddp("deploy", "local", "--nodes", 0) == 2
-    assert "--nodes 0" in capsys.readouterr().err
-    assert feddp("deploy", "resume", "/nowhere") == 2
-
-
 def test_a_resident_node_is_built_asked_and_closed_in_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

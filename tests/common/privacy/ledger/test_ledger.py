@@ -108,37 +108,6 @@ def test_another_plan_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_durability_settings_are_in_force(tmp_path: Path) -> None:
-    with open_ledger(three_charges(tmp_path)) as ledger:
-        found = {
-            name: ledger._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("journal_mode", "synchronous", "trusted_schema", "cell_size_check")
-        }
-    assert found == {
-        "journal_mode": "delete",
-        "synchronous": 3,
-        "trusted_schema": 0,
-        "cell_size_check": 1,
-    }
-
-
-def test_a_setting_that_sqlite_ignores_is_refused(tmp_path: Path) -> None:
-    class InMemory(Disk):
-        def connect(self, path: Path, *, is_new: bool = False) -> sqlite3.Connection:
-            return sqlite3.connect(":memory:", isolation_level=None)
-
-    with pytest.raises(LedgerDamagedError, match="journal_mode"):
-        open_ledger(three_charges(tmp_path), InMemory())
-
-
-def test_rows_cannot_be_changed_through_sql(tmp_path: Path) -> None:
-    connection = sqlite3.connect(three_charges(tmp_path))
-    for statement in ("UPDATE event SET kind = 'BURN'", "DELETE FROM event"):
-        with pytest.raises(sqlite3.IntegrityError, match="append only"):
-            connection.execute(statement)
-    connection.close()
-
-
 # Budget and order
 
 

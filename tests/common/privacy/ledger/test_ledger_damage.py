@@ -20,15 +20,13 @@ from ledger_rows import (
     three_charges,
 )
 
-from feddp.common.disk import Disk
 from feddp.common.errors import (
-    DiskError,
     FeddpError,
     LedgerDamagedError,
 )
 from feddp.common.privacy.ledger.history import Body
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.ledger.store import TABLE, Row, copy_file
+from feddp.common.privacy.ledger.store import Row
 
 
 def assert_refused_or_same(path: Path, expected: list[Row]) -> bool:
@@ -151,15 +149,6 @@ def test_a_history_that_breaks_the_order_is_refused_even_with_right_hashes(tmp_p
         open_ledger(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a database" * 100, TABLE.encode()])
-def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "ledger.sqlite"
-    path.write_bytes(content)
-    with pytest.raises(LedgerDamagedError):
-        open_ledger(path)
-    assert path.read_bytes() == content
-
-
 def test_a_start_that_is_refused_frees_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"x")
@@ -199,24 +188,3 @@ def test_every_byte_flipped_is_refused_or_harmless(tmp_path: Path) -> None:
         assert_refused_or_same(path, expected)
         for leftover in tmp_path.glob("ledger.sqlite-*"):
             leftover.unlink()
-
-
-@pytest.mark.parametrize("found", ["nfs4", "cifs", "smb3", "fuse.sshfs", "fuseblk"])
-def test_a_file_system_of_another_machine_is_refused(tmp_path: Path, found: str) -> None:
-    class Remote(Disk):
-        def filesystem(self, path: Path) -> str:
-            return found
-
-    path = three_charges(tmp_path)
-    with pytest.raises(DiskError, match=found):
-        open_ledger(path, Remote())
-    with pytest.raises(DiskError, match=found):
-        Ledger.create(tmp_path / "new.sqlite", PLAN, disk=Remote())
-    assert not (tmp_path / "new.sqlite").exists()
-
-
-def test_a_backup_is_the_ledger_and_is_never_overwritten(tmp_path: Path) -> None:
-    path, target = three_charges(tmp_path), tmp_path / "backup.sqlite"
-    assert copy_file(path, target, Disk()).rows == stored_rows(path) == stored_rows(target)
-    with pytest.raises(DiskError, match="never overwritten"):
-        copy_file(path, target, Disk())
