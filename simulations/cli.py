@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Annotated
@@ -55,8 +54,6 @@ def app_of(files: Iterable[str] = tuple(FILES)) -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; a user's mistake gives one clear message and a non-zero exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # PEFT still calls what transformers renamed; users cannot do anything about that.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     line = shlex.join(["feddp", *words])
     try:
         code = run_app(app_of(_files(words)), "feddp", _whole(words), obj=line)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -198,11 +198,10 @@ def check_export(
         expected = probe_logits(
             other_kinds.with_vector(replace(base, model=plain), layout, vector), base
         )
-        reloaded = other_kinds.load_trained(folder, base)
     else:
         merge_adapter(plain, vector, layout)
         expected = probe_logits(plain, base)
-        reloaded = PeftModel.from_pretrained(base.model, str(folder)).eval()
+    reloaded = other_kinds.load_trained(folder, base)
     difference = float(np.abs(probe_logits(reloaded, base) - expected).max())
     size = max(1.0, float(np.abs(expected).max()))
     tolerance = EXPORT_TOLERANCE[str(next(plain.parameters()).dtype).removeprefix("torch.")]

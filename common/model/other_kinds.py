@@ -5,6 +5,9 @@ trained weights under the base model's own names.
 """
 
 import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,10 +103,19 @@ def save_method(
 
 
 @torch.no_grad()
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """PEFT asks transformers by a name that transformers renamed; nobody here could act on that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield
+
+
 def load_trained(folder: Path, base: BaseModel) -> nn.Module:
     """A fresh base model with what a folder of any kind holds; changes `base.model` in place."""
     if not (folder / PLAIN_FILE).is_file():
-        model: nn.Module = PeftModel.from_pretrained(base.model, str(folder))
+        with quiet_peft():
+            model: nn.Module = PeftModel.from_pretrained(base.model, str(folder))
         return model.eval()
     parameters = dict(base.model.named_parameters())
     for name, value in load_file(folder / PLAIN_FILE).items():
@@ -167,7 +179,7 @@ def _attach(
     else:
         config = PrefixTuningConfig(task_type=task, num_virtual_tokens=rank)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), quiet_peft():
             torch.manual_seed(START_SEED)
             model: nn.Module = get_peft_model(base.model, config)
     except (ValueError, KeyError, AttributeError, TypeError) as error:

@@ -20,6 +20,7 @@ from feddp.client.engine.stacked import install
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import PEFT_PREFIX, AdapterLayout
+from feddp.common.model.other_kinds import quiet_peft
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
@@ -237,7 +238,8 @@ def _opacus_model(
 def peft_model(base: BaseModel, layout: AdapterLayout) -> tuple[Any, dict[str, Any]]:
     """A PEFT model with the bench's start, as peers train it, and its parameters in order."""
     config = LoraConfig(r=layout.rank, lora_alpha=layout.alpha, target_modules=list(layout.adapted))
-    model: Any = get_peft_model(copy_base(base).model, config)
+    with quiet_peft():
+        model: Any = get_peft_model(copy_base(base).model, config)
     parameters = dict(model.named_parameters())
     trained = {}
     for name, value in layout.unflatten(nonzero_start(layout)).items():

@@ -280,7 +280,6 @@ def _train(
     outside = not_covered(describe_evaluation(run.config), is_generated=run.config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
     leave_curves(run.path, run.plan)
-    leave_curves(run.path, run.plan)
     return describe_run(run)
 
 
