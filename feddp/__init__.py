@@ -5,6 +5,7 @@ is wrong and what to do. Each is loaded when it is first used.
 """
 
 import os
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +25,9 @@ if not (Path(__file__).parent / "common").is_dir():
 if TYPE_CHECKING:
     from feddp.common.config.run_config import RunConfig, load_config
     from feddp.common.errors import FeddpError
-    from feddp.simulations.audit.canaries import audit
+    from feddp.simulations.audit.canaries import AuditExtent, audit
     from feddp.simulations.comparison.compare import compare
-    from feddp.simulations.leakage.evaluate import evaluate
+    from feddp.simulations.leakage.evaluate import Extent, evaluate
     from feddp.simulations.report.report import report
     from feddp.simulations.run.plan import Plan, plan
     from feddp.simulations.run.run import Run, load_run
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from feddp.simulations.run.users import Users
 
 __all__ = [
+    "AuditExtent",
+    "Extent",
     "FeddpError",
     "Plan",
     "Run",
@@ -50,6 +53,8 @@ __all__ = [
     "simulate",
 ]
 _HOMES = {
+    "AuditExtent": "simulations.audit.canaries",
+    "Extent": "simulations.leakage.evaluate",
     "FeddpError": "common.errors",
     "Plan": "simulations.run.plan",
     "Run": "simulations.run.run",
@@ -70,7 +75,9 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # a notebook without widgets
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
