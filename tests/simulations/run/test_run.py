@@ -77,6 +77,13 @@ def test_again_and_in_a_thread_it_is_the_same_and_silent(
     assert adapters[0] == adapters[1]
 
 
+def test_what_looks_at_a_run_may_be_asked_again(run: feddp.Run, users: feddp.Users) -> None:
+    asked = config(run.path.parent)
+    assert repr(feddp.plan(asked)) == repr(feddp.plan(asked))
+    assert feddp.report(run) == feddp.report(run.path)
+    assert [repr(feddp.resume(run, users)) for _ in range(2)] == [repr(run)] * 2
+
+
 def test_a_stopped_run_goes_on_with_the_same_users_alone(
     run: feddp.Run, users: feddp.Users, tmp_path: Path
 ) -> None:
