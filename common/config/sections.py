@@ -82,7 +82,7 @@ class DataSection:
     max_examples_per_user: int = setting(2, "rows of one user in one round", int, at_least=1)
     selection: str = setting(
         "random",
-        "which rows are kept of a user who has more; random-chunk: blocks of her joined texts, "
+        "which rows are kept of a user who has more; random-chunk: blocks of their joined texts, "
         "others each round; perplexity-high, -low: the least, most likely under the base model",
         str,
         choices=(
@@ -141,7 +141,7 @@ class PrivacySection:
         at_least=2,
     )
     max_nodes_per_user: int = setting(
-        1, "most nodes that hold data of one user; each draws and clips her", int, at_least=1
+        1, "most nodes that hold data of one user; each draws and clips them", int, at_least=1
     )
     mechanism: str = setting(
         "poisson",

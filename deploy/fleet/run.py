@@ -83,13 +83,13 @@ def fleet_of(
         fleet.serve = serve
     started = time.monotonic()
 
-    def tell(what: str) -> None:
+    def show_step(what: str) -> None:
         """A line with the seconds since the start."""
         print(f"  {time.monotonic() - started:5.1f} s  {what}", flush=True)
 
     with _interrupted_by_sigterm():
         try:
-            fleet.start(tell)
+            fleet.start(show_step)
             yield fleet
         except FeddpError:
             print(f"Logs: {fleet.logs_path}", flush=True)

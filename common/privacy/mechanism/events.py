@@ -26,7 +26,7 @@ _NEGLIGIBLE = 1e-30  # against the 1e-15 that one composition may cut
 class PoissonGaussianEvent:
     """Independent coins decide who takes part; noise of z C is added to the sum.
 
-    A user may have several coins: one per node that holds her, or one per example where examples
+    A user may have several coins: one per node that holds them, or one per example where examples
     are drawn. Each coin that falls adds a vector of norm at most C.
 
     Attributes:

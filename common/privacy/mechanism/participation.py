@@ -57,7 +57,7 @@ class FixedSeparation:
     contributions are replaced by zeros, and the schedule stays.
 
     Attributes:
-      separation: b >= 1, fewest rounds from one participation of a user to her next.
+      separation: b >= 1, fewest rounds from one participation of a user to the next.
       max_participations: k >= 1, over the whole run.
     """
 
@@ -124,7 +124,7 @@ class CyclicPoisson:
 
     **Guarantee:** with at most as many bands as groups, a user's participations touch different
     rows, so each is its own Poisson-sampled Gaussian release. Add-or-remove-one, where a user's
-    group depends on her alone (see `slots`).
+    group depends on the user alone (see `slots`).
 
     Attributes:
       num_groups: >= 1; a user's turn comes every that many rounds.
@@ -179,7 +179,7 @@ class CyclicPoisson:
 
 
 def slots(keys: NDArray[np.uint64], *, salt: bytes, separation: int) -> NDArray[np.int64]:
-    """The place of each user in the cycle of rounds: a keyed hash of her key.
+    """The place of each user in the cycle of rounds: a keyed hash of the user's key.
 
     **Guarantee:** depends on the user's key, the salt and the separation alone: not on other users,
     on who is online, or on what happened before. Nothing has to be remembered, so reconnecting,
@@ -206,7 +206,7 @@ def is_turn(slots: NDArray[np.int64], *, row: int, separation: int) -> NDArray[n
     """Who may take part in a round: those with slot (row - 1) mod separation.
 
     **Guarantee:** a user's rounds are exactly `separation` apart, so that of n rounds at most
-    ceil(n / separation) are hers, however often a round is asked for again.
+    ceil(n / separation) are theirs, however often a round is asked for again.
 
     Args:
       slots: see `slots`.

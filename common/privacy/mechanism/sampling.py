@@ -105,7 +105,7 @@ class PoissonSampler:
 
     Attributes:
       probability: q, in (0, 1].
-      num_coins: most units of one user that throw coins of their own: nodes that hold her, or
+      num_coins: most units of one user that throw coins of their own: nodes that hold them, or
         examples where examples are drawn.
     """
 
@@ -123,7 +123,7 @@ class PoissonSampler:
 
     @property
     def relation(self) -> str:
-        """Users come and go with their coins."""
+        """A neighbouring data set has one user more or fewer, with all their coins."""
         return ADD_OR_REMOVE_ONE
 
     def mean_cohort(self, num_units: int) -> float:
