@@ -89,7 +89,7 @@ class ServerDraw:
         if self._turns is not None:
             names = self._turns.eligible(names, row=request.round)
             self._turns.record(names, row=request.round)
-            self._write()  # noted, then asked
+            self._write()  # durable before any node is asked
         return names, dataclasses.replace(request, draw=Draw())
 
     def _write(self) -> None:
