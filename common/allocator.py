@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep freed memory for what comes next.
+"""The C library's allocator, set to keep freed memory for reuse.
 
 Every pass of training takes the same hundreds of megabytes, and every block of noise the same few.
 By default the C library returns them to the system each time, and the system clears every page

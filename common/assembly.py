@@ -29,7 +29,7 @@ PLACES = ("run.name", "run.output-dir", "run.resume", "nodes.registry", "nodes.s
 
 @dataclass(frozen=True)
 class Part:
-    """Which of `num_parts` disjoint sets of users is meant; users are spread by their hash."""
+    """One of `num_parts` disjoint sets of users, which are spread by their hash."""
 
     index: int = 0
     num_parts: int = 1
@@ -74,8 +74,8 @@ def load_users(
 
     Args:
       config: of the run.
-      part: of the users that is meant.
-      everyone: users who are open already; None opens `data.path`.
+      part: of the users.
+      everyone: users that are open already; None opens `data.path`.
       evaluation: the same for `data.evaluation-path`.
 
     Raises:
@@ -98,7 +98,7 @@ def load_users(
 
 
 def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
-    """Refuses a user who is protected and measured without noise at once."""
+    """Refuses a user who is both protected and measured without noise."""
     is_both = config.privacy.unit == "user" and np.isin(evaluation.keys, training.keys).any()
     if is_both:
         raise DataError(
@@ -116,7 +116,7 @@ class Sizes:
 
     Attributes:
       num_users: N.
-      num_examples: of all of them together, bounded per user where users are protected; None where
+      num_examples: of all users together, bounded per user where users are protected; None where
         users are drawn.
     """
 
@@ -125,7 +125,7 @@ class Sizes:
 
 
 def declared_sizes(config: RunConfig) -> Sizes:
-    """The declared sizes; those of the demo's users, who are generated, are counted."""
+    """The declared sizes; the demo's users, who are generated, are counted."""
     privacy, draws_examples = config.privacy, config.sampling.unit == "example"
     if not config.is_generated:
         assert privacy.num_users is not None  # the configuration refuses it

@@ -92,7 +92,7 @@ class Disk:
             os.close(descriptor)
 
     def remove(self, path: Path) -> None:
-        """Deletes a file that nothing needs any more."""
+        """Deletes a file that is no longer needed."""
         os.unlink(path)
 
     def free_bytes(self, path: Path) -> int:
@@ -100,7 +100,7 @@ class Disk:
         return shutil.disk_usage(path).free
 
     def filesystem(self, path: Path) -> str:
-        """Type of the file system of an existing path, as in "ext4"; "" where nobody can tell."""
+        """Type of the file system of an existing path, as in "ext4"; "" where it is unknown."""
         if not MOUNTS_PATH.is_file():
             return ""
         return filesystem_of(str(path.resolve()), MOUNTS_PATH.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ def is_remote(filesystem: str) -> bool:
 
 
 def host_id() -> str:
-    """This start of this machine, as 16 hex digits that name neither."""
+    """The machine and its current boot, as 16 hex digits that identify neither."""
     boot = BOOT_PATH.read_text() if BOOT_PATH.is_file() else ""
     return hashlib.sha256(f"{platform.node()}/{boot}".encode()).hexdigest()[:16]
 

@@ -45,7 +45,7 @@ class LedgerDamagedError(FeddpError):
 
 
 class RolledBackError(FeddpError):
-    """The ledger does not extend a head that somebody remembers: an old copy, or another one."""
+    """The ledger does not extend a remembered head: an old copy, or another ledger."""
 
     exit_code = 4
 

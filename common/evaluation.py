@@ -11,7 +11,7 @@ LARGEST_LOSS = 700.0  # exp() of more than 709 is beyond float64
 class Evaluation:
     """Sums over evaluated rows. Every field is a sum and adds up over rows, processes and nodes.
 
-    The fields are the numbers of a node's reply, by name; `metrics_of` gives what a run tells.
+    The fields are the numbers of a node's reply, by name; `metrics_of` gives what a run reports.
 
     Attributes:
       loss_sum: nats, over all predicted positions (causal-lm) or rows (classification).
@@ -38,12 +38,12 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean, in nats per predicted position or row."""
+        """Mean loss, in nats per predicted position or row."""
         return self.loss_sum / self.num_targets
 
     @property
     def perplexity(self) -> float:
-        """Of the mean loss."""
+        """The perplexity of the mean loss."""
         return math.exp(min(self.loss, LARGEST_LOSS))
 
     @property

@@ -40,12 +40,12 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, sugg
 
 
 class CertificateError(FeddpError):
-    """What was asked of the authority cannot be done."""
+    """The authority cannot do what was asked."""
 
 
 @dataclass(frozen=True)
 class Issued:
-    """Where a certificate and its key lie."""
+    """The paths of a certificate and its key."""
 
     certificate_path: Path
     key_path: Path
@@ -149,7 +149,7 @@ def revoke(folder: Path, name: str) -> int:
 
 
 def renew_crl(folder: Path) -> None:
-    """Signs the revocation list again; a proxy refuses everybody once it has expired."""
+    """Signs the revocation list again; once it has expired, a proxy refuses every client."""
     _write_crl(folder, revoked=_read_crl(folder))
 
 

@@ -24,7 +24,7 @@ app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, sugg
 
 
 class KeyExistsError(FeddpError):
-    """A key is never overwritten: whoever relies on the old one would be locked out."""
+    """The key exists. It is not overwritten: users of the old one would be locked out."""
 
 
 def make_supernode_key(path: Path) -> Path:
@@ -81,7 +81,7 @@ def supernode(path: KeyFile) -> None:
 
 @app.command()
 def secret(path: KeyFile) -> None:
-    """Makes the secret between an executor and its SuperLink or SuperNode."""
+    """Makes the secret shared by an executor and its SuperLink or SuperNode."""
     print(make_secret(path))
 
 

@@ -61,7 +61,7 @@ class RunConfig:
 
     @property
     def is_generated(self) -> bool:
-        """The users are the demo's: generated, so nobody's privacy is at stake."""
+        """The users are the demo's: generated, so no person's privacy is at stake."""
         return self.data.path == "demo"
 
     @property
@@ -120,7 +120,7 @@ def from_flat(flat: Mapping[str, object]) -> RunConfig:
 
 
 def contradictions(config: RunConfig) -> list[str]:
-    """Settings that are fine alone and not together, one line each."""
+    """Settings that are valid alone but not together, one line each."""
     data, problems = config.data, []
     if not config.is_generated and config.privacy.num_users is None:
         problems.append(
@@ -181,7 +181,7 @@ def _drawing_problems(config: RunConfig) -> list[str]:
 
 
 def _selection_problems(config: RunConfig) -> list[str]:
-    """What does not go with how a user's rows are chosen."""
+    """What cannot be combined with how a user's rows are chosen."""
     data, problems = config.data, []
     if data.selection == "random":
         return []

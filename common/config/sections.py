@@ -262,7 +262,7 @@ class ServerSection:
 
 @dataclass(frozen=True)
 class EvaluationSection:
-    """When the evaluation users are looked at."""
+    """When the evaluation users are measured."""
 
     every: int | None = setting(
         None, "rounds between evaluations; auto: ten in a run", int, at_least=1

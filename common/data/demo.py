@@ -190,7 +190,7 @@ def _draw_style(rng: Random) -> Style:
 
 
 class _Slots(dict[str, str]):
-    """Fills a template: what the user brings stays the same, the rest is drawn anew each time."""
+    """Fills a template: the user's own values stay the same, the rest is drawn each time."""
 
     def __init__(self, rng: Random, own: dict[str, str]):
         super().__init__(own)

@@ -134,7 +134,7 @@ def _named_problems(source: Path | str) -> Iterator[None]:
         raise DataError([f"{source}: {_what_is_wrong(error)}"]) from error
     except UnicodeDecodeError as error:  # of the name of a column
         raise DataError([f"{source}: not UTF-8. Convert the file."]) from error
-    except OSError as error:  # Arrow says so of damaged files too, without a strerror
+    except OSError as error:  # Arrow raises this for damaged files too, without a strerror
         raise DataError(
             [f"{source}: cannot be read ({error.strerror or 'damaged'}). Restore the file."]
         ) from error

@@ -141,9 +141,9 @@ def _split_plainly(turns: Turns, _: PreTrainedTokenizerBase) -> list[tuple[str, 
 def _split_by_template(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
     """(given, answer) of each assistant's turn, as the tokenizer's template writes them.
 
-    The answer is what the template adds to its own generation prompt. A chat's first words are
-    given when they are the assistant's: nobody asked for them. Where a template rewrites earlier
-    turns, their answers are given too, and the loss is on the later ones.
+    The answer is what the template adds to its own generation prompt. An assistant's turn that
+    opens a chat is given, because nothing prompted it. Where a template rewrites earlier turns,
+    their answers are given too, and the loss is on the later ones.
     """
     pairs: list[tuple[str, str]] = []
     before = ""
@@ -161,7 +161,7 @@ def _split_by_template(turns: Turns, tokenizer: PreTrainedTokenizerBase) -> list
                 pairs, before = [], ""
             pairs.append((asked[len(before) :], after[len(asked) :]))
             before = after
-    except TemplateError:  # a template refuses what it was not made for, as roles out of turn
+    except TemplateError:  # a template refuses what it was not made for, such as roles out of turn
         return []
     return pairs
 

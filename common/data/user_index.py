@@ -64,7 +64,7 @@ def open_users(
         hub id.
       columns: which columns are read.
       cache_path: where the grouped copy is kept. Default: feddp below the user's cache folder.
-      on_progress: told the stage and the rows so far while the copy is built.
+      on_progress: called with the stage and the rows so far while the copy is built.
       batch_rows: rows held in memory while reading.
       bucket_bytes: largest bucket that is sorted in memory.
 
@@ -296,7 +296,7 @@ class _TableWriter:
             is_first[1:] = (digests[1:] != digests[:-1]).any(axis=1)
             is_first[0] = digests[0].tobytes() != self._last
             starts = np.flatnonzero(is_first)
-            # Where a user begins, the one before ends; before the first there is nobody.
+            # A user begins where the one before ends; the first has none before it.
             ends = self.num_rows + (starts if self._last is not None else starts[1:])
             self._user_ends.write(ends.astype(np.int64).tobytes())
             self._digests.write(digests[starts].tobytes())

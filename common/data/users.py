@@ -1,4 +1,4 @@
-"""Users: whose rows are whose. A Protocol, an in-memory form, and a memory-mapped table on disk."""
+"""Users and their rows: a Protocol, an in-memory form, and a memory-mapped table on disk."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ class Example:
 
 
 class Units(Protocol):
-    """Whoever may be drawn: users, or examples as units of their own (`ExampleUnits`)."""
+    """What may be drawn: users, or examples as units of their own (`ExampleUnits`)."""
 
     @property
     def num_users(self) -> int:
@@ -76,7 +76,7 @@ class Units(Protocol):
         ...
 
     def examples(self, user: int) -> list[Example]:
-        """The rows of one user; nobody else's are read."""
+        """The rows of one user; no others are read."""
         ...
 
 
@@ -84,7 +84,7 @@ class Users(Units, Protocol):
     """A set of users, in an order that depends on their ids alone."""
 
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
-        """Whether SHA-256 of the id, as an integer, is 0 modulo `one_in`; 0 holds out nobody."""
+        """Whether SHA-256 of the id, as an integer, is 0 modulo `one_in`; 0 holds out no user."""
         ...
 
     def take(self, users: NDArray[np.int64]) -> "Users":

@@ -203,7 +203,7 @@ def _load_classifier(
 
 
 def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Options of `from_pretrained` for frozen weights of 8 or 4 bits; none for "none".
+    """Options of `from_pretrained` for frozen weights in 8 or 4 bits; none for "none".
 
     Raises:
       ModelError: there is no GPU, or bitsandbytes is not installed.
@@ -226,7 +226,7 @@ def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _one_line_errors(source: str) -> Iterator[None]:
-    """The libraries' own progress and warnings are silenced, and their errors cut to one line."""
+    """Silences the libraries' progress and warnings, and cuts their errors to one line."""
     level = transformers.logging.get_verbosity()
     shows_progress = transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity(logging.ERROR)

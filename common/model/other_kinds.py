@@ -105,7 +105,7 @@ def save_method(
 @torch.no_grad()
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """PEFT asks transformers by a name that transformers renamed; nobody here could act on that."""
+    """PEFT uses a name that transformers renamed; a user of feddp cannot act on that warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield

@@ -172,7 +172,7 @@ def _encode_head(head: HeadClaim | None) -> dict[str, ConfigRecord | ArrayRecord
 
 
 def _decode_head(content: RecordDict) -> HeadClaim:
-    """The claim in a request; its sizes are proven first, its truth is the memory's matter."""
+    """The claim in a request; its sizes are checked here, its truth by `HeadMemory`."""
     said, record = content.config_records.get(LEDGER), content.array_records.get(PROOF)
     if said is None or record is None or list(record) != ["vector"] or len(said) != 5:
         raise MessageError("not a claim of a ledger's head and its proof")
@@ -212,7 +212,7 @@ def _seed(text: str) -> int | None:
 
 
 def encode_train_reply(reply: TrainReply) -> RecordDict:
-    """TrainReply -> RecordDict: one fixed-size array, whoever was drawn."""
+    """TrainReply -> RecordDict: one array, of the same size whichever units were drawn."""
     config = ConfigRecord({"version": VERSION, "round": reply.round, "layout": reply.layout_sha256})
     return RecordDict({"sum": _pack(reply.total.total, FLAT_INT64), "config": config})
 

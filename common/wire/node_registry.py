@@ -50,7 +50,7 @@ class Registry:
         return {name: e for name, e in self.entries.items() if e.state == ACTIVE}
 
     def enroll(self, name: str, key: Ed25519PublicKey, users: int) -> "Registry":
-        """With a new node.
+        """The registry with a new node.
 
         Raises:
           ConfigError: the name or the key is taken (revoked ones too), or a value is out of range.
@@ -62,11 +62,11 @@ class Registry:
         return self._with(name, Entry(_hex(key), users))
 
     def rotate(self, name: str, key: Ed25519PublicKey) -> "Registry":
-        """With another key for an active node; the old key is worth nothing from then on."""
+        """The registry with another key for an active node; the old key is then worthless."""
         return self._with(name, dataclasses.replace(self._active(name), public_key=_hex(key)))
 
     def revoke(self, name: str) -> "Registry":
-        """Without the node: it is neither asked nor believed."""
+        """The registry with the node revoked: it is neither asked nor believed."""
         return self._with(name, dataclasses.replace(self._active(name), state=REVOKED))
 
     def _active(self, name: str) -> Entry:

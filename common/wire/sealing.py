@@ -56,7 +56,7 @@ class Ask:
 
     Attributes:
       kind: "train" or "evaluate".
-      population: whose ledger pays.
+      population: the one whose ledger is charged.
       run: name of the run.
       plan: SHA-256 of the plan, hex.
       head: hash of the ledger's last row when the last request to train was made, hex; before the
@@ -150,7 +150,7 @@ def seal_reply(
     Raises:
       SealError: "size", or "malformed" for a seal key that is no point.
 
-    Reference: Rescorla et al. 2022 (RFC 9180, HPKE), whose base mode this follows.
+    Reference: Barnes et al. 2022 (RFC 9180, HPKE), whose base mode this follows.
     """
     ephemeral = ephemeral or X25519PrivateKey.generate()
     public = ephemeral.public_key().public_bytes_raw()

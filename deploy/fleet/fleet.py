@@ -85,21 +85,21 @@ class Fleet:
         """A log for each role."""
         return self.folder / "logs"
 
-    def start(self, show_step: Callable[[str], None]) -> None:
+    def start(self, on_progress: Callable[[str], None]) -> None:
         """Makes all keys and starts everything; returns when the SuperLink has all nodes' keys.
 
         Raises:
           FleetError: it does not come up.
         """
         self._prepare()
-        show_step("SuperLink")
+        on_progress("SuperLink")
         self._start_link()
         self._wait_for_link()
-        show_step(f"keys of {self.num_nodes} nodes")
+        on_progress(f"keys of {self.num_nodes} nodes")
         with ThreadPoolExecutor(NUM_CLI_AT_ONCE) as pool:
             keys = [str(self._supernode_key(i)) + ".pub" for i in range(self.num_nodes)]
             list(pool.map(lambda key: self.flwr("supernode", "register", key, "loopback"), keys))
-        show_step(f"{self.num_nodes} SuperNodes and resident nodes")
+        on_progress(f"{self.num_nodes} SuperNodes and resident nodes")
         for i in range(self.num_nodes):
             self._start_node(i)
 

@@ -67,7 +67,7 @@ def fleet_of(
     folder: Path | None = None,
     serve: Sequence[str] | None = None,
 ) -> Iterator[Fleet]:
-    """A fleet that runs inside the `with`, and whose processes never outlive it.
+    """Runs a fleet inside the `with` block; its processes never outlive it.
 
     Raises:
       ConfigError: the folder exists.
@@ -83,13 +83,13 @@ def fleet_of(
         fleet.serve = serve
     started = time.monotonic()
 
-    def show_step(what: str) -> None:
+    def show(what: str) -> None:
         """A line with the seconds since the start."""
         print(f"  {time.monotonic() - started:5.1f} s  {what}", flush=True)
 
     with _interrupted_by_sigterm():
         try:
-            fleet.start(show_step)
+            fleet.start(show)
             yield fleet
         except FeddpError:
             print(f"Logs: {fleet.logs_path}", flush=True)
@@ -102,7 +102,7 @@ def fleet_of(
 
 
 def named(config: RunConfig) -> RunConfig:
-    """The configuration of a run with a name, by which the ledgers of its nodes know it."""
+    """The configuration with a run name, which the ledgers of its nodes need to recognise it."""
     name = config.run.name or time.strftime("%Y%m%d-%H%M%S-deployed")
     return dataclasses.replace(config, run=dataclasses.replace(config.run, name=name))
 
@@ -191,7 +191,7 @@ def _run_path(config: RunConfig) -> Path:
 
 
 def _show(path: Path, start: int) -> int:
-    """Prints what a log has gained since `start`, and returns its new end."""
+    """Prints what was added to a log since `start`, and returns its new end."""
     if not path.exists():
         return start
     with path.open("rb") as file:

@@ -88,7 +88,7 @@ def make_ledgers(config: RunConfig, shares: Sequence[Share]) -> None:
 
 
 def check_ledgers(shares: Sequence[Share]) -> None:
-    """Refuses to continue with nodes that have forgotten what they spent, or have other users.
+    """Refuses to continue with nodes that lost the record of what they spent, or have other users.
 
     Raises:
       ConfigError: not as many ledgers as nodes.

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from feddp.common.privacy.accounting.epsilon import COARSE, FINE
 
-# Below the smallest, one privacy loss distribution takes gigabytes and protects nobody; above the
-# largest, the noise of 2^20 grid steps passes the sampler's largest scale.
+# Below the smallest, one privacy loss distribution takes gigabytes for no real protection; above
+# the largest, the noise of 2^20 grid steps passes the sampler's largest scale.
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 0.1, 60
 _STEPS_PER_UNIT = 10_000
 _MIN_STEPS, _MAX_STEPS = 1_000, 600_000  # the same two on the grid of 1e-4
@@ -36,7 +36,7 @@ def calibrate(spent: Spent, target_epsilon: float) -> float:
     """
 
     def keeps(steps: int, interval: float) -> bool:
-        """Whether a multiplier of so many steps spends no more than the target."""
+        """Whether a multiplier of this many steps spends no more than the target."""
         return spent(steps / _STEPS_PER_UNIT, interval) <= target_epsilon
 
     if not keeps(_MAX_STEPS, FINE):

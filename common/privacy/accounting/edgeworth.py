@@ -26,7 +26,7 @@ _NODES, _WEIGHTS = roots_laguerre(60)
 
 @dataclass(frozen=True)
 class Cumulants:
-    """Of a privacy loss: mean, variance, and the standardised third, fourth and fifth."""
+    """Cumulants of a privacy loss: mean, variance, and the standardised third to fifth."""
 
     mean: float
     variance: float
@@ -101,8 +101,10 @@ def cross_check_lines(charges: Charges, *, delta: float, relation: str) -> list[
 
 
 def _cumulants(event: PoissonGaussianEvent, num_charges: int, *, has_unit: bool) -> Cumulants:
-    """Of the summed loss log(with / without), under either distribution; by the trapezoid rule,
-    which converges geometrically for densities like these."""
+    """Cumulants of the summed loss log(with / without) under either distribution.
+
+    By the trapezoid rule, which converges geometrically for densities like these.
+    """
     q, shift = event.sampling_probability, 1 / event.noise_multiplier
     x = np.linspace(-_REACH, shift + _REACH, 1 << 15)
     loss = np.logaddexp(np.log1p(-q) if q < 1 else -np.inf, np.log(q) + shift * x - shift**2 / 2)

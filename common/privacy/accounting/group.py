@@ -1,4 +1,4 @@
-"""What a promise for one unit means for several: a user's examples, users who are alike."""
+"""What a promise for one unit means for several: a user's examples, or related users."""
 
 import numpy as np
 

@@ -26,7 +26,7 @@ def mixture_pld(
     weights: Sequence[float],
     interval: float,
 ) -> pld.PrivacyLossDistribution:
-    """Of sum_i w_i N(c_i, z^2) against N(0, z^2), in both directions.
+    """The privacy loss distribution of sum_i w_i N(c_i, z^2) against N(0, z^2), both directions.
 
     **Guarantee:** an upper bound of the true distribution (connect-the-dots).
 

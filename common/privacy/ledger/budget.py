@@ -38,7 +38,7 @@ class Shortage:
     measure: str
 
     def __str__(self) -> str:
-        """As the refusal says it."""
+        """The wording of the refusal."""
         parts = (self.requested, self.remaining, self.requested - self.remaining)
         requested, remaining, difference = (f"{float(part):.6g}" for part in parts)
         return (
@@ -51,13 +51,13 @@ class Budget(Protocol):
     """What is left. `shortage` and `accepts` change nothing; costs are exact decimals."""
 
     def cost(self, slot: Slot) -> str:
-        """What the CHARGE row of a slot says."""
+        """The cost that the CHARGE row of a slot states."""
 
     def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
         """Why `count` charges of a slot do not fit beside `kept` others; None when they do."""
 
     def accepts(self, slot: Slot, cost: str, *, kept: int = 0) -> bool:
-        """Whether a charge that says `cost` may follow."""
+        """Whether a charge of this cost may follow."""
 
     def take(self, slot: Slot, cost: str) -> None:
         """Spends it."""
@@ -89,22 +89,22 @@ class ScheduleBudget:
         self._left = {planned.slot: planned.count for planned in schedule}
 
     def cost(self, slot: Slot) -> str:
-        """None: slots are counted."""
+        """No cost, because slots are counted."""
         return ""
 
     def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
-        """More than the slots that are left; a slot that was never planned has none."""
+        """Charges beyond the slots that are left; a slot that was never planned has none."""
         left = max(0, self._left.get(slot, 0) - kept)
         if count <= left:
             return None
         return Shortage(Fraction(count), Fraction(left), f"planned charges of {slot.event}")
 
     def accepts(self, slot: Slot, cost: str, *, kept: int = 0) -> bool:
-        """One slot must be left."""
+        """Whether a slot is left."""
         return cost == "" and self.shortage(slot, 1, kept=kept) is None
 
     def take(self, slot: Slot, cost: str) -> None:
-        """One slot less."""
+        """Uses up one slot."""
         self._left[slot] -= 1
 
 
@@ -138,7 +138,7 @@ class FilterBudget:
         return self._left
 
     def cost(self, slot: Slot) -> str:
-        """At the fixed order, rounded up with a margin."""
+        """The divergence at the fixed order, rounded up with a margin."""
         return repr(_renyi(slot.event, self._alpha, self._relation))
 
     def shortage(self, slot: Slot, count: int, *, kept: int = 0) -> Shortage | None:
@@ -160,7 +160,7 @@ class FilterBudget:
         return each * _TOLERANCE <= exact(cost) <= left and distance <= distance_left
 
     def take(self, slot: Slot, cost: str) -> None:
-        """So much less."""
+        """Subtracts the cost from what is left."""
         self._left -= exact(cost)
         self._distance_left -= _distance(slot)
 

@@ -11,7 +11,7 @@ from feddp.common.privacy.ledger.budget import ADAPTIVE, FIXED_SCHEDULE, Budget,
 from feddp.common.privacy.ledger.charge_terms import UPDATE, Slot, read_slot, slot_from_body
 from feddp.common.privacy.mechanism.events import RELATIONS
 
-Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in slots.py
+Body = Mapping[str, Any]  # texts and integers; `event` and `schedule` as in charge_terms.py
 
 FIELDS: Mapping[str, Mapping[str, type]] = {
     "PLAN": {
@@ -108,7 +108,7 @@ class RunHistory:
     Attributes:
       opened: body of its last OPEN row.
       releases: of its updates, in order of rounds.
-      num_charges: all of them, whatever became of them.
+      num_charges: all of them, released, burned or open.
       attempts: charges by purpose since its last released round.
     """
 
@@ -177,13 +177,13 @@ class History:
 
     @property
     def releases(self) -> list[Release]:
-        """Of all runs, run by run."""
+        """The releases of all runs, run by run."""
         return [release for run in self.runs.values() for release in run.releases]
 
     def kept_for_others(self, slot: Slot, run: str) -> int:
         """Charges of a slot that a fixed schedule keeps for runs that have begun and not ended.
 
-        A filter keeps none: it is for runs that nobody foresaw.
+        A filter keeps none: it is for runs that were not foreseen.
         """
         if self.plan["mode"] == ADAPTIVE:
             return 0
@@ -229,7 +229,7 @@ class History:
                 return _key(body["new_public_key"]) != self.public_key
         charge = self.open_charge
         is_its = charge and (body["round"], body["attempt"]) == (charge.round, charge.attempt)
-        # A run that was opened since may burn the charge of another, and never answer it.
+        # A run that was opened since may burn another's charge, but never answer it.
         return bool(is_its) and (kind == "BURN" or self.charges[-1]["run"] == self.run)
 
     def _can_open(self, body: Body) -> bool:
@@ -242,8 +242,11 @@ class History:
         return is_planned and is_alone and min(counts) >= 0 and self._is_room(slot, body)
 
     def _is_room(self, slot: Slot, body: Body) -> bool:
-        """Whether a new run fits. A filter's costs may differ in their last digits elsewhere, and
-        are checked as they are charged."""
+        """Whether a new run fits.
+
+        A filter's costs, which may differ in their last digits on another machine, are checked as
+        they are charged.
+        """
         if self.plan["mode"] == ADAPTIVE or self.budget is None:
             return self.budget is not None
         kept = self.kept_for_others(slot, body["run"])
@@ -308,12 +311,12 @@ def charge_body(run: str, charge: Charge, slot: Slot, cost: str) -> Body:
 
 
 def canonical(body: Body) -> str:
-    """The one text of a body: sorted keys, no spaces, no floats."""
+    """The only text of a body: sorted keys, no spaces, no floats."""
     return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
 
 def row_digest(kind: str, text: str) -> bytes:
-    """SHA-256 of what a row says, without its place: 32 bytes prove it to whoever has the head."""
+    """SHA-256 of a row's content without its place: 32 bytes prove it to any holder of the head."""
     return hashlib.sha256(b"\n".join((SCHEMA.encode(), kind.encode(), text.encode()))).digest()
 
 

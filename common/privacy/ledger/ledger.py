@@ -148,7 +148,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path, *, anchor_path: Path | None = None) -> History:
-        """Verifies every row without lock or private key, and tells what they say.
+        """Verifies every row without lock or private key, and returns what they say.
 
         Raises:
           LedgerLockedError: another process is writing just now.
@@ -222,7 +222,7 @@ class Ledger:
         return list(self._run.releases)
 
     def claim(self, *, num_rows: int = MAX_PROOF_ROWS) -> HeadClaim:
-        """What a request tells its nodes of the head; see `anchor.HeadMemory`."""
+        """What a request tells its nodes about the head; see `remembered_head.HeadMemory`."""
         return claim_of(self._history, self._signature, num_rows=num_rows)
 
     def open_run(self, start: Start) -> None:

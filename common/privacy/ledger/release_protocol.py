@@ -1,7 +1,7 @@
 """The release protocol: charge, draw, write, release; after a crash, adopt the answer or burn.
 
-Whoever adds noise follows it: the server, whose answer to a charge is a checkpoint, and a node that
-noises its own sum, whose answer is the file that it sends.
+Both sides that add noise follow it: the server, whose answer to a charge is a checkpoint, and a
+node that noises its own sum, whose answer is the file that it sends.
 """
 
 import hashlib

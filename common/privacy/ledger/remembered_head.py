@@ -1,4 +1,4 @@
-"""Anchors: somebody else's memory of a ledger's head, without which an old copy goes unnoticed.
+"""Anchors: a ledger's head remembered elsewhere, without which an old copy goes unnoticed.
 
 A chain with signatures shows every change but one: a shorter history is as sound as the whole. An
 operator keeps the newest head in a file elsewhere; every node keeps the newest that it was shown.
@@ -174,9 +174,9 @@ class HeadMemory:
     the accepted one, and is signed by the key that the node was enrolled with. A node may join
     late, so the first signed head is taken without proof.
 
-    **Edge cases:** without a key nothing tells whose head it is: whoever brings it must be known by
-    other means, such as a signed request. Heads that do not extend the known one are refused all
-    the same.
+    **Edge cases:** without a key nothing tells whose head it is, so its sender must be known by
+    other means, such as a signed request. Heads that do not extend the known one are still
+    refused.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class HeadMemory:
 
 
 def claim_of(history: History, signature: bytes, *, num_rows: int = MAX_PROOF_ROWS) -> HeadClaim:
-    """The claim of a ledger's last row, with proof for whoever missed at most `num_rows` rows."""
+    """The claim of a ledger's last row, with proof for nodes up to `num_rows` rows behind."""
     proof = tuple(history.digests[-min(num_rows, MAX_PROOF_ROWS) :])
     population, epoch = str(history.plan["population"]), history.num_opened
     return HeadClaim(population, epoch, history.num_rows, history.head, signature, proof)

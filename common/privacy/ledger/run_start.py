@@ -15,8 +15,8 @@ class Start:
     Attributes:
       run: name; the same name goes on with the same run.
       slot: of its updates.
-      num_charges: most charges that it may take, for whatever purpose.
-      num_rounds: with so many releases of updates the run has ended, and keeps no charge any more.
+      num_charges: most charges that it may take, for any purpose.
+      num_rounds: releases of updates after which the run has ended and keeps no more charges.
       terms: what must stand in the PLAN row as well: unit, relation, trust, seeded, num_users.
       plan_sha256: of its plan.
       config_sha256: of its configuration.

@@ -1,4 +1,4 @@
-"""Signatures of the ledger: Ed25519 over each row's hash, with a key that one person can read."""
+"""Signatures of the ledger: Ed25519 over each row's hash, with a key only its owner can read."""
 
 import stat
 from pathlib import Path

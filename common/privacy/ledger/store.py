@@ -42,7 +42,7 @@ class Content:
 
     Attributes:
       history: what its rows say.
-      rows: themselves, in order.
+      rows: in order.
     """
 
     history: History = field(default_factory=History)
@@ -50,7 +50,7 @@ class Content:
 
     @property
     def signature(self) -> bytes:
-        """Of the last row."""
+        """The signature of the last row."""
         return self.rows[-1][5]
 
 
@@ -107,7 +107,7 @@ def read_file(path: Path, disk: Disk) -> tuple[sqlite3.Connection, Content]:
 
 
 def append_row(connection: sqlite3.Connection, row: Row) -> None:
-    """Durable when it returns; after an error nobody knows.
+    """Appends a row, durable when this returns; after an error it may or may not be.
 
     Raises:
       sqlite3.Error: it was not written, or not durably.

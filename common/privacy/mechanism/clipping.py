@@ -93,7 +93,7 @@ def _norm(values: NDArray[np.float64]) -> float:
 def _clip(values: NDArray[np.float64], clipping_norm: float, grid_steps: int) -> NDArray[np.int64]:
     zero = np.zeros(values.shape, dtype=np.int64)
     norm = _norm(values)
-    if not math.isfinite(norm):  # so it is with any NaN or infinity; decided before min() sees it
+    if not math.isfinite(norm):  # as with any NaN or infinity; decided before min() sees it
         return zero
     scale = min(1.0, clipping_norm / norm) if norm > 0 else 1.0
     for shrink in (1.0, _SHRINK):

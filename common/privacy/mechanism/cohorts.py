@@ -91,8 +91,8 @@ class Cohorts:
 
     @property
     def turn_probability(self) -> float:
-        """Of a unit's coin in a round in which it may take part, so that `size` is the mean."""
-        # Round-off must not make more of a whole turn than everybody.
+        """Probability of a unit's coin in a round in which it may take part; `size` is the mean."""
+        # Round-off must not give a probability above 1.
         return min(1.0, self.size * self.separation / self.population.num_units)
 
     @property

@@ -144,8 +144,8 @@ class CorrelatedGaussian:
     def max_sum(self) -> int:
         """The largest entry of an update sum with which no row overflows.
 
-        Honest sums are within num_units * grid_steps; a run must go on where hostile nodes' are
-        not, so this and not that is what a history is held to.
+        Honest sums are within num_units * grid_steps, but a run must go on where those of hostile
+        nodes are not, so a history is held to this larger bound.
         """
         room = (1 << 62) - 1 - _MAX_DEVIATIONS * self.noise_scale
         return room // sum(self.coefficients)

@@ -45,7 +45,7 @@ class CyclicPoissonTurns:
             self.name, population, is_noised_by_nodes=is_noised_by_nodes, is_adaptive=is_adaptive
         )
         if population.unit == EXAMPLE:
-            # Without one example, the later ones of its user have other places and so other turns.
+            # Removing one example would move its user's later ones to other turns.
             problems.append(
                 f'privacy.mechanism = "{self.name}": the turn of an example follows its place '
                 'among its user\'s. Take "poisson", "blt" or "banded", or privacy.unit = "user".'
@@ -55,7 +55,7 @@ class CyclicPoissonTurns:
     def arrange(
         self, num_units: int, size: float | None, separation: int | None
     ) -> tuple[float, int]:
-        """The size as given, the separation as given or for the size."""
+        """The size as given; the separation as given, or derived from the size."""
         if size is None:
             size = default_cohort_size(num_units)
         return size, default_separation(num_units, size) if separation is None else separation

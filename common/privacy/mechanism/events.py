@@ -26,8 +26,8 @@ _NEGLIGIBLE = 1e-30  # against the 1e-15 that one composition may cut
 class PoissonGaussianEvent:
     """Independent coins decide who takes part; noise of z C is added to the sum.
 
-    A user may have several coins: one per node that holds them, or one per example where examples
-    are drawn. Each coin that falls adds a vector of norm at most C.
+    A user may have several coins: one per node that holds the user's data, or one per example
+    where examples are drawn. Each success adds a vector of norm at most C.
 
     Attributes:
       sampling_probability: q of one coin, in (0, 1].
@@ -52,10 +52,10 @@ class PoissonGaussianEvent:
 
 
 def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float]]:
-    """How many of a user's coins fall, and how probable that is.
+    """How many of a user's coins succeed, with the probability of each count.
 
-    Counts that come up less often than 1e-30 together are one, at the largest: they are counted as
-    worse than they are, never dropped.
+    The largest counts, of total probability below 1e-30, are merged into the largest of them:
+    counted as worse than they are, never dropped.
     """
     law = stats.binom(num_coins, probability)
     counts = list(range(num_coins + 1))

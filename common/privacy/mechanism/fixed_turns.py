@@ -25,7 +25,7 @@ from feddp.common.privacy.mechanism.turns import (
 
 @dataclass(frozen=True)
 class FixedTurns:
-    """Everybody whose turn it is takes part; no coins, so no amplification by sampling.
+    """Every unit takes part when its turn comes; no coins, so no amplification by sampling.
 
     **Guarantee:** the whole run is one charge of one Gaussian; zero-out.
 
@@ -53,7 +53,7 @@ class FixedTurns:
     def arrange(
         self, num_units: int, size: float | None, separation: int | None
     ) -> tuple[float, int]:
-        """A separation as given or for the size; then all units whose turn it is."""
+        """The separation as given, or derived from the size; all units whose turn it is."""
         if separation is None:
             wanted = default_cohort_size(num_units) if size is None else size
             separation = default_separation(num_units, wanted)
@@ -102,7 +102,7 @@ class FixedTurns:
         )
 
     def draw(self, cohorts: Cohorts, salt: str) -> Draw:
-        """Everybody whose turn it is."""
+        """Every unit whose turn it is."""
         return Draw(separation=cohorts.separation, salt=salt)
 
     def draw_text(self, cohorts: Cohorts) -> str:

@@ -87,7 +87,7 @@ class ReleasedUpdate:
     def mapped(
         self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
     ) -> "ReleasedUpdate":
-        """Post-processing: what a public function makes of the values; the next norm stays."""
+        """Post-processing: a public function of the values; the next norm stays."""
         return ReleasedUpdate(_DOOR, function(self.values), 1.0, self._next_clipping_norm)
 
     @property

@@ -74,7 +74,7 @@ class MasterKey:
 
 
 def create_master_key(path: Path, *, run: bytes, disk: Disk) -> MasterKey:
-    """Draws a key and makes it durable, readable by its owner alone, before it is used.
+    """Draws a key and makes it durable, readable only by its owner, before it is used.
 
     **Edge cases:** an existing file is never replaced: its key may be all that explains the rows.
 

@@ -18,7 +18,7 @@ from feddp.common.privacy.mechanism.sampling import Draw
 
 @runtime_checkable
 class Mechanism(Protocol):
-    """Who takes part, which noise is added, what that costs, and how it is said."""
+    """Who takes part, which noise is added, what that costs, and how it is put into words."""
 
     @property
     def name(self) -> str:
@@ -32,7 +32,7 @@ class Mechanism(Protocol):
 
     @property
     def is_amplified(self) -> bool:
-        """The promise counts on nobody knowing who was drawn."""
+        """The promise relies on the cohort being secret."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class Mechanism(Protocol):
 
     @property
     def has_independent_rounds(self) -> bool:
-        """Every unit has a coin of its own in every round, and every round noise of its own."""
+        """Each unit has its own coin in each round, and each round its own noise."""
         ...
 
     @property
@@ -70,11 +70,11 @@ class Mechanism(Protocol):
         ...
 
     def number_problems(self, cohorts: Cohorts) -> list[str]:
-        """Numbers that are out of its range."""
+        """Numbers that are out of range."""
         ...
 
     def probability(self, cohorts: Cohorts) -> float:
-        """Of a unit's coin in a round in which it may take part; 1 without coins."""
+        """Probability of a unit's coin in a round in which it may take part; 1 without coins."""
         ...
 
     def charges(self, cohorts: Cohorts, noise_multiplier: float) -> Charges:

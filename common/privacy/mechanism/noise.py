@@ -40,7 +40,7 @@ class BitStream:
         self._stream = _chacha20(key, nonce=0)
 
     def split(self, count: int) -> list["BitStream"]:
-        """So many further streams, none of which was ever given out before.
+        """Further streams, none of which was ever given out before.
 
         Raises:
           ValueError: this stream was split from another, whose nonces it would use again.
@@ -170,7 +170,7 @@ def _num_cores() -> int:
 
 
 def _fill(out: NDArray[np.int64], bits: BitStream, scale: int) -> None:
-    """Draws as many as there is room for."""
+    """Fills an array with draws."""
     size, filled = len(out), 0
     while filled < size:
         candidates = _discrete_laplace(bits, scale, int((size - filled) * 1.5) + 64)

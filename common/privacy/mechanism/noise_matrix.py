@@ -11,7 +11,7 @@ from feddp.common.privacy.mechanism.cohorts import Cohorts, most_turns
 from feddp.common.privacy.mechanism.correlated import SHIFT
 from feddp.common.privacy.mechanism.toeplitz import best_banded, best_blt, quantise
 
-NUM_BUFFERS = 2  # more gain next to nothing
+NUM_BUFFERS = 2  # more would gain next to nothing
 MAX_BANDS = 64  # more cost memory of the round state, and gain next to nothing
 
 

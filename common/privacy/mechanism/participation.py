@@ -57,7 +57,7 @@ class FixedSeparation:
     contributions are replaced by zeros, and the schedule stays.
 
     Attributes:
-      separation: b >= 1, fewest rounds from one participation of a user to the next.
+      separation: b >= 1, fewest rounds between two participations of a user.
       max_participations: k >= 1, over the whole run.
     """
 
@@ -86,7 +86,7 @@ class FixedSeparation:
             )
 
     def mean_cohort(self, num_units: int) -> float | None:
-        """None: whose turn it is decides, without coins."""
+        """None: turns decide, without coins."""
         return None
 
     def squared_sensitivity(
@@ -124,7 +124,7 @@ class CyclicPoisson:
 
     **Guarantee:** with at most as many bands as groups, a user's participations touch different
     rows, so each is its own Poisson-sampled Gaussian release. Add-or-remove-one, where a user's
-    group depends on the user alone (see `slots`).
+    group depends on that user alone (see `slots`).
 
     Attributes:
       num_groups: >= 1; a user's turn comes every that many rounds.
@@ -206,7 +206,7 @@ def is_turn(slots: NDArray[np.int64], *, row: int, separation: int) -> NDArray[n
     """Who may take part in a round: those with slot (row - 1) mod separation.
 
     **Guarantee:** a user's rounds are exactly `separation` apart, so that of n rounds at most
-    ceil(n / separation) are theirs, however often a round is asked for again.
+    ceil(n / separation) are that user's, however often a round is repeated.
 
     Args:
       slots: see `slots`.
@@ -241,8 +241,8 @@ class SeparationRegistry:
     Write the registry to the disk before the round is charged: a round that was asked for and
     forgotten in a crash would otherwise not count.
 
-    The registry says who took part and when. That is no secret in this regime, which claims no
-    amplification, but it is nobody's business either: it belongs into the state, not into logs.
+    The registry says who took part and when. This regime claims no amplification, so that need not
+    be secret, but it is still personal: it belongs in the state, not in logs.
     """
 
     def __init__(self, separation: int):

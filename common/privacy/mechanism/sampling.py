@@ -23,7 +23,7 @@ from feddp.common.privacy.mechanism.participation import is_turn, slots
 Coins = Callable[[NDArray[np.uint64]], NDArray[np.uint64]]
 
 _COIN_RANGE = 1 << 64
-# Without the number that was found: the node's operator may know it, nobody else.
+# Without the number that was found: only the node's operator may know it.
 _NOT_ALL = (
     'privacy.mechanism = "fixed-size": one node must hold exactly the declared {} units. Declare '
     'their exact number, or take privacy.mechanism = "poisson".'
@@ -105,8 +105,8 @@ class PoissonSampler:
 
     Attributes:
       probability: q, in (0, 1].
-      num_coins: most units of one user that throw coins of their own: nodes that hold them, or
-        examples where examples are drawn.
+      num_coins: most coins of one user: one per node that holds the user's data, or one per
+        example where examples are drawn.
     """
 
     probability: float
@@ -123,7 +123,7 @@ class PoissonSampler:
 
     @property
     def relation(self) -> str:
-        """A neighbouring data set has one user more or fewer, with all their coins."""
+        """Add or remove one user, whose coins are independent of all others."""
         return ADD_OR_REMOVE_ONE
 
     def mean_cohort(self, num_units: int) -> float:
@@ -137,7 +137,7 @@ class PoissonSampler:
 
 @dataclass(frozen=True)
 class FixedSizeSampler:
-    """Exactly `cohort_size` of all units, uniformly: one place draws for everybody.
+    """Exactly `cohort_size` of all units, drawn uniformly in one place.
 
     The number of units is not hidden, so a neighbour replaces a user: twice the sensitivity.
     """
@@ -156,7 +156,7 @@ class FixedSizeSampler:
 
     @property
     def relation(self) -> str:
-        """One user takes the place of another."""
+        """Replace one user by another."""
         return REPLACE_ONE
 
     def mean_cohort(self, num_units: int) -> float:

@@ -27,7 +27,7 @@ class Noise:
       grid_steps: K, integer steps per clipping norm.
       matrix: what makes the noise correlated; None where it is not.
       epsilon: upper bound over the whole schedule, with what the discrete noise adds.
-      bridge_epsilon: what the discrete noise adds to epsilon; 0 but for a large epsilon.
+      bridge_epsilon: what the discrete noise adds to epsilon; 0 except for a large epsilon.
       bridge_delta: the share of delta that the discrete noise takes.
     """
 

@@ -70,7 +70,7 @@ class PrivacyPlan:
 
     @property
     def relation(self) -> str:
-        """Between neighbouring data sets; one of `events.RELATIONS`."""
+        """The relation between neighbouring data sets; one of `events.RELATIONS`."""
         return self.schedule.mechanism.relation
 
     @property
@@ -90,7 +90,7 @@ class PrivacyPlan:
 
     @property
     def sampling_probability(self) -> float:
-        """Of a unit's coin in a round in which it may take part; 1 without coins."""
+        """Probability of a unit's coin in a round in which it may take part; 1 without coins."""
         return self.schedule.mechanism.probability(self.cohorts)
 
     @property
@@ -105,7 +105,7 @@ class PrivacyPlan:
 
     @property
     def delta(self) -> float:
-        """Of the promise; `accounting_delta` and the bridge's share never exceed it together."""
+        """Delta of the promise, never below the sum of `accounting_delta` and `bridge_delta`."""
         return self.schedule.delta
 
     @property
@@ -255,7 +255,7 @@ def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
         content["max_examples_per_user"],
         content["max_nodes_per_user"],
     )
-    # Plans of before the server could draw say nothing of it.
+    # Plans from before the server could draw say nothing about it.
     named = ("is_noised_by_nodes", "drawn_by", "asks_everyone")
     trust = Trust(content["trust"], **{key: content[key] for key in named if key in content})
     schedule = Schedule(

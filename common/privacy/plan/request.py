@@ -29,8 +29,7 @@ class Request:
       noise_multiplier: z, noise standard deviation over clipping norm.
       clipping_norm: C of the first round.
       num_rounds: T.
-      expected_cohort_size: units of a round on average; all whose turn it is where there are no
-        coins.
+      expected_cohort_size: units of a round on average; without coins, all whose turn it is.
       spare_attempts: charges beyond T, for attempts that crashes burn.
       separation: rounds between two participations; of no effect without correlated noise.
       quantile: expected cohort size -> how C follows a quantile of the updates' norms.
@@ -60,7 +59,7 @@ class Trust:
       model: "simulation", "server" or "node"; how the statement says it.
       is_noised_by_nodes: every node adds the full noise before its sum leaves it.
       drawn_by: who flips the coins, "node" or "server".
-      asks_everyone: where the server does: undrawn nodes are asked all the same.
+      asks_everyone: where the server draws, undrawn nodes are asked too.
     """
 
     model: str

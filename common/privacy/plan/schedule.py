@@ -39,16 +39,16 @@ class Schedule:
 
     @property
     def accounting_delta(self) -> float:
-        """At which epsilon is read."""
+        """The share of delta at which epsilon is read."""
         return ACCOUNTING_SHARE * self.delta
 
     @property
     def accountant(self) -> str:
-        """Which accountant certifies it."""
+        """Which accountant certifies the schedule."""
         return accountant_of(self.charges(1.0), self.mechanism.relation)
 
     def charges(self, noise_multiplier: float) -> Charges:
-        """All that the run may ever charge under noise of so many clipping norms."""
+        """All that the run may ever charge under this noise multiplier."""
         return self.mechanism.charges(self.cohorts, noise_multiplier)
 
     def spent(self, noise_multiplier: float, interval: float = FINE) -> float:
@@ -121,7 +121,7 @@ def noised_dimension(
 
 
 def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> Reasons:
-    """Why each number of a schedule is what it is; those that were chosen bring their reason."""
+    """Why each number of a schedule is what it is; chosen ones come with their reason."""
     cohorts, population = schedule.cohorts, schedule.cohorts.population
     units = f"{population.num_units}"
     if population.sampling_unit != USER:

@@ -103,7 +103,7 @@ def planned_epsilon(plan: Body) -> float:
 
 
 def shared_promise(plan: Body) -> dict[str, str | float] | None:
-    """What a run on a shared ledger promises of all runs on it together; None of its own ledger.
+    """What a run on a shared ledger promises for all runs on it together; None on its own ledger.
 
     Returns:
       population, mode, epsilon (upper bound over everything that the PLAN row allows) and delta.
@@ -130,11 +130,11 @@ def spent_epsilon(plan: Body, charges: Sequence[Body]) -> float:
         )
     spent = sum((exact(charge["cost"]) for charge in charges), Fraction(0))
     target, total = Fraction(plan["target_epsilon"]), exact(plan["budget"])
-    return float(target - total + spent)  # an order's divergence is worth the same of epsilon
+    return float(target - total + spent)  # an order's divergence converts to equal epsilon
 
 
 def _begun(planned: Planned, count: int) -> Planned:
-    """So many charges of a planned slot, at most: burned attempts may all be one user's turn."""
+    """`count` charges of a slot at their costliest: burned attempts may all be one user's turn."""
     return Planned(planned.slot, count, min(count, planned.num_events))
 
 

@@ -38,7 +38,7 @@ def delta_text(value: float) -> str:
 
 
 def guarantee_line(plan: PrivacyPlan) -> str:
-    """One line: an epsilon with everything that gives it a meaning; rounded up, as delta is."""
+    """One line: an epsilon with everything that gives it meaning; rounded up, like delta."""
     line = (
         f"epsilon <= {epsilon_text(plan.epsilon)} (upper bound; delta {delta_text(plan.delta)}, "
         f"unit {plan.unit}, {plan.relation}, trust {plan.trust.model}, "
@@ -244,7 +244,7 @@ def not_covered(evaluation: str, *, is_generated: bool) -> tuple[str, ...]:
 
     Args:
       evaluation: who the evaluation users are and how they were chosen.
-      is_generated: the users are generated, so nobody real is concerned.
+      is_generated: the users are generated, so no real person is concerned.
     """
     items = (
         f"{evaluation}; they are outside N, and their metrics carry no noise",
