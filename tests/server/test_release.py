@@ -47,7 +47,7 @@ def test_a_sum_that_nodes_have_noised_gets_no_noise_more(tmp_path: Path) -> None
         training = training_of(folder, SEEDED, ledger, IntegerNodes(), Disk())
         noised = NoisedSum.from_node(np.arange(DIMENSION, dtype=np.int64))
         released, row = draw(training, ledger.charge(1), noised, SEEDED.clipping_norm)
-    step = SEEDED.clipping_norm / SEEDED.grid_steps / SEEDED.expected_cohort_size
+    step = SEEDED.clipping_norm / SEEDED.noise.grid_steps / SEEDED.expected_cohort_size
     np.testing.assert_allclose(released.values, np.arange(DIMENSION) * step)
     assert row is None
 

@@ -22,10 +22,10 @@ def test_the_command_is_kept_as_it_was_typed(
 ) -> None:
     kept: list[str] = []
 
-    def resume(path: Path, *, is_new_segment: bool, command: str) -> int:
+    def show_resumption(path: Path, *, is_new_segment: bool, command: str) -> int:
         kept.append(command)
         return 0
 
-    monkeypatch.setattr("feddp.simulations.run.simulate.resume", resume)
+    monkeypatch.setattr("feddp.simulations.run.terminal.show_resumption", show_resumption)
     assert main(["simulate", "--resume", "a run"]) == 0
     assert kept == ["feddp simulate --resume 'a run'"]
