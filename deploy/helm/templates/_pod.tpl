@@ -1,4 +1,4 @@
-{{/* What every pod of a fleet has in common: no root, no token, nothing writable. */}}
+{{/* What every pod of a fleet has in common: nobody's root, no token, nothing writable. */}}
 {{- define "feddp.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
