@@ -266,10 +266,8 @@ def own_noise_of(
         raise RefusedError("ledger-missing")
     if config.run.name is None:
         raise ConfigError(
-            [
-                'run.name = "auto": a node that adds the noise itself knows a run by its name. '
-                "Name the run; the same name goes on with the same run."
-            ]
+            'run.name = "auto": a node that adds the noise itself knows a run by its name. '
+            "Name the run; the same name goes on with the same run."
         )
     plan = plan_from_config(config, trust="node", base=base, layout=layout)
     return open_own_noise(

@@ -102,11 +102,9 @@ def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
     is_both = config.privacy.unit == "user" and np.isin(evaluation.keys, training.keys).any()
     if is_both:
         raise DataError(
-            [
-                f'data.evaluation-path = "{config.data.evaluation_path}": has users of data.path. '
-                "What is measured on evaluation users carries no noise, so nobody may be both: "
-                "take other users (or other ids), or hold some out with data.evaluation-users."
-            ]
+            f'data.evaluation-path = "{config.data.evaluation_path}": has users of data.path. '
+            "What is measured on evaluation users carries no noise, so nobody may be both: "
+            "take other users (or other ids), or hold some out with data.evaluation-users."
         )
 
 

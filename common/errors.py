@@ -13,7 +13,7 @@ class FeddpError(Exception):
 
 
 class ProblemsError(FeddpError):
-    """All problems of one check at once.
+    """All problems of one check at once, or the only one.
 
     Attributes:
       problems: one line each, in the order in which they were found.
@@ -21,8 +21,8 @@ class ProblemsError(FeddpError):
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[str]):
-        self.problems = tuple(problems)
+    def __init__(self, problems: str | Sequence[str]):
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
 
 

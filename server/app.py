@@ -46,10 +46,8 @@ def main(grid: Grid, context: Context) -> None:
     mechanism = MECHANISMS[config.privacy.mechanism]
     if mechanism.needs_one_node and config.nodes.minimum > 1:
         raise ConfigError(
-            [
-                f'privacy.mechanism = "{mechanism.name}": is drawn by one node that has all users. '
-                'Set nodes.minimum = 1, or privacy.mechanism = "poisson".'
-            ]
+            f'privacy.mechanism = "{mechanism.name}": is drawn by one node that has all users. '
+            'Set nodes.minimum = 1, or privacy.mechanism = "poisson".'
         )
     base, layout = load_model(config)
     if resumed:
@@ -65,10 +63,8 @@ def main(grid: Grid, context: Context) -> None:
     asked.wait_for_nodes(config.nodes.minimum)
     if server_draw is not None and len(server_draw.population) > plan.num_users:
         raise ConfigError(
-            [
-                f"{len(server_draw.population)} nodes of one user each are there, and the plan is "
-                f"for {plan.num_users}. Declare all of them in privacy.num-users, in a new run."
-            ]
+            f"{len(server_draw.population)} nodes of one user each are there, and the plan is "
+            f"for {plan.num_users}. Declare all of them in privacy.num-users, in a new run."
         )
 
     def show(report: RoundReport, num_charges: int) -> None:
@@ -98,10 +94,8 @@ def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
     """What draws the cohort if every node has one user."""
     if config.sampling.ask == "all" and not config.nodes.registry:
         raise ConfigError(
-            [
-                'sampling.ask = "all": hides the cohort only where replies are sealed. Give '
-                'nodes.registry and nodes.server-key, or set sampling.ask = "drawn".'
-            ]
+            'sampling.ask = "all": hides the cohort only where replies are sealed. Give '
+            'nodes.registry and nodes.server-key, or set sampling.ask = "drawn".'
         )
     known = Ledger.read(run.ledger_path).runs.get(run.name)
     return ServerDraw(
@@ -124,18 +118,14 @@ def _sealed(
     users = [entry.users for entry in read_registry(registry_path).active.values()]
     if server_draw is not None and any(number != 1 for number in users):
         raise ConfigError(
-            [
-                f'{registry_path}: sampling.by = "server" draws nodes of one user each. Enroll '
-                "every node with --users 1."
-            ]
+            f'{registry_path}: sampling.by = "server" draws nodes of one user each. Enroll '
+            "every node with --users 1."
         )
     num_enrolled = sum(users)
     if num_enrolled > plan.num_users:
         raise ConfigError(
-            [
-                f"{registry_path}: {num_enrolled} users are enrolled, and the plan is for "
-                f"{plan.num_users}. Declare all of them in privacy.num-users, in a new run."
-            ]
+            f"{registry_path}: {num_enrolled} users are enrolled, and the plan is for "
+            f"{plan.num_users}. Declare all of them in privacy.num-users, in a new run."
         )
     history = Ledger.read(run.ledger_path)
     sealer = Sealer(

@@ -166,7 +166,7 @@ class MetricsServer:
         except OSError as error:
             name = "host" if error.errno == errno.EADDRNOTAVAIL else "port"
             raise ConfigError(
-                [f"metrics.{name}: cannot listen on {host}:{port} ({error.strerror}); 0 turns off."]
+                f"metrics.{name}: cannot listen on {host}:{port} ({error.strerror}); 0 turns off."
             ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True

@@ -78,7 +78,7 @@ def open_segment(
     """
     mechanism = plan.mechanism
     if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, len(rows))):
-        raise ConfigError([f"--new-noise-segment: {reason}"])
+        raise ConfigError(f"--new-noise-segment: {reason}")
     if not isinstance(mechanism, CorrelatedGaussian) or len(rows) == plan.num_rounds:
         return None
     if plan.seed is not None:

@@ -91,10 +91,8 @@ def create_run(
     path = parent / name
     if path.exists():
         raise ConfigError(
-            [
-                f"run.name: {path} exists, and a run never overwrites another. Continue it with "
-                f"`feddp simulate --resume {path}`, or choose another name."
-            ]
+            f"run.name: {path} exists, and a run never overwrites another. Continue it with "
+            f"`feddp simulate --resume {path}`, or choose another name."
         )
     config = replace(config, run=replace(config.run, name=name))
     try:
@@ -125,7 +123,7 @@ def load_run(path: Path) -> Run:
       PlanDiffersError: plan.json or config.toml is not the one the ledger was made with.
     """
     if not (path / PLAN_NAME).is_file():
-        raise ConfigError([f"{path}: no run here (no {PLAN_NAME})."])
+        raise ConfigError(f"{path}: no run here (no {PLAN_NAME}).")
     config = load_config(path / CONFIG_NAME)
     try:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))

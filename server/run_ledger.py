@@ -43,10 +43,8 @@ def open_ledger(run_path: Path, config: RunConfig, *, disk: Disk | None = None) 
     if config.privacy.population and population != config.privacy.population:
         ledger.__exit__(None, None, None)
         raise ConfigError(
-            [
-                f"privacy.population = {config.privacy.population!r}: {path} is the ledger of "
-                f"{population!r}. Name the right one."
-            ]
+            f"privacy.population = {config.privacy.population!r}: {path} is the ledger of "
+            f"{population!r}. Name the right one."
         )
     return ledger
 
@@ -68,9 +66,7 @@ def create_or_check_ledger(
     with open_ledger(run_path, config, disk=disk) as ledger:
         if run in ledger.history.runs:
             raise ConfigError(
-                [
-                    f"run.name = {run!r}: a run of that name has charged {config.privacy.ledger}. "
-                    "Continue it with `feddp simulate --resume`, or choose another name."
-                ]
+                f"run.name = {run!r}: a run of that name has charged {config.privacy.ledger}. "
+                "Continue it with `feddp simulate --resume`, or choose another name."
             )
         ledger.check_start(start_of(run, plan))

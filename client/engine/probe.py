@@ -154,8 +154,6 @@ def _running(base: BaseModel) -> Iterator[None]:
 
 def _refusal(base: BaseModel, reason: str) -> ModelError:
     return ModelError(
-        [
-            f'model.base = "{base.source}": cannot be trained: {reason}. Choose another '
-            "adapter.kind or adapter.target-modules, or another base model."
-        ]
+        f'model.base = "{base.source}": cannot be trained: {reason}. Choose another '
+        "adapter.kind or adapter.target-modules, or another base model."
     )

@@ -56,7 +56,7 @@ class NodeService:
         try:
             self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise ConfigError([f"--address {address}: cannot be listened on."]) from error
+            raise ConfigError(f"--address {address}: cannot be listened on.") from error
 
     def start(self) -> None:
         """Accepts questions from now on."""
@@ -131,15 +131,15 @@ def check_address(address: str) -> None:
         host, _, port = address.rpartition(":")
         if host != "127.0.0.1" or not port.isdecimal():
             raise ConfigError(
-                [f"--address {address}: must be unix:/path/to/socket or 127.0.0.1:port."]
+                f"--address {address}: must be unix:/path/to/socket or 127.0.0.1:port."
             )
         return
     path = Path(address.removeprefix(UNIX))
     if not path.is_absolute() or len(str(path)) > MAX_SOCKET_PATH:
         raise ConfigError(
-            [f"--address {address}: must be an absolute path of at most {MAX_SOCKET_PATH} bytes."]
+            f"--address {address}: must be an absolute path of at most {MAX_SOCKET_PATH} bytes."
         )
     if not path.parent.is_dir() or path.parent.stat().st_mode & 0o007:
         raise ConfigError(
-            [f"{path.parent}: must be a folder closed to others; `mkdir -m 700 {path.parent}`."]
+            f"{path.parent}: must be a folder closed to others; `mkdir -m 700 {path.parent}`."
         )

@@ -230,9 +230,9 @@ def read_flat(path: Path) -> dict[str, object]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or nested too deeply
-        raise ConfigError([f"{path}: is not TOML ({error})."]) from error
+        raise ConfigError(f"{path}: is not TOML ({error}).") from error
     return _located(_flatten(content), path.parent)
 
 
@@ -246,7 +246,7 @@ def parse_override(text: str) -> tuple[str, object]:
     """
     key, separator, raw = text.partition("=")
     if not separator:
-        raise ConfigError([f'--set {text}: write section.key=value, as in "run.rounds=20".'])
+        raise ConfigError(f'--set {text}: write section.key=value, as in "run.rounds=20".')
     try:
         return key.strip(), tomllib.loads(f"value = {raw}")["value"]
     except (ValueError, RecursionError):

@@ -117,7 +117,7 @@ def demo_secrets(user_id: str, seed: int = 0) -> Secrets:
     match = _USER_ID.fullmatch(user_id)
     if match is None:
         raise DataError(
-            [f'"{user_id}": not a user of the demo. Its ids are "user-00000", "user-00001", ...']
+            f'"{user_id}": not a user of the demo. Its ids are "user-00000", "user-00001", ...'
         )
     index = int(match[1])
     phone = _scatter(index, half=10_000, key=f"{seed}/phone")
@@ -162,7 +162,7 @@ def fresh_messages(user_id: str, num_messages: int, seed: int = 0) -> list[str]:
 def _scatter(index: int, *, half: int, key: str) -> int:
     """A bijection of [0, half^2) that scatters: four Feistel rounds, so no two indices collide."""
     if index >= half * half:
-        raise DataError([f"user {index}: the demo has secrets for {half * half} users at most."])
+        raise DataError(f"user {index}: the demo has secrets for {half * half} users at most.")
     left, right = divmod(index, half)
     for turn in range(4):
         digest = hashlib.sha256(f"{key}/{turn}/{right}".encode()).digest()

@@ -39,23 +39,19 @@ def locate(path: str) -> Path | str:
     """
     if path == MEMORY:
         raise DataError(
-            [
-                f'data.path = "{MEMORY}": the users of this run were given in Python, and are kept '
-                "nowhere. Give them again, as in `feddp.resume(path, users=users)`."
-            ]
+            f'data.path = "{MEMORY}": the users of this run were given in Python, and are kept '
+            "nowhere. Give them again, as in `feddp.resume(path, users=users)`."
         )
     local = Path(path).expanduser()
     if local.is_file() and local.suffix not in SUFFIXES:
         raise DataError(
-            [
-                f'data.path = "{path}": unknown kind of file "{local.suffix}". Allowed: '
-                f"{', '.join(SUFFIXES)}, a dataset folder, or a hub id."
-            ]
+            f'data.path = "{path}": unknown kind of file "{local.suffix}". Allowed: '
+            f"{', '.join(SUFFIXES)}, a dataset folder, or a hub id."
         )
     if local.exists():
         return local
     if path.startswith((".", "/", "~")) or local.suffix in SUFFIXES or path.count("/") > 1:
-        raise DataError([f'data.path = "{path}": no such file or folder.'])
+        raise DataError(f'data.path = "{path}": no such file or folder.')
     return path
 
 
@@ -119,7 +115,7 @@ def read_rows(
         """Rows with their numbers, from 1."""
         for number, row in enumerate(rows, start=1):
             if not isinstance(row, Mapping):
-                raise DataError([f"{source}, row {number}: not a mapping of columns to values."])
+                raise DataError(f"{source}, row {number}: not a mapping of columns to values.")
             yield number, row
 
     yield from _row_batches(numbered(), source, "row", columns, batch_rows)
@@ -131,12 +127,12 @@ def _named_problems(source: Path | str) -> Iterator[None]:
     try:
         yield
     except pa.ArrowException as error:
-        raise DataError([f"{source}: {_what_is_wrong(error)}"]) from error
+        raise DataError(f"{source}: {_what_is_wrong(error)}") from error
     except UnicodeDecodeError as error:  # of the name of a column
-        raise DataError([f"{source}: not UTF-8. Convert the file."]) from error
+        raise DataError(f"{source}: not UTF-8. Convert the file.") from error
     except OSError as error:  # Arrow raises this for damaged files too, without a strerror
         raise DataError(
-            [f"{source}: cannot be read ({error.strerror or 'damaged'}). Restore the file."]
+            f"{source}: cannot be read ({error.strerror or 'damaged'}). Restore the file."
         ) from error
 
 
@@ -147,7 +143,7 @@ def _reader_of(source: Path | str) -> Callable[..., Iterator[pa.RecordBatch]]:
         is_saved = any((source / name).exists() for name in HUGGING_FACE_NAMES)
         return _read_saved if is_saved else _read_parquet
     if source.stat().st_size == 0:
-        raise DataError([f"{source}: no rows; the file is empty."])
+        raise DataError(f"{source}: no rows; the file is empty.")
     readers = {".csv": _read_csv, ".parquet": _read_parquet}
     return readers.get(source.suffix, _read_jsonl)
 
@@ -188,13 +184,13 @@ def _json_rows(path: Path, lines: Iterator[bytes]) -> Iterator[tuple[int, dict[s
             row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             raise DataError(
-                [f"{path}, line {number}: not UTF-8 (byte {error.start}). Convert the file."]
+                f"{path}, line {number}: not UTF-8 (byte {error.start}). Convert the file."
             ) from error
         except (ValueError, RecursionError) as error:
             is_array = number == 1 and line.lstrip()[:1] == b"["
-            raise DataError([_not_an_object(path, number, is_array=is_array)]) from error
+            raise DataError(_not_an_object(path, number, is_array=is_array)) from error
         if not isinstance(row, dict):
-            raise DataError([_not_an_object(path, number, is_array=isinstance(row, list))])
+            raise DataError(_not_an_object(path, number, is_array=isinstance(row, list)))
         yield number, row
 
 
@@ -205,11 +201,11 @@ def _not_an_object(path: Path, number: int, *, is_array: bool) -> str:
 
 def _check_user(user: object, place: str, column: str) -> None:
     if user is None or user == "":
-        raise DataError([f'{place}: the user is missing (column "{column}").'])
+        raise DataError(f'{place}: the user is missing (column "{column}").')
     if isinstance(user, bool) or not isinstance(user, str | int):
-        raise DataError([f'{place}: the user must be a text or a whole number ("{column}").'])
+        raise DataError(f'{place}: the user must be a text or a whole number ("{column}").')
     if isinstance(user, str) and any("\ud800" <= letter <= "\udfff" for letter in user):
-        raise DataError([f'{place}: the user is not valid Unicode (column "{column}").'])
+        raise DataError(f'{place}: the user is not valid Unicode (column "{column}").')
 
 
 def _read_csv(path: Path, columns: Columns, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -240,7 +236,7 @@ def _read_parquet(path: Path, columns: Columns, batch_rows: int) -> Iterator[pa.
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise DataError(
-            [f"{path}: no data set. Allowed: a folder of `save_to_disk`, or of Parquet files."]
+            f"{path}: no data set. Allowed: a folder of `save_to_disk`, or of Parquet files."
         )
     for file in files:
         with pa.parquet.ParquetFile(file) as parquet:
@@ -257,7 +253,7 @@ def _read_saved(path: Path, columns: Columns, batch_rows: int) -> Iterator[pa.Re
     try:
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError([f"{path}: is not a whole data set of `save_to_disk`."]) from error
+        raise DataError(f"{path}: is not a whole data set of `save_to_disk`.") from error
     yield from _read_dataset(_training_split(path, found), path, columns, batch_rows)
 
 
@@ -269,7 +265,7 @@ def _read_hub(name: str, columns: Columns, batch_rows: int) -> Iterator[pa.Recor
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(
-            [f'data.path = "{name}": no such file or folder, and not loaded from the hub: {reason}']
+            f'data.path = "{name}": no such file or folder, and not loaded from the hub: {reason}'
         ) from error
     yield from _read_dataset(_training_split(name, found), name, columns, batch_rows)
 
@@ -280,7 +276,7 @@ def _training_split(source: Path | str, found: Any) -> Any:
         return found
     if "train" in found or len(found) == 1:
         return found["train"] if "train" in found else next(iter(found.values()))
-    raise DataError([f'{source}: no split "train". There are: {", ".join(found)}. Save one alone.'])
+    raise DataError(f'{source}: no split "train". There are: {", ".join(found)}. Save one alone.')
 
 
 def _read_dataset(
@@ -319,15 +315,13 @@ def _normalised(
     kind = _plain_type(batch.column(columns.user).type)
     if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise DataError(
-            [
-                f'{source}: column "{columns.user}" holds {kind}; a user must be a text or a whole '
-                "number."
-            ]
+            f'{source}: column "{columns.user}" holds {kind}; a user must be a text or a whole '
+            "number."
         )
     is_missing = pa.compute.equal(pa.compute.fill_null(arrays[0], ""), "")
     if (row := pa.compute.index(is_missing, True).as_py()) >= 0:
         raise DataError(
-            [f'{source}, row {rows_before + row + 1}: the user is missing ("{columns.user}").']
+            f'{source}, row {rows_before + row + 1}: the user is missing ("{columns.user}").'
         )
     return pa.RecordBatch.from_arrays(arrays, names=used)
 

@@ -97,7 +97,7 @@ def open_users(
             return UserTable(folder, columns)
     except OSError as error:
         raise DataError(
-            [f"{cache}: the index of the users cannot be written ({error.strerror or error})."]
+            f"{cache}: the index of the users cannot be written ({error.strerror or error})."
         ) from error
 
 
@@ -119,7 +119,7 @@ def group_users(
         _build(batches, folder, BUCKET_BYTES, lambda _stage, _rows: None, source)
     except OSError as error:
         raise DataError(
-            [f"{folder}: the index of the users cannot be written ({error.strerror or error})."]
+            f"{folder}: the index of the users cannot be written ({error.strerror or error})."
         ) from error
     return UserTable(folder, columns)
 
@@ -172,7 +172,7 @@ def _build(
 
     _spill(digested(), spilled, 0, (1 << 64) - 1)
     if schema is None or num_rows == 0:
-        raise DataError([f"{source}: no rows."])
+        raise DataError(f"{source}: no rows.")
     with _TableWriter(folder, schema) as out:
         for path in sorted(spilled.iterdir()):
             _append_bucket(path, out, bucket_bytes, on_progress)

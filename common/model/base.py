@@ -140,7 +140,7 @@ def _locate(source: str) -> str:
     place = str(demo_model_path()) if source == "demo" else source
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_local and not Path(place).expanduser().is_dir():
-        raise ModelError([f'model.base = "{source}": no such folder.'])
+        raise ModelError(f'model.base = "{source}": no such folder.')
     return place
 
 
@@ -212,9 +212,9 @@ def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
         return {}
     asked = f'model.quantization = "{quantization}"'
     if not torch.cuda.is_available():
-        raise ModelError([f'{asked}: needs a CUDA device, and there is none. Set "none".'])
+        raise ModelError(f'{asked}: needs a CUDA device, and there is none. Set "none".')
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError([f"{asked}: needs bitsandbytes; pip install bitsandbytes."])
+        raise ModelError(f"{asked}: needs bitsandbytes; pip install bitsandbytes.")
     bits = transformers.BitsAndBytesConfig(
         load_in_8bit=quantization == "8-bit",
         load_in_4bit=quantization == "4-bit",
@@ -236,10 +236,8 @@ def _one_line_errors(source: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ModelError(
-            [
-                f'model.base = "{source}": cannot be loaded ({reason}). Give "demo", a folder with '
-                "config, tokenizer and safetensors, or a hub id that this machine can reach."
-            ]
+            f'model.base = "{source}": cannot be loaded ({reason}). Give "demo", a folder with '
+            "config, tokenizer and safetensors, or a hub id that this machine can reach."
         ) from error
     finally:
         transformers.logging.set_verbosity(level)

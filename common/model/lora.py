@@ -57,10 +57,8 @@ def lay_out(
         found = ", ".join(sorted({path.rsplit(".", 1)[-1] for path in candidates})) or "none"
         asked = ",".join(unmatched)
         raise ModelError(
-            [
-                f'adapter.target-modules = "{asked}": the base model has no such module. Its '
-                f"linear modules are: {found}."
-            ]
+            f'adapter.target-modules = "{asked}": the base model has no such module. Its '
+            f"linear modules are: {found}."
         )
     entries, frozen, start = [], {}, []
     for path, module in chosen.items():
@@ -192,7 +190,7 @@ def check_export(
       ModelError: the adapter is where it started, or the reloaded one answers differently.
     """
     if np.array_equal(vector, layout.start):
-        raise ModelError([f"{folder}: the adapter did not move from where it started."])
+        raise ModelError(f"{folder}: the adapter did not move from where it started.")
     plain = copy.deepcopy(base.model)
     if layout.kind in other_kinds.KINDS:
         expected = probe_logits(
@@ -207,10 +205,8 @@ def check_export(
     tolerance = EXPORT_TOLERANCE[str(next(plain.parameters()).dtype).removeprefix("torch.")]
     if not difference <= tolerance * size:
         raise ModelError(
-            [
-                f"{folder}: PEFT reloads the adapter to other logits (largest difference "
-                f"{difference:.2g}). Do not use it; please report this base model."
-            ]
+            f"{folder}: PEFT reloads the adapter to other logits (largest difference "
+            f"{difference:.2g}). Do not use it; please report this base model."
         )
 
 

@@ -43,7 +43,7 @@ def lay_out_method(
     model = _attach(other, kind, rank, target_modules)
     named = _trained_by_name(model, base, kind)
     if not named:
-        raise ModelError([f'adapter.kind = "{kind}": nothing of this base model would be trained.'])
+        raise ModelError(f'adapter.kind = "{kind}": nothing of this base model would be trained.')
     entries = tuple(_entry(name, parameter) for name, parameter in named.items())
     start = [p.detach().float().cpu().numpy().reshape(-1) for p in named.values()]
     return AdapterLayout(
@@ -185,7 +185,7 @@ def _attach(
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
         raise ModelError(
-            [f'adapter.kind = "{kind}": PEFT cannot attach it to this base model ({reason}).']
+            f'adapter.kind = "{kind}": PEFT cannot attach it to this base model ({reason}).'
         ) from error
     return model.eval()
 
@@ -205,10 +205,8 @@ def _trained_by_name(model: nn.Module, base: BaseModel, kind: str) -> dict[str, 
         output = model.get_output_embeddings()  # type: ignore[operator]
         if output.weight is model.get_input_embeddings().weight:  # type: ignore[operator]
             raise ModelError(
-                [
-                    'adapter.kind = "head": this base model shares its head with its input '
-                    'embeddings. Choose "full" or an adapter.'
-                ]
+                'adapter.kind = "head": this base model shares its head with its input '
+                'embeddings. Choose "full" or an adapter.'
             )
         owned = {id(parameter) for parameter in output.parameters()}
         return {PEFT_PREFIX + n: p for n, p in parameters.items() if id(p) in owned}

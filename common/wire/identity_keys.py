@@ -32,7 +32,7 @@ def make_key(path: Path) -> Path:
     public_path = path.with_suffix(".pub")
     for existing in (path, public_path):
         if existing.exists():
-            raise ConfigError([f"{existing}: exists already; a key is never overwritten."])
+            raise ConfigError(f"{existing}: exists already; a key is never overwritten.")
     key = Ed25519PrivateKey.generate()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -56,13 +56,13 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     """
     content = _read(path)
     if path.stat().st_mode & 0o077:
-        raise ConfigError([f"{path}: a private key that others can read; `chmod 400 {path}`."])
+        raise ConfigError(f"{path}: a private key that others can read; `chmod 400 {path}`.")
     try:
         key = load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError([f"{path}: not a private key in PEM."]) from error
+        raise ConfigError(f"{path}: not a private key in PEM.") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError([f"{path}: not an Ed25519 key; `feddp node keygen` makes one."])
+        raise ConfigError(f"{path}: not an Ed25519 key; `feddp node keygen` makes one.")
     return key
 
 
@@ -75,9 +75,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(_read(path))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ConfigError([f"{path}: not a public key in PEM."]) from error
+        raise ConfigError(f"{path}: not a public key in PEM.") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError([f"{path}: not an Ed25519 key; `feddp node keygen` makes one."])
+        raise ConfigError(f"{path}: not an Ed25519 key; `feddp node keygen` makes one.")
     return key
 
 
@@ -85,4 +85,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error

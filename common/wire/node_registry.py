@@ -57,7 +57,7 @@ class Registry:
         """
         if name in self.entries:
             raise ConfigError(
-                [f"{name}: enrolled already; `feddp node rotate` changes the key of a node."]
+                f"{name}: enrolled already; `feddp node rotate` changes the key of a node."
             )
         return self._with(name, Entry(_hex(key), users))
 
@@ -72,7 +72,7 @@ class Registry:
     def _active(self, name: str) -> Entry:
         if name not in self.active:
             known = ", ".join(self.active) or "none"
-            raise ConfigError([f"{name}: no active node of that name. Active: {known}."])
+            raise ConfigError(f"{name}: no active node of that name. Active: {known}.")
         return self.active[name]
 
     def _with(self, name: str, entry: Entry) -> "Registry":
@@ -91,9 +91,9 @@ def read_registry(path: Path) -> Registry:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError([f"{path}: cannot be read ({error.strerror})."]) from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path}: is not TOML ({error})."]) from error
+        raise ConfigError(f"{path}: is not TOML ({error}).") from error
     malformed = [
         f"{path}: [{name}]: give public-key, users and state, and nothing else."
         for name, fields in content.items()

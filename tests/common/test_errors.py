@@ -33,3 +33,8 @@ def test_all_problems_of_a_check_are_told_in_their_order() -> None:
     assert error.problems == ("first", "second")
     assert str(error) == "first\nsecond"
     assert isinstance(error, ProblemsError)
+
+
+def test_the_only_problem_of_a_check_is_one_line() -> None:
+    error = ConfigError("alone")
+    assert (error.problems, str(error)) == (("alone",), "alone")
