@@ -46,12 +46,7 @@ def build_node(
     """A node with these users. Replaces the target modules of `base.model` in place.
 
     Args:
-      config: of the run.
-      base: the frozen model; do not use it elsewhere afterwards.
-      layout: of the trained numbers.
-      users: training users of this node.
       evaluation_users: declared public or consenting.
-      own_noise: for a node that adds the noise itself.
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
@@ -129,10 +124,7 @@ def build_part(
     """The node for a part of the users, spread over `nodes.workers` processes.
 
     Args:
-      config: of the run.
-      part: which users belong to this node.
       loaded: the result of `load_model`, if already called; it is used up.
-      own_noise: for a node that adds the noise itself.
     """
     if config.nodes.workers > 1:
         return ShardedNode(

@@ -85,7 +85,6 @@ class Node:
         that adds its own noise never returns a sum without it.
 
         Args:
-          request: of the round.
           dropout: in simulations, the share of drawn users who do not answer in time.
 
         Raises:

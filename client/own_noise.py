@@ -41,8 +41,6 @@ class _Answer:
     """What the answer file holds.
 
     Attributes:
-      round: of the request.
-      asked: digest of the request.
       charge: in the node's ledger; its rounds count this node's answers.
       noised: what leaves.
     """
@@ -55,11 +53,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _AnswerFile:
-    """A node's one answer file, in which each answer replaces the last.
-
-    Attributes:
-      file_path: of the file.
-    """
+    """A node's one answer file, in which each answer replaces the last."""
 
     file_path: Path
     remedy: ClassVar[str] = "A round is answered once: restore the file."
@@ -119,11 +113,9 @@ class OwnNoise:
     | the answer file is lost | refused at the start: its round would be answered twice |
 
     Args:
-      plan: the node's own.
       ledger: of the node, open, with its run started.
       answer_path: where the last answer is kept; it is public.
       name: of the node; in seeded runs it makes the node's noise differ from that of others.
-      disk: where ledger and answer are.
 
     Raises:
       LedgerDamagedError: the answer file is not the last one that was released.
@@ -219,11 +211,9 @@ def open_own_noise(
     """A node's `OwnNoise` over the ledger that its owner made, held open by this context.
 
     Args:
-      plan: the node's own, from its own configuration.
-      ledger_path: of the node's ledger; the last answer lies beside it.
+      ledger_path: of the node's ledger; the last answer lies beside it, and the key without
+        `key_path`.
       run: its name; the same name continues the same run.
-      name: of the node.
-      key_path: of the ledger's private key; None: beside it.
 
     Raises:
       LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, ConfigError,
@@ -250,11 +240,7 @@ def own_noise_of(
 
     Args:
       config: the node's own, whose plan its ledger was made for.
-      base: the frozen model.
-      layout: of the trained numbers.
       ledger_path: made by the owner of the data, with `feddp ledger create`.
-      key_path: of the ledger's private key; None: beside it.
-      name: of the node.
 
     Raises:
       RefusedError: "ledger-missing".

@@ -20,7 +20,6 @@ class RankedUsers:
     model, and is the same in every round.
 
     Args:
-      source: the users as they are.
       max_examples: kept of each.
       is_high_kept: the least likely are kept; otherwise the most likely.
       perplexity: log perplexity of one example; NaN if it predicts nothing, which ranks last.
@@ -85,12 +84,7 @@ def perplexity_of(
     """The mean loss of an example, in nats, under the model before round 1.
 
     Args:
-      engine: over the base model.
       adapter: float32, shape (P,), where training starts.
-      tokenizer: of the base model.
-      task: "causal-lm" or "classification".
-      max_tokens: longest row.
-      labels: declared classes.
     """
 
     def perplexity(example: Example) -> float:

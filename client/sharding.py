@@ -83,8 +83,6 @@ class ShardedNode:
 
         Args:
           build: makes the share of a rank in a part; importable by name.
-          config: of the run.
-          part: of the users that belong to this node.
           workers: how many processes, at least 2.
           own_noise: added to the sum of all processes, if the node adds the noise itself.
           build_first: makes the share of rank 0, in this process; None: `build`.

@@ -73,8 +73,6 @@ def load_users(
     """(training users, evaluation users) of one part, told apart by a hash of the id alone.
 
     Args:
-      config: of the run.
-      part: of the users.
       everyone: users that are open already; None opens `data.path`.
       evaluation: the same for `data.evaluation-path`.
 
@@ -143,10 +141,7 @@ def plan_from_config(
     """The plan of a configuration: numbers, and fingerprints of everything they rest on.
 
     Args:
-      config: the run.
       trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
-      base: the frozen model.
-      layout: of the trained numbers.
 
     Raises:
       ConfigError: the promise cannot be made; see `make_plan`.

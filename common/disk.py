@@ -38,7 +38,6 @@ class Disk:
 
         Args:
           path: of the file; `path` with ".tmp" appended is what a crash may leave behind.
-          content: all of it.
           mode: of the file from its first byte on, less the umask.
           is_shared: other processes replace it at the same time; the last one wins.
         """

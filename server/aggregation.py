@@ -30,7 +30,6 @@ def add_replies(
 
     Args:
       replies: at most one per node.
-      request: what was asked.
       num_units: the declared number of users, or of examples where examples are drawn.
       max_units_per_node: most units that one node holds; 1 rechecks the clip of every unit.
       max_sum: largest entry of a sum that the mechanism has room for.

@@ -47,9 +47,6 @@ class Checkpoint:
     """Everything derived from a release, whose noise cannot be drawn again.
 
     Attributes:
-      state: after the released round.
-      attempt: of that round.
-      plan_sha256: of the run.
       row: the released row, if noise is correlated over rounds: later rounds need it.
     """
 
@@ -61,12 +58,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of a run: one file per charge.
-
-    Attributes:
-      folder: of the files.
-      plan_sha256: of the run.
-    """
+    """The checkpoints of a run: one file per charge."""
 
     folder: Path
     plan_sha256: str

@@ -40,7 +40,6 @@ class ServerDraw:
       path: of the file that keeps population and turns; it stays with the run.
       separation: least rounds between two participations; 1 if none is promised.
       has_begun: the run has charged a round before.
-      disk: where the file lies.
 
     Raises:
       LedgerDamagedError: the file is missing although the run has begun, or its content is invalid.

@@ -23,11 +23,8 @@ def ask(
     """Sends each node a question of one kind, "train" or "evaluate"; see `exchange`.
 
     Args:
-      grid: Flower's way to its nodes.
-      kind: of MESSAGE_TYPES.
       questions: node ids and what each is asked.
       group_id: names these messages in Flower's logs.
-      deadline_seconds: longest wait.
     """
     ttl = deadline_seconds + DELIVERY_SECONDS
     messages = [

@@ -43,8 +43,6 @@ class Metrics:
     **Reference:** the allow-list in docs/deployment.md, "What is measured".
 
     Attributes:
-      run: its public name.
-      epsilon_target: of the plan.
       path: the run folder; its file system is measured.
       is_operator: also count replies and nodes, for an admin network with short retention.
     """
@@ -94,7 +92,6 @@ class Metrics:
           round: the last released one; 0 is the base.
           epsilon: spent so far, at the plan's delta.
           num_charges: so far, all of them answered or burned.
-          ledger_rows: so far.
         """
         self._epsilon.set(epsilon)
         self._rounds.set(round)
@@ -153,7 +150,6 @@ class MetricsServer:
         """Starts to listen.
 
         Args:
-          metrics: what `/metrics` shows.
           checks: what readiness means, by name; see `run_checks`.
           port: 0 takes a free one.
           host: an address of this machine; anything but loopback belongs behind a firewall.
@@ -196,8 +192,6 @@ def run_checks(path: Path, ledger_path: Path, *, checkpoint_bytes: int) -> Check
     """The readiness checks of a run that holds its ledger; opening it has verified every row.
 
     Args:
-      path: the run folder.
-      ledger_path: of the ledger that the run has opened.
       checkpoint_bytes: of one checkpoint; a round needs room for two.
     """
     return {

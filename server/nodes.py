@@ -45,7 +45,6 @@ class FlowerNodes:
     """Nodes behind a Flower grid: a Ray simulation or a fleet of SuperNodes.
 
     Attributes:
-      grid: Flower's way to its nodes.
       dimension: P, of every adapter and sum.
       deadline_seconds: longest wait of one request; later replies count as zero.
       node_ids: the nodes of this run, fixed by `wait_for_nodes` before round 1.

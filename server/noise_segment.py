@@ -66,11 +66,8 @@ def open_segment(
     | `starts_anew` again before a round was released | refused: that segment is continued |
 
     Args:
-      folder: of the run.
-      plan: of the run.
       rows: released so far, in order.
       starts_anew: the key is lost: begin a new segment, which costs utility but no privacy.
-      disk: where the key lies.
 
     Raises:
       ConfigError: a new segment is asked for, but none can begin.

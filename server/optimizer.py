@@ -18,7 +18,6 @@ class ServerOptimizer:
 
     Attributes:
       kind: "fedavg", "fedavgm" or "fedadam".
-      learning_rate: server learning rate.
       momentum: of fedavgm; beta 1 of fedadam.
       second_momentum: beta 2 of fedadam.
       adaptivity: tau of fedadam, added to the root of the second moment.
@@ -46,7 +45,6 @@ class ServerOptimizer:
 
         Args:
           adapter: not changed.
-          released: the round's.
           moments: overwritten in place by the next ones.
         """
         return self._step(adapter, released.block, moments)

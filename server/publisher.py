@@ -19,11 +19,7 @@ class Publisher:
     """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only.
 
     Args:
-      folder: of the run.
-      config: of the run: its trackers and task.
-      plan: of the run, to compute epsilon so far.
       ledger: open; counts the charges.
-      metrics: for Prometheus.
       show: called with every released round and the number of charges so far.
     """
 

@@ -43,7 +43,6 @@ def run_rounds(
     nothing; after the charge, the round is finished first.
 
     Args:
-      training: the fixed parts.
       state: from `resume_state`.
       on_round: called with the report of each released round.
       is_stopped: asked before a round starts and again before it is charged.

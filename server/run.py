@@ -76,8 +76,6 @@ def create_run(
     A run of a named population makes no ledger: its population's must exist and have room.
 
     Args:
-      config: of the run.
-      plan: of the run.
       add_files: adds files before the folder appears; called with the folder and the run's name.
 
     Raises:
@@ -184,7 +182,6 @@ def train(
 
     Args:
       run: made by `create_run` or read back by `load_run`.
-      nodes: who holds the users.
       initial: float32, shape (P,), the adapter of round 0.
       show: called with every released round and the number of charges so far.
       is_stopped: asked between the steps of a round; see `run_rounds`.

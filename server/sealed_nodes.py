@@ -39,7 +39,6 @@ class SealedNodes:
     """Enrolled nodes behind a relay that can drop messages but neither read nor forge them.
 
     Attributes:
-      grid: Flower's way to its nodes.
       dimension: P, of every adapter.
       deadline_seconds: longest wait of one request; later replies count as zero.
       sealer: signs what is asked and opens what comes back.

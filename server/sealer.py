@@ -23,7 +23,6 @@ class Question:
 
     Attributes:
       ask: the header to which the reply must be bound.
-      content: the records sent.
       entry: the node's row in the registry.
     """
 
@@ -41,10 +40,7 @@ class Sealer:
         asked nor believed from the next question on.
       server_key: signs requests; nodes pin its public half.
       population: whose ledger is charged.
-      run: its name.
-      plan_sha256: of its plan.
       head: hash of the ledger's last row when the last request to train was made, hex.
-      epoch: of this start.
       seal_key: of this start, in memory only.
       number: questions so far.
       round: the last one asked for.
@@ -81,10 +77,7 @@ class Sealer:
         """The same request to each of these nodes, signed for it alone.
 
         Args:
-          kind: "train" or "evaluate".
-          content: of the request.
           entries: names and rows of enrolled nodes; a name may come several times.
-          layout: SHA-256 of the adapter's layout, hex.
           num_numbers: int64 numbers of a reply.
         """
         body, reply_bytes = pack(content), 8 * num_numbers + PADDING

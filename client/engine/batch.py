@@ -18,9 +18,7 @@ class Batch:
     """Right-padded rows. "(rows, tokens)" below is (1, tokens) if the pass is packed.
 
     Attributes:
-      rows: in order.
       lengths: padded tokens of each row.
-      groups: of a packed pass.
       inputs: int64, (rows, tokens).
       mask: int64, (rows, tokens), 1 where `inputs` is not padding.
       positions: int64, (1, tokens), of each token in its row; shared by all rows unless packed.
@@ -53,13 +51,9 @@ def make_batch(
     """The tensors of a pass.
 
     Args:
-      rows: at least one.
       longest: positions that the base model has; None is no limit. Where packed rows must be padded
         beyond it, the last position is repeated.
-      pad: id of padding.
       is_causal: one target per token instead of one per row.
-      is_packed: each row keeps its own padded length.
-      device: of the tensors.
     """
     lengths = [padded_length(row, None if is_packed else longest) for row in rows]
     groups = group_lengths(lengths) if is_packed else None

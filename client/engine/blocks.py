@@ -89,8 +89,6 @@ class PrefixCache:
         """Context in which a forward pass over `rows` reads the frozen part's output from here.
 
         Args:
-          rows: of the pass, in order.
-          length: padded tokens.
           run: a forward pass over some of the rows, by index; called for those not cached.
         """
         if not self.is_on:

@@ -69,9 +69,6 @@ class CohortEngine:
         is_compiled: bool = False,
     ):
         """Args:
-        base: the frozen model.
-        layout: of the adapters.
-        device: of the passes.
         slots: users who are resident at a time.
         pass_tokens: padded tokens of all concurrent passes.
         num_threads: concurrent passes; 1 on an accelerator.
@@ -103,18 +100,7 @@ class CohortEngine:
         method: LocalMethod,
         sink: Sink,
     ) -> None:
-        """Runs every user's local steps from `start`; calls sink(key, update) once per user.
-
-        **Guarantee:** an update depends on `start`, `method` and the user's own minibatches alone.
-        A user whose rows cannot be loaded or whose passes fail gets an update of zeros; no other
-        user's update changes.
-
-        Args:
-          start: float32, shape (P,).
-          work: users, taken as slots become free.
-          method: what each of them computes.
-          sink: takes float32 (P,), the local adapter minus `start`; may be non-finite.
-        """
+        """Same contract as `Engine.train`; users are taken as slots become free."""
         queue = iter(work)
         residents: dict[int, _Resident] = {}
         first = torch.from_numpy(start).to(self._forward.device)

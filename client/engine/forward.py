@@ -114,12 +114,7 @@ class StackedForward:
         return True
 
     def gradients(self, part: Sequence[PassRow], adapters: Tensor) -> Sequence[Tensor]:
-        """The gradient of each row's weighted loss, tensor by tensor (rows, ...).
-
-        Args:
-          part: the rows.
-          adapters: (rows, P), of each row.
-        """
+        """The gradient of each row's loss at its own adapter (rows, P), by tensor (rows, ...)."""
         live = [tensor.detach().requires_grad_() for tensor in self.split(adapters)]
         batch = self._batch([item.row for item in part])
         self._bind(live, batch.groups)

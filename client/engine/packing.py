@@ -68,12 +68,9 @@ def attend(
     Rows are padded on the right and attention is causal, so padding needs no mask.
 
     Args:
-      module: the attention module.
       query, key, value: (1, heads, tokens, width); (rows, heads, tokens, width) for one group.
       attention_mask: always None for attention of this name.
-      packed_groups: of the pass.
       sliding_window: tokens that a token sees, itself included.
-      options: passed on to the library's function.
 
     Returns:
       (1, tokens, heads, width), or (rows, tokens, heads, width), and no attention weights.

@@ -35,10 +35,9 @@ def weigh_rows(slot: int, step: Sequence[TokenRow]) -> list[PassRow]:
 
 
 def padded_length(row: TokenRow, longest: int | None) -> int:
-    """Length of a row with padding: a function of the row alone.
+    """Length of a row that is not empty, with padding: a function of the row alone.
 
     Args:
-      row: not empty.
       longest: positions that the base model has; None is no limit.
 
     >>> import numpy as np

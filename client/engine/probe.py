@@ -54,9 +54,7 @@ def plain_gradients(
 
     Args:
       base: with its original modules; not changed.
-      layout: of the adapters; LoRA, with or without a frozen A.
       adapters: float32, shape (rows, P).
-      rows: of public text.
 
     Raises:
       ModelError: the model cannot run these rows, or no gradient arrives.
@@ -81,10 +79,7 @@ def check_gradients(
     """Refuses a base model on which the engine's gradients are missing or wrong.
 
     Args:
-      base: named in the errors.
-      gradients: of the engine.
       adapters: float32, shape (rows, P).
-      rows: of public text.
       expected: the right gradients, if they are cheap to compute.
 
     Raises:

@@ -34,7 +34,6 @@ class LocalMethod(Protocol):
 
         Args:
           rows: the user's rows for this round, in random order.
-          rng: for this user and round.
         """
         ...
 
@@ -43,7 +42,6 @@ class LocalMethod(Protocol):
 
         Args:
           user: `delta` and `kept` are zero before the first step; the engine clears `gradient`.
-          number: of the step, from 1.
         """
         ...
 
@@ -75,6 +73,10 @@ class Engine(Protocol):
 
         **Guarantee:** an update depends on `start`, `method` and the user's own minibatches
         alone. A user whose rows cannot be loaded or whose steps fail gets an update of zeros.
+
+        Args:
+          start: float32, shape (P,).
+          sink: takes float32 (P,), the local adapter minus `start`; may be non-finite.
         """
         ...
 

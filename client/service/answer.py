@@ -34,10 +34,7 @@ class Identity:
     """Who a node is, and whose requests it answers.
 
     Attributes:
-      name: in the registry of nodes.
-      key: signs this node's replies.
       server_key: the only key whose requests are answered; pinned by the node's operator.
-      memory: the newest question accepted.
     """
 
     name: str

@@ -31,8 +31,6 @@ class NodeService:
     """Answers one question at a time; every failure is reported as one of a few fixed codes.
 
     Args:
-      answer: (kind, request records) -> reply records.
-      address: "unix:/path" or "127.0.0.1:port".
       token: what callers must show.
 
     Raises:

@@ -15,7 +15,6 @@ class Setting:
     """What a configuration key accepts.
 
     Attributes:
-      doc: one sentence for the config reference.
       kind: int, float, str or bool; an int is accepted where a float is asked for.
       choices: the allowed strings, or () for any.
       at_least, above, at_most, below: bounds of a number; None is no bound.
@@ -55,11 +54,6 @@ def setting(default: Any, doc: str, kind: type, **limits: Any) -> Any:
 
 def read_value(key: str, value: object, about: Setting) -> tuple[Any, str | None]:
     """The checked value of one key, or the problem with it in one line.
-
-    Args:
-      key: dotted name, for the message.
-      value: what the TOML file, the command line or Flower's run config holds.
-      about: what is allowed.
 
     Returns:
       (value, None), or (None, problem).

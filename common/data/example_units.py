@@ -18,7 +18,6 @@ class ExampleUnits:
     are depends on that user's rows and key alone.
 
     Args:
-      users: who have the examples.
       max_examples: G, the bound of one user; None where examples, not users, are protected, because
         there a bound would let one example decide about another.
       selection: which examples are kept of a user who has more; see `bound_contributions`.

@@ -22,7 +22,6 @@ class PoisonedUsers:
     """Another set's users, some of them with planted wrong rows.
 
     Attributes:
-      source: the users as they are.
       num_marked: how many are marked: those with the smallest keys, half of them in on average.
       labels: declared classes; () plants endings.
     """

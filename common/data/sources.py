@@ -61,11 +61,6 @@ def read_batches(source: Path | str, columns: Columns, batch_rows: int) -> Itera
     Every column is text, whatever the source's types are: whole numbers as their digits, messages
     as JSON. So a user, a label and a text are the same in every format.
 
-    Args:
-      source: of `locate`.
-      columns: which columns are read.
-      batch_rows: rows held in memory.
-
     Raises:
       DataError: what is wrong and where; no row's content.
     """

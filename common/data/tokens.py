@@ -50,13 +50,6 @@ def tokenize_example(
     | completion longer than a row | loses its end |
     | chat longer than a row | its last `max_tokens` tokens |
     | chat that the tokenizer's template refuses | none |
-
-    Args:
-      example: of one user.
-      tokenizer: of the base model.
-      task: "causal-lm" or "classification".
-      max_tokens: longest row.
-      labels: declared classes.
     """
     if task == "classification":
         return _classification_row(example, tokenizer, max_tokens, labels)

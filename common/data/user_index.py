@@ -62,11 +62,8 @@ def open_users(
     Args:
       path: JSONL, CSV or Parquet file, a dataset folder (`save_to_disk`, or Parquet files), or a
         hub id.
-      columns: which columns are read.
       cache_path: where the grouped copy is kept. Default: feddp below the user's cache folder.
       on_progress: called with the stage and the rows so far while the copy is built.
-      batch_rows: rows held in memory while reading.
-      bucket_bytes: largest bucket that is sorted in memory.
 
     Raises:
       DataError: with every problem that was found; no message holds a row's content.
@@ -109,7 +106,6 @@ def group_users(
     Args:
       batches: of `sources`, in which every user is valid.
       folder: as private as the data; the table needs it until it is opened.
-      columns: of the batches.
       source: what the batches are, for the message when there are none.
 
     Raises:

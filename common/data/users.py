@@ -258,10 +258,7 @@ def bound_contributions(
     """At most `max_examples` rows of one user, chosen by that user's rows and randomness alone.
 
     Args:
-      examples: all rows of the user.
-      max_examples: the bound.
       selection: "random", "longest" or "shortest" (by characters; ties by position).
-      rng: the user's.
 
     Raises:
       ValueError: another selection; those by perplexity are `client.ranking.RankedUsers`.

@@ -34,7 +34,6 @@ class BaseModel:
     Attributes:
       model: in eval mode, every parameter frozen.
       tokenizer: has a pad token.
-      task: "causal-lm" or "classification".
       labels: declared classes, in the order of the head's outputs.
       head_modules: paths of modules that are trained whole (a classification head).
       source: what was asked for: "demo", a folder or a hub id.
@@ -93,9 +92,6 @@ def load_base(
 
     Args:
       source: "demo" (shipped with feddp), a local folder, or a hub id.
-      task: "causal-lm" or "classification".
-      labels: declared classes; () for causal-lm.
-      dtype: of the frozen weights.
       pooling: "auto" (the model's own classification head) or "mean".
       quantization: "none"; "8-bit" or "4-bit" by bitsandbytes, which then places it on the GPU.
 

@@ -19,7 +19,6 @@ class Entry:
     Attributes:
       module: path in the base model; "" for virtual tokens, which belong to no module.
       role: "lora_A", "lora_B", "ia3_l", "prompt_embeddings", or the name of a parameter.
-      shape: of the tensor.
     """
 
     module: str

@@ -32,7 +32,6 @@ def lay_out(
     """Decides what is trained on a base model.
 
     Args:
-      base: the frozen model.
       kind: "ffa-lora", "lora", or one of `other_kinds.KINDS`.
       rank: of the adapter; the number of virtual tokens of "prompt" and "prefix".
       alpha: scale times rank.
@@ -181,9 +180,7 @@ def check_export(
     """Checks that the saved adapter moved, and that PEFT reloads it to the logits it should have.
 
     Args:
-      folder: where `save_adapter` wrote it.
       vector: float32, shape (P,), what should be in it.
-      layout: of the vector.
       base: a freshly loaded base model; changed in place.
 
     Raises:

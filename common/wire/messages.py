@@ -113,13 +113,7 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
 def decode_train_request(
     content: RecordDict, *, dimension: int, num_encoded: int | None = None
 ) -> TrainRequest:
-    """RecordDict -> TrainRequest, or MessageError.
-
-    Args:
-      content: what arrived.
-      dimension: P.
-      num_encoded: Q, of this side's encoding; None: P.
-    """
+    """RecordDict -> TrainRequest, or MessageError."""
     with_head = {LEDGER, PROOF} if LEDGER in content else set()
     config = _config(content, {"adapter", "config"} | with_head)
     seed = _get(config, "seed", str)
@@ -223,8 +217,6 @@ def decode_train_reply(
     """RecordDict -> TrainReply of `dimension` integers, or MessageError.
 
     Args:
-      content: what arrived.
-      dimension: numbers of the sum.
       is_noised: the request asked for noise of the node's own.
     """
     config = _config(content, {"sum", "config"})

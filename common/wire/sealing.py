@@ -57,7 +57,6 @@ class Ask:
     Attributes:
       kind: "train" or "evaluate".
       population: the one whose ledger is charged.
-      run: name of the run.
       plan: SHA-256 of the plan, hex.
       head: hash of the ledger's last row when the last request to train was made, hex; before the
         first, when the server app started.
@@ -142,9 +141,7 @@ def seal_reply(
     read the body, and only as the answer of this node to this request.
 
     Args:
-      ask: of the verified request.
       body: at most `ask.reply_bytes` - 8 bytes.
-      node_key: the node's registered key.
       ephemeral: for golden vectors; otherwise a fresh key for this reply.
 
     Raises:
