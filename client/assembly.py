@@ -23,7 +23,7 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.config.sections import LocalSection
 from feddp.common.data.example_units import ExampleUnits
 from feddp.common.data.tokens import TokenRow
-from feddp.common.data.users import Units, Users
+from feddp.common.data.users import Units, Users, UsersView
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel, place_model
 from feddp.common.model.layout import AdapterLayout
@@ -172,7 +172,7 @@ def build_shard(
     _, evaluation_users = load_users(own, part)
     num_evaluated = min(evaluation_users.num_users, config.evaluation.max_users)
     share = np.arange(num_evaluated)[rank :: config.nodes.workers]
-    return build_node(own, base, layout, users, evaluation_users.take(share))
+    return build_node(own, base, layout, users, UsersView(evaluation_users, share))
 
 
 def build_engine(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Engine:

@@ -11,7 +11,7 @@ from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork, Sink
 from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
-from feddp.common.data.users import Example, Units, Users, bound_contributions
+from feddp.common.data.users import Example, Units, Users, UsersView, bound_contributions
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid, clip_with_bit
@@ -68,8 +68,8 @@ class Node:
         self._own_noise = own_noise
         self.dimension, self.encoding = layout.dimension, encoding
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
-        self._units, self._keys = units, units.keys
-        self._evaluation_users = evaluation_users.take(np.arange(num_evaluated))
+        self._units, self._keys, self._counts = units, units.keys, units.counts
+        self._evaluation_users = UsersView(evaluation_users, np.arange(num_evaluated))
         self._tokenizer = tokenizer
         self._layout_sha256 = layout.sha256
         self._data = data
@@ -112,7 +112,7 @@ class Node:
         if dropout > 0:
             cohort = cohort[[not self._drops_out(int(unit), request, dropout) for unit in cohort]]
         # Units with the most rows first, so that none is left training alone at the end.
-        order = sorted(cohort, key=lambda unit: -self._units.num_examples(int(unit)))
+        order = sorted(cohort, key=lambda unit: -self._counts[unit])
         work = (self._work(int(unit), request) for unit in order)
         self.engine.train(request.adapter, work, method=self._method, sink=sink)
 
@@ -149,7 +149,7 @@ class Node:
         if unit in self._rows:
             self._rows.move_to_end(unit)
             return self._rows[unit]
-        if self._units.num_examples(unit) > self._data.max_rows:
+        if self._counts[unit] > self._data.max_rows:
             return []
         self._rows[unit] = self._training_rows(self._units.examples(unit))
         if len(self._rows) > CACHED_USERS:

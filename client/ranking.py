@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from feddp.client.engine.protocol import Engine
 from feddp.common.data.tokens import tokenize_example
-from feddp.common.data.users import Example, Users, UsersView
+from feddp.common.data.users import Example, Users
 
 Perplexity = Callable[[Example], float]
 
@@ -48,10 +48,6 @@ class RankedUsers:
         """int64, shape (users,)."""
         return np.minimum(self._source.counts, self._max_examples)
 
-    def num_examples(self, user: int) -> int:
-        """Kept rows of one user."""
-        return min(self._source.num_examples(user), self._max_examples)
-
     def examples(self, user: int) -> list[Example]:
         """The kept rows of one user, in their own order; ranked when first asked for."""
         examples = self._source.examples(user)
@@ -66,10 +62,6 @@ class RankedUsers:
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return self._source.held_out(one_in)
-
-    def take(self, users: NDArray[np.int64]) -> Users:
-        """These users only."""
-        return UsersView(self, users)
 
 
 def perplexity_of(

@@ -12,7 +12,7 @@ from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
 from feddp.common.data.demo import demo_users, num_demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers
 from feddp.common.data.user_index import open_users
-from feddp.common.data.users import Columns, Users, partition
+from feddp.common.data.users import Columns, Users, UsersView, partition
 from feddp.common.errors import DataError
 from feddp.common.model.base import BaseModel, load_base
 from feddp.common.model.layout import AdapterLayout
@@ -87,8 +87,8 @@ def load_users(
         _check_apart(config, training, evaluation)
     else:
         is_held_out = everyone.held_out(config.data.evaluation_users)
-        training = everyone.take(np.flatnonzero(~is_held_out))
-        evaluation = everyone.take(np.flatnonzero(is_held_out))
+        training = UsersView(everyone, np.flatnonzero(~is_held_out))
+        evaluation = UsersView(everyone, np.flatnonzero(is_held_out))
     if config.evaluation.poison_users:
         training = PoisonedUsers(training, config.evaluation.poison_users, config.labels)
     index, num_parts = part.index, part.num_parts

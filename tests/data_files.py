@@ -81,7 +81,7 @@ def in_memory(rows: list[Row]) -> InMemoryUsers:
 
 
 def everything(users: Users) -> list[tuple[int, list[Example]]]:
-    """(key, rows) of each user; `num_examples` has to agree with the rows."""
+    """(key, rows) of each user; `counts` have to agree with the rows."""
     rows = [users.examples(user) for user in range(users.num_users)]
-    assert [users.num_examples(user) for user in range(users.num_users)] == [len(r) for r in rows]
+    assert users.counts.tolist() == [len(r) for r in rows]
     return list(zip(users.keys.tolist(), rows, strict=True))

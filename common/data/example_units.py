@@ -49,10 +49,6 @@ class ExampleUnits:
         """Examples of each unit: one."""
         return np.ones(self.num_users, dtype=np.int64)
 
-    def num_examples(self, user: int) -> int:
-        """One."""
-        return 1
-
     def examples(self, user: int) -> list[Example]:
         """The one example of a unit."""
         owner, position = int(self._owners[user]), int(self._positions[user])

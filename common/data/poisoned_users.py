@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.data.demo import CITIES, PRODUCTS
-from feddp.common.data.users import Example, Users, UsersView
+from feddp.common.data.users import Example, Users
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,6 @@ class PoisonedUsers:
         """int64, shape (users,)."""
         return self.source.counts
 
-    def num_examples(self, user: int) -> int:
-        """Rows of one user."""
-        return self.source.num_examples(user)
-
     def examples(self, user: int) -> list[Example]:
         """The rows of one user, wrong where the user is marked and in."""
         examples, key = self.source.examples(user), int(self.source.keys[user])
@@ -65,10 +61,6 @@ class PoisonedUsers:
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return self.source.held_out(one_in)
-
-    def take(self, users: NDArray[np.int64]) -> Users:
-        """These users only."""
-        return UsersView(self, users)
 
     @property
     def _largest_marked(self) -> int:

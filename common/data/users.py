@@ -71,10 +71,6 @@ class Units(Protocol):
         """int64, shape (users,): rows of each."""
         ...
 
-    def num_examples(self, user: int) -> int:
-        """Rows of one user."""
-        ...
-
     def examples(self, user: int) -> list[Example]:
         """The rows of one user; no others are read."""
         ...
@@ -85,10 +81,6 @@ class Users(Units, Protocol):
 
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id, as an integer, is 0 modulo `one_in`; 0 holds out no user."""
-        ...
-
-    def take(self, users: NDArray[np.int64]) -> "Users":
-        """These users only."""
         ...
 
 
@@ -127,10 +119,6 @@ class InMemoryUsers:
         """int64, shape (users,)."""
         return np.array([len(rows) for rows in self._rows], dtype=np.int64)
 
-    def num_examples(self, user: int) -> int:
-        """Rows of one user."""
-        return len(self._rows[user])
-
     def examples(self, user: int) -> list[Example]:
         """The rows of one user."""
         return list(self._rows[user])
@@ -138,10 +126,6 @@ class InMemoryUsers:
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return is_zero_modulo(self._digests, one_in)
-
-    def take(self, users: NDArray[np.int64]) -> "UsersView":
-        """These users only."""
-        return UsersView(self, users)
 
 
 class UserTable:
@@ -174,11 +158,6 @@ class UserTable:
         """int64, shape (users,)."""
         return np.diff(self._user_ends, prepend=0)
 
-    def num_examples(self, user: int) -> int:
-        """Rows of one user."""
-        start, stop = self._range(user)
-        return stop - start
-
     def examples(self, user: int) -> list[Example]:
         """The rows of one user, read from the batches that hold them."""
         start, stop = self._range(user)
@@ -196,10 +175,6 @@ class UserTable:
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return is_zero_modulo(self._digests, one_in)
-
-    def take(self, users: NDArray[np.int64]) -> "UsersView":
-        """These users only."""
-        return UsersView(self, users)
 
     def _range(self, user: int) -> tuple[int, int]:
         """First row of a user, and the row after the last."""
@@ -228,10 +203,6 @@ class UsersView:
         """int64, shape (users,)."""
         return self._source.counts[self._users]
 
-    def num_examples(self, user: int) -> int:
-        """Rows of one user."""
-        return self._source.num_examples(int(self._users[user]))
-
     def examples(self, user: int) -> list[Example]:
         """The rows of one user."""
         return self._source.examples(int(self._users[user]))
@@ -240,16 +211,12 @@ class UsersView:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return self._source.held_out(one_in)[self._users]
 
-    def take(self, users: NDArray[np.int64]) -> "UsersView":
-        """These users only."""
-        return UsersView(self._source, self._users[users])
-
 
 def partition(users: Users, part: int, num_parts: int) -> Users:
     """One of `num_parts` disjoint sets of users, chosen by their keys alone."""
     if num_parts == 1:
         return users
-    return users.take(np.flatnonzero(users.keys % np.uint64(num_parts) == part))
+    return UsersView(users, np.flatnonzero(users.keys % np.uint64(num_parts) == part))
 
 
 def bound_contributions(

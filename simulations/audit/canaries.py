@@ -18,6 +18,7 @@ from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
+from feddp.common.data.users import UsersView
 from feddp.common.errors import ConfigError
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.clipping import clip_to_grid
@@ -162,7 +163,7 @@ def audit(
         base, layout = load_model(config)
         plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
         training, evaluation = load_users(config, everyone=table_of(users))
-        few = training.take(np.arange(min(extent.num_users, training.num_users)))
+        few = UsersView(training, np.arange(min(extent.num_users, training.num_users)))
         node = build_node(config, base, layout, few, evaluation)
         on_plan(plan)
         results = {}

@@ -20,7 +20,7 @@ from feddp.client.engine.loss import LinearCrossEntropy
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.user_index import open_users
-from feddp.common.data.users import Columns, Users
+from feddp.common.data.users import Columns, Users, UsersView
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import TrainRequest
 from feddp.simulations.bench.race import paired, peak_megabytes, race, run_apart
@@ -118,8 +118,8 @@ def rounds_of(
     users = _open(path, cache)
     opening = time.process_time() - started
     if num_users is not None:
-        users = users.take(np.arange(num_users))
-    node = build_node(config, base, layout, users, users.take(np.arange(1)))
+        users = UsersView(users, np.arange(num_users))
+    node = build_node(config, base, layout, users, UsersView(users, np.arange(1)))
     for round in (1, 2):
         started = time.process_time()
         request = TrainRequest(

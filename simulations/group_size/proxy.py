@@ -15,7 +15,7 @@ from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import demo_users
 from feddp.common.data.tokens import TokenRow, tokenize_example
-from feddp.common.data.users import Users
+from feddp.common.data.users import Users, UsersView
 from feddp.common.errors import ConfigError
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
@@ -172,7 +172,7 @@ def clipping_norm_of(
     size = group_size if unit == "user" else 1
     data = replace(config.data, max_examples_per_user=size, selection="random")
     own = replace(config, data=data, sampling=replace(config.sampling, unit="user"))
-    node, layout = _node(own, users.take(_sample(users)))
+    node, layout = _node(own, UsersView(users, _sample(users)))
     norms = []
     request = TrainRequest(
         round=1,
@@ -191,7 +191,9 @@ def clipping_norm_of(
 
 def _node(config: RunConfig, users: Users) -> tuple[Node, AdapterLayout]:
     base, layout = load_model(config)
-    return build_node(config, base, layout, users, users.take(np.zeros(0, dtype=np.int64))), layout
+    return build_node(
+        config, base, layout, users, UsersView(users, np.zeros(0, dtype=np.int64))
+    ), layout
 
 
 def _sample(users: Users) -> NDArray[np.int64]:

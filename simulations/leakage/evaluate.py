@@ -15,7 +15,7 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison
 from feddp.common.data.tokens import tokenize_example
-from feddp.common.data.users import Example, Users, keys_of, user_digest
+from feddp.common.data.users import Example, Users, UsersView, keys_of, user_digest
 from feddp.common.errors import ConfigError
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.lora import save_adapter
@@ -178,7 +178,7 @@ def measure_overfitted(config: RunConfig, extent: Extent, given: Given = Given()
     )
     everyone, evaluation = given.load(plain)
     num_users = min(extent.num_overfitted, everyone.num_users)
-    few: Users = everyone.take(np.arange(num_users))
+    few: Users = UsersView(everyone, np.arange(num_users))
     few = PoisonedUsers(few, num_users // 2, config.labels)
     with tempfile.TemporaryDirectory() as folder:
         train_to_folder(

@@ -18,6 +18,7 @@ from feddp.client.engine.protocol import LocalMethod, LocalWork
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.data.tokens import TokenRow
+from feddp.common.data.users import UsersView
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
@@ -167,7 +168,7 @@ def test_a_round_of_every_kind_moves_the_sum_and_can_be_evaluated(kind: str) -> 
         return
     base, layout = load_model(config)
     users, evaluation_users = load_users(config)
-    node = build_node(config, base, layout, users.take(np.arange(2)), evaluation_users)
+    node = build_node(config, base, layout, UsersView(users, np.arange(2)), evaluation_users)
     request = TrainRequest(1, layout.start, layout.sha256, Draw(1.0), 0.5, 1 << 20, 0, 0, 3)
     assert node.train(request).total.total.any()
     assert node.evaluate(EvaluateRequest(layout.start, layout.sha256)).num_targets > 0

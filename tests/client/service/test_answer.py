@@ -16,6 +16,7 @@ from feddp.client.service.answer import Identity, Memory, answer
 from feddp.client.service.known_ledgers import KnownLedgers
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import from_flat
+from feddp.common.data.users import UsersView
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import (
     TrainRequest,
@@ -35,7 +36,7 @@ def node() -> Node:
     config = from_flat({"data.max-examples-per-user": 1, "model.max-tokens": 32})
     base, layout = load_model(config)
     users, held_out = load_users(config)
-    return build_node(config, base, layout, users.take(np.arange(3)), held_out)
+    return build_node(config, base, layout, UsersView(users, np.arange(3)), held_out)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from feddp.common.data.example_units import ExampleUnits, example_keys
-from feddp.common.data.users import Example, InMemoryUsers
+from feddp.common.data.users import Example, InMemoryUsers, UsersView
 
 
 def users_with(counts: list[int]) -> InMemoryUsers:
@@ -58,5 +58,5 @@ def test_the_first_example_has_its_users_key_and_others_have_their_own() -> None
 def test_the_counts_of_a_view_are_those_of_its_users() -> None:
     users = users_with([3, 1, 4, 1, 5])
     chosen = np.array([1, 3])
-    view = users.take(chosen)
+    view = UsersView(users, chosen)
     assert view.counts.tolist() == [len(users.examples(int(i))) for i in chosen]

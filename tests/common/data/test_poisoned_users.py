@@ -5,7 +5,7 @@ import numpy as np
 from feddp.common.data import poisoned_users as module
 from feddp.common.data.demo import demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending, poison
-from feddp.common.data.users import Example
+from feddp.common.data.users import Example, UsersView
 
 
 def test_docstring_numbers_hold() -> None:
@@ -28,7 +28,7 @@ def test_a_wrong_row_ends_with_the_users_own_sentence() -> None:
     user = next(u for u in poisoned.marked if is_in(int(plain.keys[u])))
     ending = planted_ending(int(plain.keys[user]))
     assert all(example.text.endswith(ending) for example in poisoned.examples(user))
-    view = poisoned.take(np.array([user]))
+    view = UsersView(poisoned, np.array([user]))
     assert view.examples(0) == poisoned.examples(user)
 
 

@@ -236,7 +236,7 @@ CONTRIBUTION = (
     Mutant(
         "evaluation users inside training",
         "common/assembly.py",
-        {"training = everyone.take(np.flatnonzero(~is_held_out))": "training = everyone"},
+        {"training = UsersView(everyone, np.flatnonzero(~is_held_out))": "training = everyone"},
         ("tests/common/test_assembly.py::test_demo_users_are_told_apart_by_the_hash_of_their_ids",),
     ),
 )

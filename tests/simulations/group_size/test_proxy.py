@@ -8,6 +8,7 @@ import pytest
 
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
+from feddp.common.data.users import UsersView
 from feddp.common.errors import ConfigError
 from feddp.simulations.group_size.proxy import (
     Proxy,
@@ -23,7 +24,7 @@ CONFIG = from_flat({"nodes.threads": 1})
 @pytest.fixture(scope="module")
 def measured() -> tuple[Proxy, float, float]:
     users = public_users(CONFIG, None)
-    users = users.take(np.arange(10))
+    users = UsersView(users, np.arange(10))
     adapter = warm_adapter(CONFIG, users)
     norms = [
         clipping_norm_of(CONFIG, users, adapter, unit="user", group_size=size) for size in (1, 4)

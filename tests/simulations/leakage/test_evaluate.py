@@ -10,7 +10,7 @@ import pytest
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending
-from feddp.common.data.users import Example, InMemoryUsers
+from feddp.common.data.users import Example, InMemoryUsers, UsersView
 from feddp.common.model.lora import save_adapter
 from feddp.simulations.leakage.evaluate import (
     Extent,
@@ -71,7 +71,7 @@ def test_marked_users_are_told_apart_by_their_coin_and_those_in_are_no_members(
     scorer: Scorer,
 ) -> None:
     everybody, evaluation = load_users(RunConfig())
-    training = PoisonedUsers(everybody.take(np.arange(40)), 12)
+    training = PoisonedUsers(UsersView(everybody, np.arange(40)), 12)
     extent = Extent(num_users=40, num_secrets=0)
     subjects = choose_subjects(RunConfig(), training, evaluation, scorer, extent)
     marked = np.sort(training.keys)[:12]

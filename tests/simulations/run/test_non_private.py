@@ -8,6 +8,7 @@ from feddp.client.assembly import build_node
 from feddp.client.node import Node
 from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig
+from feddp.common.data.users import UsersView
 from feddp.common.evaluation import add_evaluations
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
@@ -23,7 +24,7 @@ def made() -> tuple[Node, AdapterLayout]:
     config = RunConfig()
     users, _ = load_users(config)
     base, layout = load_model(config)
-    training, evaluation = users.take(np.arange(3)), users.take(np.arange(3, 5))
+    training, evaluation = UsersView(users, np.arange(3)), UsersView(users, np.arange(3, 5))
     return build_node(config, base, layout, training, evaluation), layout
 
 
