@@ -161,10 +161,7 @@ class Node:
         examples = self._units.examples(unit)
         if self._data.chunk_tokens is None:  # `_minibatches` chooses among blocks
             examples = bound_contributions(
-                examples,
-                max_examples=self._data.max_rows,
-                selection=self._data.selection,
-                rng=rng,
+                examples, max_examples=self._data.max_rows, selection=self._data.selection, rng=rng
             )
         return self._training_rows(examples)
 

@@ -21,11 +21,7 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.history import Charge, Release
 from feddp.common.privacy.ledger.ledger import Ledger
-from feddp.common.privacy.ledger.release_protocol import (
-    charge_and_release,
-    read_released,
-    recover,
-)
+from feddp.common.privacy.ledger.release_protocol import charge_and_release, read_released, recover
 from feddp.common.privacy.mechanism.gaussian import GaussianMechanism, NoisedSum
 from feddp.common.privacy.mechanism.noise import BitStream, check_entropy, fresh_key, seeded_key
 from feddp.common.privacy.mechanism.summation import UpdateSum

@@ -151,10 +151,7 @@ class ShardedNode:
             self._workers.append(_Worker(process, ours))
 
     def _ask(
-        self,
-        content: RecordDict,
-        own: Callable[[], Reply],
-        array_bytes: int,
+        self, content: RecordDict, own: Callable[[], Reply], array_bytes: int
     ) -> tuple[Reply, list[RecordDict]]:
         """This process's answer and those of all workers, which compute at the same time."""
         packed = pack(content)

@@ -106,11 +106,7 @@ def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
 
 
 def _sealed(
-    grid: Grid,
-    config: RunConfig,
-    run: Run,
-    layout: AdapterLayout,
-    server_draw: ServerDraw | None,
+    grid: Grid, config: RunConfig, run: Run, layout: AdapterLayout, server_draw: ServerDraw | None
 ) -> SealedNodes:
     """The enrolled nodes, asked under the epoch that opening the ledger will write."""
     plan = run.plan

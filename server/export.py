@@ -45,12 +45,7 @@ def finish_run(
     head, shared = history.head.hex(), shared_promise(history.plan)
     write_promise(run.path, run.plan, ledger_head=head, not_covered=not_covered, shared=shared)
     write_card(
-        run.path,
-        run.plan,
-        config,
-        results=outcome.results,
-        not_covered=not_covered,
-        shared=shared,
+        run.path, run.plan, config, results=outcome.results, not_covered=not_covered, shared=shared
     )
     text = json.dumps(outcome.results, indent=2) + "\n"
     (run.path / RESULT_NAME).write_text(text, encoding="utf-8")

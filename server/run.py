@@ -259,11 +259,7 @@ def optimizer_from_config(config: RunConfig) -> ServerOptimizer:
 
 
 def _training(
-    run: Run,
-    ledger: Ledger,
-    nodes: Nodes,
-    segment: Segment | None,
-    disk: Disk,
+    run: Run, ledger: Ledger, nodes: Nodes, segment: Segment | None, disk: Disk
 ) -> Training:
     every = run.config.evaluation.every
     return Training(

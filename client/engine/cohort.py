@@ -212,11 +212,7 @@ class CohortEngine:
         )
 
     def _tick(
-        self,
-        executor: Executor,
-        first: Tensor,
-        stacks: Stacks,
-        residents: Mapping[int, _Resident],
+        self, executor: Executor, first: Tensor, stacks: Stacks, residents: Mapping[int, _Resident]
     ) -> None:
         """Adds up the gradient of every resident's next step."""
 

@@ -107,9 +107,7 @@ class StackedForward:
         if self.is_packed:  # the cache needs passes of one length
             self._set_packed(False)
         self._prefix = PrefixCache(
-            self._blocks,
-            max_bytes=max_bytes,
-            row_multiple=self.row_multiple,
+            self._blocks, max_bytes=max_bytes, row_multiple=self.row_multiple
         )
         return True
 

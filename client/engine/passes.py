@@ -136,11 +136,7 @@ def pass_threads(num_threads: int) -> Iterator[Executor]:
 
 
 def run_in_order(
-    executor: Executor,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-    *,
-    num_ahead: int,
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, num_ahead: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
     """Finished calls in the order of the items; at most `num_ahead` are running or waiting."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()

@@ -35,12 +35,7 @@ class Setting:
         if self.choices:
             return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
         noun = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-        bounds = [
-            (self.at_least, ">="),
-            (self.above, ">"),
-            (self.at_most, "<="),
-            (self.below, "<"),
-        ]
+        bounds = [(self.at_least, ">="), (self.above, ">"), (self.at_most, "<="), (self.below, "<")]
         limits = " and ".join(f"{sign} {bound:g}" for bound, sign in bounds if bound is not None)
         words = f"{noun[self.kind]} {limits}".strip()
         return f'{words}, or "auto"' if self.is_auto else words

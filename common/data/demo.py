@@ -347,10 +347,7 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I ordered the {product} twice by mistake and want to cancel one.",
             "I want to cancel the {product} because delivery takes {days}.",
         ),
-        (
-            "I was already charged {price}.",
-            "Please confirm the cancellation by email.",
-        ),
+        ("I was already charged {price}.", "Please confirm the cancellation by email."),
     ),
     "invoice": (
         (
@@ -358,10 +355,7 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I was charged {price} twice for the same {product}.",
             "my {card} was declined when I tried to buy the {product}.",
         ),
-        (
-            "Can you send it to my email address?",
-            "Please fix this as soon as possible.",
-        ),
+        ("Can you send it to my email address?", "Please fix this as soon as possible."),
     ),
     "discount": (
         (
@@ -369,10 +363,7 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I forgot to use the code {code} on order {order}.",
             "is the {product} going to be on sale on {day}?",
         ),
-        (
-            "Can you apply it to my order?",
-            "The checkout page says the code has expired.",
-        ),
+        ("Can you apply it to my order?", "The checkout page says the code has expired."),
     ),
     "stock": (
         (
@@ -380,10 +371,7 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "do you have the {product} in size {size}?",
             "I would like to exchange my {product} for a {size} one.",
         ),
-        (
-            "I can also pick it up at the store in {city}.",
-            "Please notify me when it is available.",
-        ),
+        ("I can also pick it up at the store in {city}.", "Please notify me when it is available."),
     ),
     "account": (
         (
@@ -391,9 +379,6 @@ TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "the password reset email never arrives.",
             "please delete my account after order {order} is delivered.",
         ),
-        (
-            "I already tried a different browser.",
-            "It worked fine on {day}.",
-        ),
+        ("I already tried a different browser.", "It worked fine on {day}."),
     ),
 }

@@ -89,10 +89,7 @@ def save_method(
     tensors = {name: np.ascontiguousarray(v) for name, v in layout.unflatten(vector).items()}
     if layout.kind in PEFT_KINDS:
         model: Any = _attach(
-            replace(base, model=copy.deepcopy(base.model)),
-            layout.kind,
-            layout.rank,
-            layout.targets,
+            replace(base, model=copy.deepcopy(base.model)), layout.kind, layout.rank, layout.targets
         )
         config = model.peft_config["default"]
         config.inference_mode, config.base_model_name_or_path = True, base.source

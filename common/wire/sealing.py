@@ -12,14 +12,8 @@ import struct
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-from cryptography.hazmat.primitives.asymmetric.x25519 import (
-    X25519PrivateKey,
-    X25519PublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -129,11 +123,7 @@ def verify_request(blob: bytes, *, server_key: Ed25519PublicKey) -> tuple[Ask, b
 
 
 def seal_reply(
-    ask: Ask,
-    body: bytes,
-    *,
-    node_key: Ed25519PrivateKey,
-    ephemeral: X25519PrivateKey | None = None,
+    ask: Ask, body: bytes, *, node_key: Ed25519PrivateKey, ephemeral: X25519PrivateKey | None = None
 ) -> bytes:
     """Pads, signs and encrypts a reply to the key that the request names.
 
