@@ -22,7 +22,7 @@ from feddp.common.config.sections import (
     ServerSection,
     TrackingSection,
 )
-from feddp.common.config.setting import AUTO, Scalar, Setting, read_value
+from feddp.common.config.setting import AUTO, Scalar, Setting, read_value, setting_of
 from feddp.common.errors import ConfigError
 
 # What a run may spend is fixed in its plan; a filter is for runs that depend on each other.
@@ -76,7 +76,7 @@ SECTIONS: dict[str, type[Any]] = {n: type(section) for n, section in vars(RunCon
 def settings() -> dict[str, Setting]:
     """Every setting by its dotted, kebab-case key, in the order of the sections."""
     return {
-        f"{name}.{entry.name.replace('_', '-')}": entry.metadata["setting"]
+        f"{name}.{entry.name.replace('_', '-')}": setting_of(entry)
         for name, section in SECTIONS.items()
         for entry in dataclasses.fields(section)
     }

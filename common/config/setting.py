@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,15 @@ class Setting:
         return f'{words}, or "auto"' if self.is_auto else words
 
 
-def setting(default: Any, doc: str, kind: type, **limits: Any) -> Any:
-    """A dataclass field that carries its `Setting`; a default of None is "auto"."""
-    about = Setting(doc, kind, is_auto=default is None, **limits)
-    return dataclasses.field(default=default, metadata={"setting": about})
+def setting(default: Any, doc: str, **limits: Any) -> Any:
+    """A dataclass field from which `setting_of` reads; a default of None is "auto"."""
+    return dataclasses.field(default=default, metadata={"doc": doc, **limits})
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting:
+    """What a field of a section accepts: its kind is the field's type."""
+    kinds = typing.get_args(field.type) or (field.type,)  # (kind, None) of an optional one
+    return Setting(kind=kinds[0], is_auto=field.default is None, **field.metadata)
 
 
 def read_value(key: str, value: object, about: Setting) -> tuple[Any, str | None]:

@@ -44,9 +44,9 @@ SERVER_OPTIMIZER = Change(
         },
         SECTIONS: {
             """\
-        "fedadam", "server optimizer", str, choices=("fedavg", "fedavgm", "fedadam")
+        "fedadam", "server optimizer", choices=("fedavg", "fedavgm", "fedadam")
 """: """\
-        "fedadam", "server optimizer", str, choices=("fedavg", "fedavgm", "fedadam", "lion")
+        "fedadam", "server optimizer", choices=("fedavg", "fedavgm", "fedadam", "lion")
 """,
         },
     },
@@ -72,12 +72,10 @@ ADAPTER_KIND = Change(
         SECTIONS: {
             """\
         "at a time: IA3, virtual tokens (prompt, prefix), the head alone, every weight (full)",
-        str,
         choices=("ffa-lora", "lora", "ia3", "prompt", "prefix", "head", "full"),
 """: """\
         "at a time: IA3, virtual tokens (prompt, prefix), the head alone, the biases (bias), every "
         "weight (full)",
-        str,
         choices=("ffa-lora", "lora", "ia3", "prompt", "prefix", "head", "bias", "full"),
 """,
         },
@@ -105,12 +103,10 @@ from feddp.common.privacy.mechanism.everyone import EVERYONE
             """\
         "who takes part and which noise: a coin per unit; a cohort of fixed size; or correlated "
         "noise for users who take part at a distance of rounds",
-        str,
         choices=("poisson", "fixed-size", "blt", "banded", "cyclic-poisson"),
 """: """\
         "who takes part and which noise: a coin per unit; a cohort of fixed size; everyone; or "
         "correlated noise for users who take part at a distance of rounds",
-        str,
         choices=("poisson", "fixed-size", "blt", "banded", "cyclic-poisson", "everyone"),
 """,
         },
@@ -125,9 +121,9 @@ LOCAL_METHOD = Change(
     edits={
         SECTIONS: {
             """\
-    optimizer: str = setting("sgd", "local optimizer", str, choices=("sgd", "adamw"))
+    optimizer: str = setting("sgd", "local optimizer", choices=("sgd", "adamw"))
 """: """\
-    optimizer: str = setting("sgd", "local optimizer", str, choices=("sgd", "adamw", "momentum"))
+    optimizer: str = setting("sgd", "local optimizer", choices=("sgd", "adamw", "momentum"))
 """,
         },
     },

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from feddp.common.config.setting import Setting, read_value, setting
+from feddp.common.config.setting import Setting, read_value, setting, setting_of
 
 NUMBER = Setting("x", float, above=0, at_most=2)
 
@@ -69,8 +69,8 @@ def test_what_is_allowed_is_said_in_words(about: Setting, words: str) -> None:
 
 def test_a_default_of_none_is_auto() -> None:
     made = dataclasses.make_dataclass(
-        "Section", [("a", int, setting(None, "x", int)), ("b", int, setting(3, "x", int))]
+        "Section", [("a", int | None, setting(None, "x")), ("b", int, setting(3, "x"))]
     )
-    about = {each.name: each.metadata["setting"].is_auto for each in dataclasses.fields(made)}
-    assert about == {"a": True, "b": False}
+    about = {each.name: setting_of(each) for each in dataclasses.fields(made)}
+    assert about == {"a": Setting("x", int, is_auto=True), "b": Setting("x", int)}
     assert (made().a, made().b) == (None, 3)
