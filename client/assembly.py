@@ -50,6 +50,7 @@ def build_node(
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
+        tokenizer=base.tokenizer,
         task=config.model.task,
         labels=config.labels,
         max_tokens=config.model.max_tokens,
@@ -62,21 +63,13 @@ def build_node(
             users,
             max_examples=config.data.max_examples_per_user,
             is_high_kept=config.data.selection == "perplexity-high",
-            perplexity=perplexity_of(
-                engine,
-                layout.initial(),
-                base.tokenizer,
-                task=data.task,
-                max_tokens=data.max_tokens,
-                labels=data.labels,
-            ),
+            perplexity=perplexity_of(engine, layout.initial(), data),
         )
     return Node(
         units=units_of(config, users),
         evaluation_users=evaluation_users,
         max_evaluation_users=config.evaluation.max_users,
         engine=engine,
-        tokenizer=base.tokenizer,
         layout=layout,
         encoding=Identity(layout.dimension),
         data=data,

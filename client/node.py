@@ -1,6 +1,7 @@
 """Node: users, model and engine, built once; answers each round with one exact sum."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +37,27 @@ class LocalData:
       chunk_tokens: tokens per block of a user's joined texts; None: rows are single examples.
     """
 
+    tokenizer: PreTrainedTokenizerBase
     task: str
     labels: tuple[str, ...]
     max_tokens: int
     max_rows: int
     selection: str
     chunk_tokens: int | None = None
+
+    def rows(self, examples: Iterable[Example]) -> list[TokenRow]:
+        """The rows of these examples, each tokenized alone."""
+        return [
+            row
+            for example in examples
+            for row in tokenize_example(
+                example,
+                self.tokenizer,
+                task=self.task,
+                max_tokens=self.max_tokens,
+                labels=self.labels,
+            )
+        ]
 
 
 class Node:
@@ -56,7 +72,6 @@ class Node:
         units: Units,
         evaluation_users: Users,
         engine: Engine,
-        tokenizer: PreTrainedTokenizerBase,
         layout: AdapterLayout,
         encoding: Encoding,
         data: LocalData,
@@ -70,7 +85,6 @@ class Node:
         num_evaluated = min(evaluation_users.num_users, max_evaluation_users)
         self._units, self._keys, self._counts = units, units.keys, units.counts
         self._evaluation_users = UsersView(evaluation_users, np.arange(num_evaluated))
-        self._tokenizer = tokenizer
         self._layout_sha256 = layout.sha256
         self._data = data
         self._method = method
@@ -124,7 +138,7 @@ class Node:
             self._evaluation_rows = [
                 row
                 for user in everyone
-                for row in self._tokenize(self._evaluation_users.examples(user))
+                for row in self._data.rows(self._evaluation_users.examples(user))
             ]
         return self.engine.evaluate(request.adapter, self._evaluation_rows)
 
@@ -167,22 +181,8 @@ class Node:
 
     def _training_rows(self, examples: list[Example]) -> list[TokenRow]:
         if self._data.chunk_tokens is None:
-            return self._tokenize(examples)
-        return chunk_rows(examples, self._tokenizer, chunk_tokens=self._data.chunk_tokens)
-
-    def _tokenize(self, examples: list[Example]) -> list[TokenRow]:
-        data = self._data
-        return [
-            row
-            for example in examples
-            for row in tokenize_example(
-                example,
-                self._tokenizer,
-                task=data.task,
-                max_tokens=data.max_tokens,
-                labels=data.labels,
-            )
-        ]
+            return self._data.rows(examples)
+        return chunk_rows(examples, self._data.tokenizer, chunk_tokens=self._data.chunk_tokens)
 
     def _check_layout(self, layout_sha256: str) -> None:
         if layout_sha256 != self._layout_sha256:

@@ -1,13 +1,12 @@
 """A user's examples ranked by their likelihood under the public base model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from feddp.client.engine.protocol import Engine
-from feddp.common.data.tokens import tokenize_example
+from feddp.client.node import LocalData
 from feddp.common.data.users import Example, Users
 
 Perplexity = Callable[[Example], float]
@@ -64,15 +63,7 @@ class RankedUsers:
         return self._source.held_out(one_in)
 
 
-def perplexity_of(
-    engine: Engine,
-    adapter: NDArray[np.float32],
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    task: str,
-    max_tokens: int,
-    labels: Sequence[str],
-) -> Perplexity:
+def perplexity_of(engine: Engine, adapter: NDArray[np.float32], data: LocalData) -> Perplexity:
     """The mean loss of an example, in nats, under the model before round 1.
 
     Args:
@@ -81,9 +72,7 @@ def perplexity_of(
 
     def perplexity(example: Example) -> float:
         """Mean loss in nats, which has its order; NaN where nothing is predicted."""
-        rows = tokenize_example(example, tokenizer, task=task, max_tokens=max_tokens, labels=labels)
-        if not rows:
-            return float("nan")
-        return engine.evaluate(adapter, rows).loss
+        rows = data.rows([example])
+        return engine.evaluate(adapter, rows).loss if rows else float("nan")
 
     return perplexity

@@ -3,99 +3,72 @@
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import ConfigError
 
-TRACKERS = {
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow",
-    "wandb": "wandb",
-    "trackio": "trackio",
-}
+
+@dataclass(frozen=True)
+class Tracker:
+    """Somewhere that public metrics go.
+
+    Attributes:
+      log: records the metrics of a round, by name; a second call for a round replaces the first.
+      close: flushes.
+    """
+
+    log: Callable[[int, Mapping[str, float]], None]
+    close: Callable[[], None] = lambda: None
 
 
-class Tracker(Protocol):
-    """Somewhere that public metrics go."""
-
-    def log(self, round: int, metrics: Mapping[str, float]) -> None:
-        """Records the public metrics of one round; a second call for a round replaces the first."""
-        ...
-
-    def close(self) -> None:
-        """Flushes."""
-        ...
-
-
-class JsonLinesTracker:
+def json_lines(path: Path) -> Tracker:
     """metrics.jsonl: one line a round. Resuming drops the lines of rounds that are run again."""
 
-    def __init__(self, path: Path):
-        self._path = path
-
-    def log(self, round: int, metrics: Mapping[str, float]) -> None:
+    def log(round: int, metrics: Mapping[str, float]) -> None:
         """Appends one line; a round that is already there is replaced."""
-        kept = [line for line in read_metrics(self._path) if line["round"] < round]
+        kept = [line for line in read_metrics(path) if line["round"] < round]
         lines = [*kept, {"round": round, **metrics}]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        Disk().replace(self._path, text.encode(), mode=PUBLIC)
+        Disk().replace(path, text.encode(), mode=PUBLIC)
 
-    def close(self) -> None:
-        """Nothing is buffered."""
+    return Tracker(log)
 
 
-class TensorBoardTracker:
-    """Scalars for TensorBoard."""
+def _tensorboard(_: str, folder: Path, config: Mapping[str, Any]) -> Tracker:
+    module = importlib.import_module("torch.utils.tensorboard")
+    writer = module.SummaryWriter(log_dir=str(folder / "tensorboard"))
 
-    def __init__(self, folder: Path):
-        writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-        self._writer = writer(log_dir=str(folder / "tensorboard"))
-
-    def log(self, round: int, metrics: Mapping[str, float]) -> None:
+    def log(round: int, metrics: Mapping[str, float]) -> None:
         """One scalar per metric."""
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, round)
+            writer.add_scalar(name, value, round)
 
-    def close(self) -> None:
-        """Flushes the event file."""
-        self._writer.close()
+    return Tracker(log, writer.close)
 
 
-class MlflowTracker:
+def _mlflow(_: str, folder: Path, config: Mapping[str, Any]) -> Tracker:
     """A run of the MLflow server that the environment names."""
-
-    def __init__(self, name: str, config: Mapping[str, Any]):
-        self._mlflow = importlib.import_module("mlflow")
-        self._mlflow.set_experiment("feddp")
-        self._mlflow.start_run(run_name=name)
-        self._mlflow.log_params(dict(config))
-
-    def log(self, round: int, metrics: Mapping[str, float]) -> None:
-        """All metrics at one step."""
-        self._mlflow.log_metrics(dict(metrics), step=round)
-
-    def close(self) -> None:
-        """Ends the MLflow run."""
-        self._mlflow.end_run()
+    mlflow = importlib.import_module("mlflow")
+    mlflow.set_experiment("feddp")
+    mlflow.start_run(run_name=folder.name)
+    mlflow.log_params(dict(config))
+    return Tracker(
+        lambda round, metrics: mlflow.log_metrics(dict(metrics), step=round), mlflow.end_run
+    )
 
 
-class WandbTracker:
+def _wandb(module: str, folder: Path, config: Mapping[str, Any]) -> Tracker:
     """Weights & Biases, or trackio, which speaks the same interface."""
+    wandb = importlib.import_module(module)
+    wandb.init(project="feddp", name=folder.name, config=dict(config))
+    return Tracker(lambda round, metrics: wandb.log(dict(metrics), step=round), wandb.finish)
 
-    def __init__(self, module: str, name: str, config: Mapping[str, Any]):
-        self._module = importlib.import_module(module)
-        self._module.init(project="feddp", name=name, config=dict(config))
 
-    def log(self, round: int, metrics: Mapping[str, float]) -> None:
-        """All metrics at one step."""
-        self._module.log(dict(metrics), step=round)
-
-    def close(self) -> None:
-        """Ends the run."""
-        self._module.finish()
+TRACKERS = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb, "trackio": _wandb}
 
 
 def tracker_problems(report_to: str) -> list[str]:
@@ -105,7 +78,7 @@ def tracker_problems(report_to: str) -> list[str]:
         if name not in TRACKERS:
             allowed = ", ".join(TRACKERS)
             problems.append(f'tracking.report-to = "{name}": must be one of {allowed}.')
-        elif importlib.util.find_spec(TRACKERS[name]) is None:
+        elif importlib.util.find_spec(name) is None:
             problems.append(f'tracking.report-to = "{name}": not installed; `pip install {name}`.')
     return problems
 
@@ -118,15 +91,8 @@ def open_trackers(report_to: str, *, folder: Path, config: Mapping[str, Any]) ->
     """
     if problems := tracker_problems(report_to):
         raise ConfigError(problems)
-    trackers: list[Tracker] = [JsonLinesTracker(folder / "metrics.jsonl")]
-    for name in _names(report_to):
-        if name == "tensorboard":
-            trackers.append(TensorBoardTracker(folder))
-        elif name == "mlflow":
-            trackers.append(MlflowTracker(folder.name, config))
-        else:
-            trackers.append(WandbTracker(name, folder.name, config))
-    return trackers
+    named = [TRACKERS[name](name, folder, config) for name in _names(report_to)]
+    return [json_lines(folder / "metrics.jsonl"), *named]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ from feddp.common.allocator import keep_freed_memory
 from feddp.common.assembly import describe_evaluation, load_model, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
-from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
@@ -52,7 +51,11 @@ def main(grid: Grid, context: Context) -> None:
     base, layout = load_model(config)
     if resumed:
         check_run_model(resumed, base=base, layout=layout)
-    run = resumed or _new_run(config, base, layout)
+        run = resumed
+    else:
+        run = create_run(
+            config, plan_from_config(config, trust=config.privacy.trust, base=base, layout=layout)
+        )
     plan = run.plan
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
 
@@ -83,11 +86,6 @@ def main(grid: Grid, context: Context) -> None:
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
     print(f"{run.path}: done", flush=True)
-
-
-def _new_run(config: RunConfig, base: BaseModel, layout: AdapterLayout) -> Run:
-    plan = plan_from_config(config, trust=config.privacy.trust, base=base, layout=layout)
-    return create_run(config, plan)
 
 
 def _server_draw(config: RunConfig, run: Run) -> ServerDraw:

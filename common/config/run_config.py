@@ -8,20 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from feddp.common.config.sections import (
-    AdapterSection,
-    DataSection,
-    EvaluationSection,
-    LocalSection,
-    MetricsSection,
-    ModelSection,
-    NodesSection,
-    PrivacySection,
-    RunSection,
-    SamplingSection,
-    ServerSection,
-    TrackingSection,
-)
+from feddp.common.config import sections
 from feddp.common.config.setting import AUTO, Scalar, Setting, read_value, setting_of
 from feddp.common.errors import ConfigError
 
@@ -46,18 +33,18 @@ FILE_KEYS = (
 class RunConfig:
     """One run. `RunConfig()` is the demo; the same file serves every command."""
 
-    run: RunSection = field(default_factory=RunSection)
-    model: ModelSection = field(default_factory=ModelSection)
-    adapter: AdapterSection = field(default_factory=AdapterSection)
-    data: DataSection = field(default_factory=DataSection)
-    local: LocalSection = field(default_factory=LocalSection)
-    privacy: PrivacySection = field(default_factory=PrivacySection)
-    sampling: SamplingSection = field(default_factory=SamplingSection)
-    server: ServerSection = field(default_factory=ServerSection)
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
-    nodes: NodesSection = field(default_factory=NodesSection)
-    tracking: TrackingSection = field(default_factory=TrackingSection)
-    metrics: MetricsSection = field(default_factory=MetricsSection)
+    run: sections.RunSection = field(default_factory=sections.RunSection)
+    model: sections.ModelSection = field(default_factory=sections.ModelSection)
+    adapter: sections.AdapterSection = field(default_factory=sections.AdapterSection)
+    data: sections.DataSection = field(default_factory=sections.DataSection)
+    local: sections.LocalSection = field(default_factory=sections.LocalSection)
+    privacy: sections.PrivacySection = field(default_factory=sections.PrivacySection)
+    sampling: sections.SamplingSection = field(default_factory=sections.SamplingSection)
+    server: sections.ServerSection = field(default_factory=sections.ServerSection)
+    evaluation: sections.EvaluationSection = field(default_factory=sections.EvaluationSection)
+    nodes: sections.NodesSection = field(default_factory=sections.NodesSection)
+    tracking: sections.TrackingSection = field(default_factory=sections.TrackingSection)
+    metrics: sections.MetricsSection = field(default_factory=sections.MetricsSection)
 
     @property
     def is_generated(self) -> bool:

@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from feddp.common.errors import ConfigError
-from feddp.common.tracking import JsonLinesTracker, open_trackers, read_metrics
+from feddp.common.tracking import json_lines, open_trackers, read_metrics
 
 
 def test_a_round_that_is_run_again_replaces_its_line_and_all_later_ones(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path / "metrics.jsonl")
+    tracker = json_lines(tmp_path / "metrics.jsonl")
     for round in (0, 1, 2, 3):
         tracker.log(round, {"epsilon": round / 2})
     tracker.log(2, {"epsilon": 7.0})

@@ -46,10 +46,9 @@ def make_node(place: Path, texts: Sequence[Sequence[str]]) -> tuple[Node, Adapte
         units=users,
         evaluation_users=users,
         engine=CohortEngine(base, layout, slots=2, pass_tokens=256),
-        tokenizer=base.tokenizer,
         layout=layout,
         encoding=Identity(layout.dimension),
-        data=LocalData("causal-lm", (), 32, 4, "random"),
+        data=LocalData(base.tokenizer, "causal-lm", (), 32, 4, "random"),
         method=SGD(50.0, Epochs(batch_size=2)),
         max_evaluation_users=1,
     )
