@@ -168,21 +168,12 @@ class OwnNoise:
     def _check(self, request: TrainRequest) -> None:
         """Refuses a request whose draw, clip or noise differs from the node's plan."""
         plan, mechanism, quantile = self._plan, self._mechanism, self._plan.clipping.quantile
-        expected = (
-            plan.draw,
-            mechanism.grid_steps,
-            mechanism.bit_steps,
-            mechanism.noise_scale,
-            mechanism.sum_dimension,
-            plan.seed,
-        )
-        asked = (
-            request.draw,
-            request.grid_steps,
-            request.bit_steps,
-            request.noise_scale,
-            request.sum_dimension,
-            request.seed,
+        is_planned = (
+            (request.draw, request.seed) == (plan.draw, plan.seed)
+            and request.grid_steps == mechanism.grid_steps
+            and request.bit_steps == mechanism.bit_steps
+            and request.noise_scale == mechanism.noise_scale
+            and request.sum_dimension == mechanism.sum_dimension
         )
         norm = request.clipping_norm
         is_its_norm = (
@@ -190,7 +181,7 @@ class OwnNoise:
             if quantile is None
             else quantile.smallest <= norm <= quantile.largest
         )
-        if asked != expected or not is_its_norm or not 1 <= request.round <= plan.num_rounds:
+        if not (is_planned and is_its_norm and 1 <= request.round <= plan.num_rounds):
             raise RefusedError("another-plan")
 
     def _recover(self) -> _Answer | None:

@@ -28,24 +28,11 @@ class RankedUsers:
         self, source: Users, *, max_examples: int, is_high_kept: bool, perplexity: Perplexity
     ):
         self._source, self._max_examples = source, max_examples
+        self.num_users, self.keys = source.num_users, source.keys
+        self.counts = np.minimum(source.counts, max_examples)
         self._sign = -1.0 if is_high_kept else 1.0
         self._perplexity = perplexity
         self._kept: dict[int, list[int]] = {}
-
-    @property
-    def num_users(self) -> int:
-        """Number of users."""
-        return self._source.num_users
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (users,)."""
-        return self._source.keys
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """int64, shape (users,)."""
-        return np.minimum(self._source.counts, self._max_examples)
 
     def examples(self, user: int) -> list[Example]:
         """The kept rows of one user, in their own order; ranked when first asked for."""

@@ -34,8 +34,6 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 
 _Gradients = tuple[Tensor, Sequence[Tensor]]
-
-
 _NOT_STRICT = (
     "torch multiplied before feddp was imported, so that one user may move another's update by a "
     "rounding error. Import feddp first."
@@ -81,6 +79,7 @@ class CohortEngine:
             if not are_products_strict():
                 warnings.warn(_NOT_STRICT, stacklevel=2)
         self._num_threads = num_threads if is_on_cpu else 1
+        self._num_ahead = self._num_threads + 1
         self._forward = StackedForward(
             base,
             layout,
@@ -132,10 +131,6 @@ class CohortEngine:
             for _, future in run_in_order(executor, score, passes, num_ahead=self._num_ahead):
                 total += future.result()
         return total
-
-    def logits(self, adapter: NDArray[np.float32], row: TokenRow) -> NDArray[np.float32]:
-        """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier."""
-        return self._forward.logits(row, torch.from_numpy(adapter).to(self._forward.device))
 
     def cache_prefix(self, max_bytes: int) -> bool:
         """See `StackedForward.cache_prefix`."""
@@ -196,10 +191,6 @@ class CohortEngine:
         if any(i.min() < 0 or i.max() >= self._forward.num_ids for i in ids):
             return []
         return steps
-
-    @property
-    def _num_ahead(self) -> int:
-        return self._num_threads + 1
 
     def _cut(self, rows: Iterable[PassRow]) -> list[list[PassRow]]:
         return cut_passes(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from feddp.client.engine.batch import Batch, make_batch
@@ -132,20 +131,6 @@ class StackedForward:
         return score_positions(
             self._hidden(batch)[keep], weight, bias, batch.targets[keep], softcap
         )
-
-    @torch.no_grad()
-    def logits(self, row: TokenRow, adapter: Tensor) -> NDArray[np.float32]:
-        """Logits of one row: (tokens, vocabulary), or (labels,) for a classifier; adapter (P,)."""
-        batch = self._batch([row])
-        self._bind_one(adapter, batch)
-        if not self._is_causal:
-            return np.asarray(self._classify(batch)[0].float().cpu().numpy())
-        hidden = self._hidden(batch)[0, : len(row.input_ids)]
-        weight, bias, softcap = self._output()
-        logits = nn.functional.linear(hidden, weight, bias).float()
-        if softcap is not None:
-            logits = torch.tanh(logits / softcap) * softcap
-        return np.asarray(logits.cpu().numpy())
 
     def split(self, stack: Tensor) -> list[Tensor]:
         """The trained tensors in a stack (copies, P); views (copies, ...)."""

@@ -32,22 +32,9 @@ class ExampleUnits:
         self._owners = np.repeat(np.arange(users.num_users, dtype=np.int64), counts)
         self._positions = np.arange(len(self._owners), dtype=np.int64)
         self._positions -= np.repeat(ends - counts, counts)
-        self._keys = example_keys(users.keys[self._owners], self._positions)
-
-    @property
-    def num_users(self) -> int:
-        """How many units."""
-        return len(self._owners)
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (units,)."""
-        return self._keys
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """Examples of each unit: one."""
-        return np.ones(self.num_users, dtype=np.int64)
+        self.num_users = len(self._owners)
+        self.keys = example_keys(users.keys[self._owners], self._positions)
+        self.counts = np.ones(self.num_users, dtype=np.int64)
 
     def examples(self, user: int) -> list[Example]:
         """The one example of a unit."""

@@ -103,21 +103,8 @@ class InMemoryUsers:
         digests = sorted(by_digest)
         self._rows = [by_digest[digest] for digest in digests]
         self._digests = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, DIGEST_BYTES)
-
-    @property
-    def num_users(self) -> int:
-        """How many."""
-        return len(self._rows)
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (users,)."""
-        return keys_of(self._digests)
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """int64, shape (users,)."""
-        return np.array([len(rows) for rows in self._rows], dtype=np.int64)
+        self.num_users, self.keys = len(digests), keys_of(self._digests)
+        self.counts = np.array([len(found) for found in self._rows], dtype=np.int64)
 
     def examples(self, user: int) -> list[Example]:
         """The rows of one user."""
@@ -138,20 +125,10 @@ class UserTable:
     def __init__(self, folder: Path, columns: Columns):
         self._columns = columns
         self._digests = _memory_map(folder / DIGESTS_NAME, np.uint8).reshape(-1, DIGEST_BYTES)
-        self._keys = _memory_map(folder / KEYS_NAME, np.uint64)
+        self.num_users, self.keys = len(self._digests), _memory_map(folder / KEYS_NAME, np.uint64)
         self._user_ends = _memory_map(folder / USER_ENDS_NAME, np.int64)
         self._batch_ends = _memory_map(folder / BATCH_ENDS_NAME, np.int64)
         self._rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS_NAME)))
-
-    @property
-    def num_users(self) -> int:
-        """How many."""
-        return len(self._digests)
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (users,), a memory map."""
-        return self._keys
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -186,17 +163,7 @@ class UsersView:
 
     def __init__(self, source: Users, users: NDArray[np.int64]):
         self._source, self._users = source, users
-        self._keys = source.keys[users]
-
-    @property
-    def num_users(self) -> int:
-        """How many."""
-        return len(self._users)
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (users,)."""
-        return self._keys
+        self.num_users, self.keys = len(users), source.keys[users]
 
     @property
     def counts(self) -> NDArray[np.int64]:

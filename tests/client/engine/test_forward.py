@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from engine_logits import logits_of
 from plain_loop import layout_of, make_row, nonzero_start
 from torch.nn import functional
 
@@ -60,7 +61,7 @@ def test_scores_are_the_cross_entropy_of_the_logits(
     scores = forward.score(rows, adapter)
     expected, right = [], []
     for row in rows:
-        logits = torch.from_numpy(forward.logits(row, adapter)).reshape(len(row.labels), -1)
+        logits = torch.from_numpy(logits_of(forward, row, adapter)).reshape(len(row.labels), -1)
         labels = torch.from_numpy(row.labels)
         keep = labels != IGNORE
         expected.append(functional.cross_entropy(logits[keep], labels[keep], reduction="none"))

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from engine_logits import logits_of
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
-from feddp.client.engine.cohort import CohortEngine
+from feddp.client.engine.forward import StackedForward
 from feddp.common.data.tokens import TokenRow
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
@@ -75,8 +76,11 @@ def test_saved_adapter_reloads_with_peft_to_the_engines_logits(
         arguments = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
         expected = reloaded(**arguments).logits[0].numpy()
         before = untouched(**arguments).logits[0].numpy()
-    engine = CohortEngine(base, layout)
-    found = engine.logits(vector, TokenRow(ids, ids if task == "causal-lm" else ids[:1] * 0))
+    forward = StackedForward(
+        base, layout, device="cpu", num_threads=1, is_recomputing=False, is_compiled=False
+    )
+    row = TokenRow(ids, ids if task == "causal-lm" else ids[:1] * 0)
+    found = logits_of(forward, row, torch.from_numpy(vector))
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)
     assert np.abs(expected - before).max() > 1e-2
     np.testing.assert_array_equal(load_adapter(tmp_path, layout), vector)

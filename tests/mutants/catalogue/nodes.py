@@ -14,8 +14,7 @@ NODES = (
         "a node believes the noise that it is asked for",
         OWN_NOISE,
         {
-            "            mechanism.noise_scale,\n": "",
-            "            request.noise_scale,\n": "",
+            "            and request.noise_scale == mechanism.noise_scale\n": "",
         },
         (
             TEST_OWN_NOISE
