@@ -45,8 +45,7 @@ def build_node(
 ) -> Node:
     """A node with these users. Replaces the target modules of `base.model` in place.
 
-    Args:
-      evaluation_users: declared public or consenting.
+    `evaluation_users`: declared public or consenting.
     """
     engine = build_engine(config, base, layout)
     data = LocalData(
@@ -116,8 +115,7 @@ def build_part(
 ) -> Node | ShardedNode:
     """The node for a part of the users, spread over `nodes.workers` processes.
 
-    Args:
-      loaded: the result of `load_model`, if already called; it is used up.
+    `loaded`: the result of `load_model`, if already called; it is used up.
     """
     if config.nodes.workers > 1:
         return ShardedNode(

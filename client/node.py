@@ -98,8 +98,7 @@ class Node:
         unit whose data or training fails contributes zero; no other contribution changes. A node
         that adds its own noise never returns a sum without it.
 
-        Args:
-          dropout: in simulations, the share of drawn users who do not answer in time.
+        `dropout`: in simulations, the share of drawn users who do not answer in time.
 
         Raises:
           ValueError: the request is for another adapter layout.

@@ -53,8 +53,7 @@ class RankedUsers:
 def perplexity_of(engine: Engine, adapter: NDArray[np.float32], data: LocalData) -> Perplexity:
     """The mean loss of an example, in nats, under the model before round 1.
 
-    Args:
-      adapter: float32, shape (P,), where training starts.
+    `adapter`: float32, shape (P,), where training starts.
     """
 
     def perplexity(example: Example) -> float:

@@ -17,8 +17,7 @@ CODES = (
 class RefusedError(MessageError):
     """The node refuses a request; the server app learns no more than that.
 
-    Attributes:
-      code: one of `CODES`, for the node's own log.
+    `code`: one of `CODES`, for the node's own log.
     """
 
     def __init__(self, code: str):

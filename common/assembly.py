@@ -140,8 +140,7 @@ def plan_from_config(
 ) -> PrivacyPlan:
     """The plan of a configuration: numbers, and fingerprints of everything they rest on.
 
-    Args:
-      trust: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
+    `trust`: who is trusted where it runs; a simulation promises semantics only, whatever it asks.
 
     Raises:
       ConfigError: the promise cannot be made; see `make_plan`.

@@ -15,8 +15,7 @@ class FeddpError(Exception):
 class ProblemsError(FeddpError):
     """All problems of one check at once, or the only one.
 
-    Attributes:
-      problems: one line each, in the order in which they were found.
+    `problems`: one line each, in the order in which they were found.
     """
 
     exit_code = 2

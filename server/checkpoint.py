@@ -46,8 +46,7 @@ class RoundState:
 class Checkpoint:
     """Everything derived from a release, whose noise cannot be drawn again.
 
-    Attributes:
-      row: the released row, if noise is correlated over rounds: later rounds need it.
+    `row`: the released row, if noise is correlated over rounds: later rounds need it.
     """
 
     state: RoundState

@@ -191,8 +191,7 @@ class MetricsServer:
 def run_checks(path: Path, ledger_path: Path, *, checkpoint_bytes: int) -> Checks:
     """The readiness checks of a run that holds its ledger; opening it has verified every row.
 
-    Args:
-      checkpoint_bytes: of one checkpoint; a round needs room for two.
+    `checkpoint_bytes`: of one checkpoint; a round needs room for two.
     """
     return {
         "ledger": lambda: ledger_path.is_file(),

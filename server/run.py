@@ -75,8 +75,7 @@ def create_run(
 
     A run of a named population makes no ledger: its population's must exist and have room.
 
-    Args:
-      add_files: adds files before the folder appears; called with the folder and the run's name.
+    `add_files`: adds files before the folder appears; called with the folder and the run's name.
 
     Raises:
       ConfigError: the folder exists.

@@ -88,8 +88,7 @@ class PrefixCache:
     ) -> Iterator[None]:
         """Context in which a forward pass over `rows` reads the frozen part's output from here.
 
-        Args:
-          run: a forward pass over some of the rows, by index; called for those not cached.
+        `run`: a forward pass over some of the rows, by index; called for those not cached.
         """
         if not self.is_on:
             yield

@@ -37,8 +37,7 @@ def weigh_rows(slot: int, step: Sequence[TokenRow]) -> list[PassRow]:
 def padded_length(row: TokenRow, longest: int | None) -> int:
     """Length of a row that is not empty, with padding: a function of the row alone.
 
-    Args:
-      longest: positions that the base model has; None is no limit.
+    `longest`: positions that the base model has; None is no limit.
 
     >>> import numpy as np
     >>> row = TokenRow(np.ones(20, dtype=np.int64), np.ones(20, dtype=np.int64))

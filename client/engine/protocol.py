@@ -32,16 +32,14 @@ class LocalMethod(Protocol):
     def minibatches(self, rows: list[TokenRow], rng: np.random.Generator) -> Minibatches:
         """How many local steps there are, and the rows of each.
 
-        Args:
-          rows: the user's rows for this round, in random order.
+        `rows`: the user's rows for this round, in random order.
         """
         ...
 
     def step(self, user: LocalState, number: int) -> None:
         """Turns the gradient into a local step: changes `delta` and `kept` in place.
 
-        Args:
-          user: `delta` and `kept` are zero before the first step; the engine clears `gradient`.
+        `user`: `delta` and `kept` are zero before the first step; the engine clears `gradient`.
         """
         ...
 

@@ -30,8 +30,7 @@ HEADER_BYTES = (1 << 17) + NUM_DIGEST_BYTES * MAX_PROOF_ROWS
 class Identity:
     """Who a node is, and whose requests it answers.
 
-    Attributes:
-      server_key: the only key whose requests are answered; pinned by the node's operator.
+    `server_key`: the only key whose requests are answered; pinned by the node's operator.
     """
 
     name: str

@@ -30,8 +30,7 @@ log = logging.getLogger("feddp.node")
 class NodeService:
     """Answers one question at a time; every failure is reported as one of a few fixed codes.
 
-    Args:
-      token: what callers must show.
+    `token`: what callers must show.
 
     Raises:
       ConfigError: the address cannot be used, or others could reach it.

@@ -92,8 +92,7 @@ def user_digest(user_id: str) -> bytes:
 class InMemoryUsers:
     """Users whose rows are in memory: the demo's, and those of tests.
 
-    Args:
-      rows: (user id, rows); an id that is there twice is one user with both rows.
+    `rows`: (user id, rows); an id that is there twice is one user with both rows.
     """
 
     def __init__(self, rows: Sequence[tuple[str, Sequence[Example]]]):
@@ -191,8 +190,7 @@ def bound_contributions(
 ) -> list[Example]:
     """At most `max_examples` rows of one user, chosen by that user's rows and randomness alone.
 
-    Args:
-      selection: "random", "longest" or "shortest" (by characters; ties by position).
+    `selection`: "random", "longest" or "shortest" (by characters; ties by position).
 
     Raises:
       ValueError: another selection; those by perplexity are `client.ranking.RankedUsers`.

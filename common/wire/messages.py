@@ -216,8 +216,7 @@ def decode_train_reply(
 ) -> TrainReply:
     """RecordDict -> TrainReply of `dimension` integers, or MessageError.
 
-    Args:
-      is_noised: the request asked for noise of the node's own.
+    `is_noised`: the request asked for noise of the node's own.
     """
     config = _config(content, {"sum", "config"})
     vector = _unpack(content, "sum", FLAT_INT64, dimension).astype(np.int64)

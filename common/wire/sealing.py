@@ -35,8 +35,7 @@ _HEX_FIELDS = ("plan", "head", "nonce", "layout", "seal_key")
 class SealError(MessageError):
     """A request or reply that is refused.
 
-    Attributes:
-      code: one of a few fixed words, for an operator's counter.
+    `code`: one of a few fixed words, for an operator's counter.
     """
 
     def __init__(self, code: str):
