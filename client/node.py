@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.client.engine.minibatches import Minibatches
-from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork, Sink
+from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork, Minibatches, Sink
 from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, UsersView, bound_contributions

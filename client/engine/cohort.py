@@ -23,9 +23,8 @@ from torch import Tensor
 
 from feddp.client.engine.forward import StackedForward
 from feddp.client.engine.local_state import LocalState, Stacks
-from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
-from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
+from feddp.client.engine.protocol import LocalMethod, LocalWork, Minibatches, Sink
 from feddp.client.engine.strict_products import are_products_strict
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow

@@ -12,8 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from feddp.client.engine.local_state import LocalState, Stacks
 from feddp.client.engine.loss import Scores, widen
-from feddp.client.engine.minibatches import Minibatches
-from feddp.client.engine.protocol import LocalMethod, LocalWork, Sink
+from feddp.client.engine.protocol import LocalMethod, LocalWork, Minibatches, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.base import BaseModel, place_model

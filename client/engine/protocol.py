@@ -1,4 +1,4 @@
-"""What an engine does: the interfaces of engines and local methods."""
+"""What an engine does: the interfaces of engines and local methods, and a user's minibatches."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feddp.client.engine.local_state import LocalState
-from feddp.client.engine.minibatches import Minibatches
 from feddp.common.data.tokens import TokenRow
 from feddp.common.evaluation import Evaluation
 
 Sink = Callable[[int, NDArray[np.float32]], None]
+Minibatches = Sequence[Sequence[TokenRow]]  # of each local step of one user
 
 
 class LocalMethod(Protocol):
@@ -81,3 +81,32 @@ class Engine(Protocol):
     def evaluate(self, adapter: NDArray[np.float32], rows: Sequence[TokenRow]) -> Evaluation:
         """Loss and correct predictions over rows."""
         ...
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Passes over a user's rows, each in its own random order.
+
+    Attributes:
+      number: of passes.
+      batch_size: rows of one local step.
+      most_steps: largest number of steps; None is no limit.
+    """
+
+    number: int = 1
+    batch_size: int = 1
+    most_steps: int | None = None
+
+    def minibatches(self, rows: Sequence[TokenRow], rng: np.random.Generator) -> Minibatches:
+        """The rows of each step; the last one of a pass may be smaller."""
+        steps: list[list[TokenRow]] = []
+        for _ in range(self.number):
+            order = rng.permutation(len(rows))
+            steps += [
+                [rows[i] for i in order[start : start + self.batch_size]]
+                for start in range(0, len(order), self.batch_size)
+            ]
+        return steps[: self.most_steps]
+
+
+ONE_EPOCH = Epochs()

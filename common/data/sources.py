@@ -74,7 +74,7 @@ def read_dataset(
     """Batches of a data set that is open already. Same contract as `read_batches`."""
     source = "the dataset"
     with _named_problems(source):
-        yield from _read_dataset(_training_split(source, found), source, columns, batch_rows)
+        yield from _read_dataset(found, source, columns, batch_rows)
 
 
 def read_frame(
@@ -249,7 +249,7 @@ def _read_saved(path: Path, columns: Columns, batch_rows: int) -> Iterator[pa.Re
         found = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path}: is not a whole data set of `save_to_disk`.") from error
-    yield from _read_dataset(_training_split(path, found), path, columns, batch_rows)
+    yield from _read_dataset(found, path, columns, batch_rows)
 
 
 def _read_hub(name: str, columns: Columns, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -262,7 +262,7 @@ def _read_hub(name: str, columns: Columns, batch_rows: int) -> Iterator[pa.Recor
         raise DataError(
             f'data.path = "{name}": no such file or folder, and not loaded from the hub: {reason}'
         ) from error
-    yield from _read_dataset(_training_split(name, found), name, columns, batch_rows)
+    yield from _read_dataset(found, name, columns, batch_rows)
 
 
 def _training_split(source: Path | str, found: Any) -> Any:
@@ -277,7 +277,8 @@ def _training_split(source: Path | str, found: Any) -> Any:
 def _read_dataset(
     found: Any, source: Path | str, columns: Columns, batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """A `datasets.Dataset`, from its memory-mapped Arrow files."""
+    """A `datasets.Dataset`, or a split of a `DatasetDict`, from its memory-mapped Arrow files."""
+    found = _training_split(source, found)
     _check_columns(source, found.column_names, columns)
     rows_before = 0
     chosen = found.select_columns(list(columns.used())).with_format("arrow")

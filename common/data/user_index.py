@@ -76,7 +76,7 @@ def open_users(
     folder = cache / f"{name}-{state}"
     if folder.is_dir():
         return UserTable(folder, columns)
-    try:
+    with _written(cache):
         cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         with _locked(cache / f"{name}.lock"):  # one builder; the others find its result
             if not folder.is_dir():
@@ -92,10 +92,6 @@ def open_users(
                 finally:
                     shutil.rmtree(making, ignore_errors=True)
             return UserTable(folder, columns)
-    except OSError as error:
-        raise DataError(
-            f"{cache}: the index of the users cannot be written ({error.strerror or error})."
-        ) from error
 
 
 def group_users(
@@ -111,13 +107,19 @@ def group_users(
     Raises:
       DataError: there is no row, or the folder cannot be written.
     """
-    try:
+    with _written(folder):
         _build(batches, folder, BUCKET_BYTES, lambda _stage, _rows: None, source)
+    return UserTable(folder, columns)
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(
             f"{folder}: the index of the users cannot be written ({error.strerror or error})."
         ) from error
-    return UserTable(folder, columns)
 
 
 @contextlib.contextmanager

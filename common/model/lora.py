@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -135,14 +135,6 @@ def save_adapter(
     )
     config.save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def load_adapter(folder: Path, layout: AdapterLayout) -> NDArray[np.float32]:
-    """The flat vector of a saved adapter."""
-    tensors = load_file(folder / other_kinds.file_name(layout.kind))
-    if layout.kind in other_kinds.PLAIN_KINDS:
-        tensors = {PEFT_PREFIX + name: value for name, value in tensors.items()}
-    return layout.flatten(tensors)
 
 
 @torch.no_grad()

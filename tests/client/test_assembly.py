@@ -6,7 +6,7 @@ import torch
 
 from feddp.client.assembly import choose_device, holds_too_many, local_method
 from feddp.client.engine import methods
-from feddp.client.engine.minibatches import Epochs
+from feddp.client.engine.protocol import Epochs
 from feddp.common.assembly import Part, load_users
 from feddp.common.config.run_config import from_flat
 from feddp.common.config.sections import LocalSection

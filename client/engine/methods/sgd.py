@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from feddp.client.engine.local_state import LocalState
-from feddp.client.engine.minibatches import ONE_EPOCH, Epochs, Minibatches
+from feddp.client.engine.protocol import ONE_EPOCH, Epochs, Minibatches
 from feddp.common.config.sections import LocalSection
 from feddp.common.data.tokens import TokenRow
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feddp.client.engine.cohort import CohortEngine
 from feddp.client.engine.methods.sgd import SGD
-from feddp.client.engine.minibatches import Epochs
+from feddp.client.engine.protocol import Epochs
 from feddp.client.node import LocalData, Node
 from feddp.common.data.users import Example, InMemoryUsers
 from feddp.common.model.layout import AdapterLayout

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from adapter_files import load_adapter
 from peft import IA3Config, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn import functional
 
@@ -22,7 +23,7 @@ from feddp.common.data.users import UsersView
 from feddp.common.errors import ModelError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
-from feddp.common.model.lora import check_export, lay_out, load_adapter, save_adapter
+from feddp.common.model.lora import check_export, lay_out, save_adapter
 from feddp.common.model.other_kinds import KINDS
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from feddp.client.engine.cohort import CohortEngine
 from feddp.client.engine.local_state import LocalState
-from feddp.client.engine.minibatches import Minibatches
 from feddp.client.engine.one_by_one import UnitLoop
-from feddp.client.engine.protocol import Engine, LocalWork
+from feddp.client.engine.protocol import Engine, Epochs, LocalWork, Minibatches
 from feddp.common.data.tokens import IGNORE, TokenRow
 
 RHO, RATE = 0.05, 0.3
@@ -119,3 +118,36 @@ def test_a_method_may_go_somewhere_to_look_and_come_back(
         expected = -RATE * gradient_at(engine, start + away.numpy(), rows)
         torch.testing.assert_close(update, expected, rtol=1e-3, atol=1e-5)
         assert (update + RATE * gradient).norm() > 1e-3 * update.norm()
+
+
+NUMBERED = [TokenRow(np.full(2, i), np.full(2, i)) for i in range(7)]
+
+
+def row_numbers(epochs: Epochs, seed: int = 0) -> list[list[int]]:
+    """The rows of each step, by their first token."""
+    steps = epochs.minibatches(NUMBERED, np.random.default_rng(seed))
+    return [[int(row.input_ids[0]) for row in step] for step in steps]
+
+
+def test_every_pass_takes_every_row_once_in_another_order() -> None:
+    steps = row_numbers(Epochs(number=3, batch_size=3))
+    assert [len(step) for step in steps] == [3, 3, 1] * 3
+    passes = [[row for step in steps[i : i + 3] for row in step] for i in (0, 3, 6)]
+    assert all(sorted(found) == list(range(7)) for found in passes)
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_the_order_is_the_users_own() -> None:
+    epochs = Epochs(number=1, batch_size=7)
+    assert row_numbers(epochs, seed=1) == row_numbers(epochs, seed=1)
+    assert row_numbers(epochs, seed=1) != row_numbers(epochs, seed=2)
+
+
+def test_a_limit_of_steps_leaves_out_the_rest() -> None:
+    every = row_numbers(Epochs(number=2, batch_size=2))
+    assert row_numbers(Epochs(number=2, batch_size=2, most_steps=5)) == every[:5]
+    assert row_numbers(Epochs(number=1, batch_size=2, most_steps=99)) == every[:4]
+
+
+def test_a_user_without_rows_takes_no_step() -> None:
+    assert Epochs(number=2, batch_size=2).minibatches([], np.random.default_rng(0)) == []

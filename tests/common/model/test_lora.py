@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from adapter_files import load_adapter
 from engine_logits import logits_of
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
@@ -18,7 +19,6 @@ from feddp.common.model.lora import (
     adaptable_modules,
     check_export,
     lay_out,
-    load_adapter,
     merge_adapter,
     probe_logits,
     public_a,

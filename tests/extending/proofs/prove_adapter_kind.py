@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import tiny
 import torch
+from adapter_files import load_adapter
 from extending.proofs.small_run import run, small_config
 from safetensors.numpy import load_file
 
 from feddp.common.assembly import load_model
-from feddp.common.model.lora import lay_out, load_adapter
+from feddp.common.model.lora import lay_out
 from feddp.common.model.other_kinds import load_trained
 
 

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import numpy as np
+from adapter_files import load_adapter
 from extending.proofs.small_run import run, small_config
 
 from feddp.common.assembly import load_model
-from feddp.common.model.lora import load_adapter
 from feddp.server.optimizer import ServerOptimizer
 
 RATE = 0.25  # exact in binary, so that every step is

@@ -12,6 +12,7 @@ from pathlib import Path
 import dp_accounting
 import numpy as np
 import pytest
+from adapter_files import load_adapter
 from dp_accounting.pld import PLDAccountant
 from peft import PeftModel
 from safetensors.numpy import load
@@ -19,7 +20,6 @@ from safetensors.numpy import load
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
-from feddp.common.model.lora import load_adapter
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.tracking import read_metrics
