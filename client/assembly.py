@@ -39,7 +39,7 @@ def build_node(
     config: RunConfig,
     base: BaseModel,
     layout: AdapterLayout,
-    users: Users,
+    users: Units,
     evaluation_users: Users,
     own_noise: OwnNoise | None = None,
 ) -> Node:
@@ -91,7 +91,7 @@ def local_method(local: LocalSection) -> LocalMethod:
     return method
 
 
-def units_of(config: RunConfig, users: Users) -> Units:
+def units_of(config: RunConfig, users: Units) -> Units:
     """What is drawn: these users, or their examples.
 
     The number of examples per user is bounded only if users are protected.

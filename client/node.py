@@ -28,9 +28,7 @@ class LocalData:
     """How a user's examples become the rows of a round.
 
     Attributes:
-      task: "causal-lm" or "classification".
-      labels: declared classes, in order.
-      max_tokens: longest row.
+      task, labels, max_tokens: see `tokenize_example`.
       max_rows: rows of one user in one round.
       selection: which examples are kept of a user with more.
       chunk_tokens: tokens per block of a user's joined texts; None: rows are single examples.

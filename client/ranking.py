@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from feddp.client.engine.protocol import Engine
 from feddp.client.node import LocalData
-from feddp.common.data.users import Example, Users
+from feddp.common.data.users import Example, Units
 
 Perplexity = Callable[[Example], float]
 
@@ -25,7 +25,7 @@ class RankedUsers:
     """
 
     def __init__(
-        self, source: Users, *, max_examples: int, is_high_kept: bool, perplexity: Perplexity
+        self, source: Units, *, max_examples: int, is_high_kept: bool, perplexity: Perplexity
     ):
         self._source, self._max_examples = source, max_examples
         self.num_users, self.keys = source.num_users, source.keys
@@ -44,10 +44,6 @@ class RankedUsers:
             order = np.argsort(values, kind="stable")  # NaN comes last
             self._kept[user] = sorted(int(i) for i in order[: self._max_examples])
         return [examples[i] for i in self._kept[user]]
-
-    def held_out(self, one_in: int) -> NDArray[np.bool_]:
-        """Whether SHA-256 of the id is 0 modulo `one_in`."""
-        return self._source.held_out(one_in)
 
 
 def perplexity_of(engine: Engine, adapter: NDArray[np.float32], data: LocalData) -> Perplexity:

@@ -177,12 +177,7 @@ class ShardedNode:
             raise
 
     def _receive(self, most_bytes: int) -> list[bytes]:
-        """The next content of every worker.
-
-        Raises:
-          EOFError: a worker ended.
-          OSError: it misses the deadline, or sends more than it should.
-        """
+        """The next content of every worker; raises what `_fence` catches."""
         contents = []
         for worker in self._workers:
             if not worker.pipe.poll(self._config.nodes.deadline_seconds):

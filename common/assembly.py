@@ -106,33 +106,23 @@ def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What is declared of the training users, or known of generated ones; public.
+def declared_sizes(config: RunConfig) -> tuple[int, int | None]:
+    """(N, examples of all users together): as declared, or counted of the demo's users; public.
 
-    Attributes:
-      num_users: N.
-      num_examples: of all users together, bounded per user where users are protected; None where
-        users are drawn.
+    Examples are bounded per user where users are protected, and None where users are drawn.
     """
-
-    num_users: int
-    num_examples: int | None
-
-
-def declared_sizes(config: RunConfig) -> Sizes:
-    """The declared sizes; the demo's users, who are generated, are counted."""
     privacy, draws_examples = config.privacy, config.sampling.unit == "example"
+    num_examples = privacy.num_examples if draws_examples else None
     if not config.is_generated:
         assert privacy.num_users is not None  # the configuration refuses it
-        return Sizes(privacy.num_users, privacy.num_examples if draws_examples else None)
+        return privacy.num_users, num_examples
     num_users = privacy.num_users or num_demo_users(config.data.evaluation_users)
-    if not draws_examples or privacy.num_examples is not None:
-        return Sizes(num_users, privacy.num_examples if draws_examples else None)
+    if not draws_examples or num_examples is not None:
+        return num_users, num_examples
     counts = load_users(config)[0].counts
     if privacy.unit == "user":
         counts = np.minimum(counts, config.data.max_examples_per_user)
-    return Sizes(num_users, int(counts.sum()))
+    return num_users, int(counts.sum())
 
 
 def plan_from_config(
@@ -145,7 +135,7 @@ def plan_from_config(
     Raises:
       ConfigError: the promise cannot be made; see `make_plan`.
     """
-    privacy, sizes = config.privacy, declared_sizes(config)
+    privacy, (num_users, num_examples) = config.privacy, declared_sizes(config)
     request = Request(
         target_epsilon=privacy.target_epsilon,
         target_delta=privacy.target_delta,
@@ -160,8 +150,8 @@ def plan_from_config(
     population = declare_population(
         unit=privacy.unit,
         sampling_unit=config.sampling.unit,
-        num_users=sizes.num_users,
-        num_examples=sizes.num_examples,
+        num_users=num_users,
+        num_examples=num_examples,
         max_examples_per_user=config.data.max_examples_per_user,
         max_nodes_per_user=privacy.max_nodes_per_user,
     )

@@ -39,15 +39,12 @@ class SealedNodes:
     """Enrolled nodes behind a relay that can drop messages but neither read nor forge them.
 
     Attributes:
-      dimension: P, of every adapter.
-      deadline_seconds: longest wait of one request; later replies count as zero.
+      grid, dimension, deadline_seconds, server_draw, reasons: see `FlowerNodes`.
       sealer: signs what is asked and opens what comes back.
       units_per_user: most units of one registered user; None: unbounded, if examples are the unit.
-      server_draw: draws the nodes if each has one user; None: each node draws its own users.
       is_asking_everyone: if the server draws, all nodes are asked and train, and answers of undrawn
         ones are dropped unopened, so that the traffic does not show the cohort. A node cannot be
         told that it was not drawn: requests are signed but not secret.
-      reasons: how often an answer counted as zero, by a fixed reason; for the operator alone.
       names: the claimed name of each Flower node.
     """
 

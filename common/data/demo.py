@@ -280,105 +280,75 @@ WORDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Of each topic: how a message opens, and what it may ask for next.
 TOPICS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "late": (
-        (
-            "my order {order} has not arrived yet.",
-            "I ordered a {product} {days} ago and it is still not here.",
-            "the tracking page says my {product} was delivered on {day} but I never got it.",
-            "{carrier} keeps changing the delivery date of my {product}.",
-        ),
-        (
-            "Could you check where the package is?",
-            "When will it be delivered?",
-            "Please send me an updated tracking link.",
-        ),
-    ),
-    "refund": (
-        (
-            "I would like a refund for order {order}.",
-            "I returned the {product} {days} ago and have not received my refund.",
-            "the refund of {price} has not shown up on my {card}.",
-        ),
-        (
-            "How long does a refund usually take?",
-            "Please confirm that the return was received.",
-            "I still have the receipt.",
-        ),
-    ),
-    "broken": (
-        (
-            "the {product} I received {fault}.",
-            "my new {product} {fault} after only {days}.",
-            "the {product} from order {order} {fault}.",
-        ),
-        (
-            "Can I get a replacement?",
-            "I can send photos of the damage.",
-            "Is this covered by the warranty?",
-        ),
-    ),
-    "wrong": (
-        (
-            "I received the wrong item, I ordered a {colour} {product}.",
-            "you sent me a {colour} {product} instead of a {colour} one.",
-            "order {order} is missing the {product}.",
-        ),
-        (
-            "How do I send it back?",
-            "Please ship the right one as soon as possible.",
-            "Do I need to pay for the return shipping?",
-        ),
-    ),
-    "address": (
-        (
-            "I moved to {city} and need to change the shipping address of order {order}.",
-            "can you deliver my {product} to the pickup point in {city} instead?",
-            "please update the delivery address on my account to {city}.",
-        ),
-        (
-            "The package has not shipped yet.",
-            "I will not be home on {day}.",
-            "Please let me know if that is possible.",
-        ),
-    ),
-    "cancel": (
-        (
-            "please cancel my order {order}.",
-            "I ordered the {product} twice by mistake and want to cancel one.",
-            "I want to cancel the {product} because delivery takes {days}.",
-        ),
-        ("I was already charged {price}.", "Please confirm the cancellation by email."),
-    ),
-    "invoice": (
-        (
-            "I need an invoice for order {order}.",
-            "I was charged {price} twice for the same {product}.",
-            "my {card} was declined when I tried to buy the {product}.",
-        ),
-        ("Can you send it to my email address?", "Please fix this as soon as possible."),
-    ),
-    "discount": (
-        (
-            "the discount code {code} does not work on the {product}.",
-            "I forgot to use the code {code} on order {order}.",
-            "is the {product} going to be on sale on {day}?",
-        ),
-        ("Can you apply it to my order?", "The checkout page says the code has expired."),
-    ),
-    "stock": (
-        (
-            "when will the {colour} {product} be back in stock?",
-            "do you have the {product} in size {size}?",
-            "I would like to exchange my {product} for a {size} one.",
-        ),
-        ("I can also pick it up at the store in {city}.", "Please notify me when it is available."),
-    ),
-    "account": (
-        (
-            "I cannot log in to my account to track my {product}.",
-            "the password reset email never arrives.",
-            "please delete my account after order {order} is delivered.",
-        ),
-        ("I already tried a different browser.", "It worked fine on {day}."),
-    ),
-}
+    "late": ((
+        "my order {order} has not arrived yet.",
+        "I ordered a {product} {days} ago and it is still not here.",
+        "the tracking page says my {product} was delivered on {day} but I never got it.",
+        "{carrier} keeps changing the delivery date of my {product}.",
+    ), (
+        "Could you check where the package is?",
+        "When will it be delivered?",
+        "Please send me an updated tracking link.",
+    )),
+    "refund": ((
+        "I would like a refund for order {order}.",
+        "I returned the {product} {days} ago and have not received my refund.",
+        "the refund of {price} has not shown up on my {card}.",
+    ), (
+        "How long does a refund usually take?",
+        "Please confirm that the return was received.",
+        "I still have the receipt.",
+    )),
+    "broken": ((
+        "the {product} I received {fault}.",
+        "my new {product} {fault} after only {days}.",
+        "the {product} from order {order} {fault}.",
+    ), (
+        "Can I get a replacement?",
+        "I can send photos of the damage.",
+        "Is this covered by the warranty?",
+    )),
+    "wrong": ((
+        "I received the wrong item, I ordered a {colour} {product}.",
+        "you sent me a {colour} {product} instead of a {colour} one.",
+        "order {order} is missing the {product}.",
+    ), (
+        "How do I send it back?",
+        "Please ship the right one as soon as possible.",
+        "Do I need to pay for the return shipping?",
+    )),
+    "address": ((
+        "I moved to {city} and need to change the shipping address of order {order}.",
+        "can you deliver my {product} to the pickup point in {city} instead?",
+        "please update the delivery address on my account to {city}.",
+    ), (
+        "The package has not shipped yet.",
+        "I will not be home on {day}.",
+        "Please let me know if that is possible.",
+    )),
+    "cancel": ((
+        "please cancel my order {order}.",
+        "I ordered the {product} twice by mistake and want to cancel one.",
+        "I want to cancel the {product} because delivery takes {days}.",
+    ), ("I was already charged {price}.", "Please confirm the cancellation by email.")),
+    "invoice": ((
+        "I need an invoice for order {order}.",
+        "I was charged {price} twice for the same {product}.",
+        "my {card} was declined when I tried to buy the {product}.",
+    ), ("Can you send it to my email address?", "Please fix this as soon as possible.")),
+    "discount": ((
+        "the discount code {code} does not work on the {product}.",
+        "I forgot to use the code {code} on order {order}.",
+        "is the {product} going to be on sale on {day}?",
+    ), ("Can you apply it to my order?", "The checkout page says the code has expired.")),
+    "stock": ((
+        "when will the {colour} {product} be back in stock?",
+        "do you have the {product} in size {size}?",
+        "I would like to exchange my {product} for a {size} one.",
+    ), ("I can also pick it up at the store in {city}.", "Please notify me when it is available.")),
+    "account": ((
+        "I cannot log in to my account to track my {product}.",
+        "the password reset email never arrives.",
+        "please delete my account after order {order} is delivered.",
+    ), ("I already tried a different browser.", "It worked fine on {day}.")),
+}  # fmt: skip

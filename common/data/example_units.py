@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from feddp.common.data.users import Example, Users, bound_contributions
+from feddp.common.data.users import Example, Units, bound_contributions
 
 
 class ExampleUnits:
@@ -23,7 +23,7 @@ class ExampleUnits:
       selection: which examples are kept of a user who has more; see `bound_contributions`.
     """
 
-    def __init__(self, users: Users, *, max_examples: int | None, selection: str):
+    def __init__(self, users: Units, *, max_examples: int | None, selection: str):
         counts = users.counts
         if max_examples is not None:
             counts = np.minimum(counts, max_examples)

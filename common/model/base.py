@@ -128,11 +128,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def _locate(source: str) -> str:
-    """Where transformers finds a base model: a folder, or a hub id.
-
-    Raises:
-      ModelError: it looks like a folder, and there is none.
-    """
+    """Where transformers finds a base model: a folder, or a hub id."""
     place = str(demo_model_path()) if source == "demo" else source
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
     if looks_local and not Path(place).expanduser().is_dir():
@@ -199,11 +195,7 @@ def _load_classifier(
 
 
 def _quantized(quantization: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Options of `from_pretrained` for frozen weights in 8 or 4 bits; none for "none".
-
-    Raises:
-      ModelError: there is no GPU, or bitsandbytes is not installed.
-    """
+    """Options of `from_pretrained` for frozen weights in 8 or 4 bits; none for "none"."""
     if quantization == "none":
         return {}
     asked = f'model.quantization = "{quantization}"'
