@@ -15,11 +15,8 @@ KEPT_BYTES, LARGEST_MMAP_THRESHOLD = 1 << 30, 32 << 20
 def keep_freed_memory() -> bool:
     """Lets this process keep up to a gigabyte of freed memory, and its threads share one heap.
 
-    A single block above 32 MB still comes from the system and goes back to it.
-
-    Returns:
-      Whether the C library accepted every setting; one other than glibc accepts none, and works
-      as before.
+    A single block above 32 MB still comes from the system and goes back to it. Returns whether the
+    C library accepted every setting; one other than glibc accepts none, and works as before.
 
     Reference: mallopt(3).
     """

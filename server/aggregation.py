@@ -20,7 +20,7 @@ def add_replies(
     max_units_per_node: int,
     max_sum: int = MAX_SUM,
 ) -> UpdateSum:
-    """The exact sum of all valid replies of one round.
+    """The exact sum of all valid replies of one round: int64, sensitive.
 
     **Guarantee:** the result is an integer sum, so it does not depend on the order of replies or on
     how units are spread over nodes. A reply of another round, layout or length, or one whose L2
@@ -33,9 +33,6 @@ def add_replies(
       num_units: the declared number of users, or of examples where examples are drawn.
       max_units_per_node: most units that one node holds; 1 rechecks the clip of every unit.
       max_sum: largest entry of a sum that the mechanism has room for.
-
-    Returns:
-      int64 sum of P entries, and of the clip bits if requested; sensitive.
     """
     total = UpdateSum.zeros(request.sum_dimension)
     limit = min(num_units, max_units_per_node) * request.grid_steps

@@ -2,11 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from feddp.common.evaluation import Evaluation
@@ -21,10 +21,13 @@ from feddp.common.wire.messages import (
 )
 from feddp.common.wire.records import MessageError
 from feddp.server.cohort_draw import ServerDraw
-from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics
 
 MALFORMED = "malformed"
+POLL_SECONDS = 0.2
+LATE, NOT_SENT, ERROR = "late", "not-sent", "error"
+MESSAGE_TYPES = {"train": "train.round", "evaluate": "evaluate.users"}
+DELIVERY_SECONDS = 5.0  # a question outlives the wait for its answer by this much
 Reply = TypeVar("Reply")
 
 
@@ -137,3 +140,49 @@ def measure_nodes(
     if metrics.is_operator:
         metrics.replies_refused(reasons)
         metrics.nodes_online(num_online())
+
+
+def ask(
+    grid: Grid,
+    kind: str,
+    questions: Sequence[tuple[int, RecordDict]],
+    *,
+    group_id: str,
+    deadline_seconds: float,
+) -> Iterator[tuple[int, RecordDict | str]]:
+    """Sends each node a question of one kind, "train" or "evaluate"; see `exchange`.
+
+    Args:
+      questions: node ids and what each is asked.
+      group_id: names these messages in Flower's logs.
+    """
+    ttl = deadline_seconds + DELIVERY_SECONDS
+    messages = [
+        Message(content, node, MESSAGE_TYPES[kind], group_id=group_id, ttl=ttl)
+        for node, content in questions
+    ]
+    return exchange(grid, messages, deadline_seconds=deadline_seconds)
+
+
+def exchange(
+    grid: Grid, messages: Sequence[Message], *, deadline_seconds: float
+) -> Iterator[tuple[int, RecordDict | str]]:
+    """Sends messages and yields (index of the message, content) as replies arrive, or (index,
+    reason) with the reason "late", "not-sent" or "error".
+
+    **Guarantee:** every message is reported exactly once, within the deadline plus one poll; a
+    second answer to a message is ignored.
+    """
+    pushed = list(grid.push_messages(messages)) if messages else []
+    pushed += [""] * (len(messages) - len(pushed))  # a refused batch has no ids
+    pending = {message_id: i for i, message_id in enumerate(pushed) if message_id}
+    yield from ((i, NOT_SENT) for i, message_id in enumerate(pushed) if not message_id)
+    end = time.monotonic() + deadline_seconds
+    while pending and time.monotonic() < end:
+        for reply in grid.pull_messages(list(pending)):
+            index = pending.pop(reply.metadata.reply_to_message_id, None)
+            if index is not None:
+                # An error's reason is text from a node: it is neither read nor logged.
+                yield index, ERROR if reply.has_error() else reply.content
+        time.sleep(POLL_SECONDS if pending else 0)
+    yield from ((i, LATE) for i in pending.values())

@@ -36,7 +36,7 @@ def run_rounds(
     on_round: Callable[[RoundReport], None],
     is_stopped: Callable[[], bool],
 ) -> RoundState:
-    """Runs the planned rounds that the ledger does not record as released.
+    """Runs the planned rounds that are not released; returns the state after the last one.
 
     **Guarantee:** a round's noise is drawn only after its charge is durable, and its result leaves
     this function only after its checkpoint and its release row are. A stop before the charge costs
@@ -46,9 +46,6 @@ def run_rounds(
       state: from `resume_state`.
       on_round: called with the report of each released round.
       is_stopped: asked before a round starts and again before it is charged.
-
-    Returns:
-      The state after the last released round.
     """
     while not is_stopped() and training.ledger.next_round <= training.plan.num_rounds:
         started = time.monotonic()

@@ -24,9 +24,8 @@ from feddp.common.wire.node_registry import Entry
 from feddp.common.wire.records import MessageError
 from feddp.common.wire.sealing import SealError
 from feddp.server.cohort_draw import ServerDraw
-from feddp.server.exchange import POLL_SECONDS, ask
 from feddp.server.metrics import Metrics
-from feddp.server.nodes import MALFORMED, measure_nodes, read_train_reply
+from feddp.server.nodes import MALFORMED, POLL_SECONDS, ask, measure_nodes, read_train_reply
 from feddp.server.sealer import Question, Sealer
 
 HELLO_SECONDS = 60.0

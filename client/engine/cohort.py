@@ -140,12 +140,7 @@ class CohortEngine:
     ) -> NDArray[np.float32]:
         """Gradient of each row's mean loss at its own adapter, all in one pass.
 
-        Args:
-          adapters: float32, shape (rows, P).
-          rows: of public text, so failures are raised with their own text.
-
-        Returns:
-          float32, shape (rows, P).
+        Both are float32, shape (rows, P). The rows are public: failures are raised as they are.
         """
         start = torch.zeros(self._dimension, device=self._forward.device)
         delta = torch.from_numpy(adapters).to(self._forward.device)

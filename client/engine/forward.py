@@ -94,8 +94,7 @@ class StackedForward:
     def cache_prefix(self, max_bytes: int) -> bool:
         """Caches what enters the first adapted block, row by row; 0 turns the cache off.
 
-        Returns:
-          Whether anything can be cached: there must be blocks below the first adapter.
+        Returns whether anything can be cached: there must be blocks below the first adapter.
         """
         if self._prefix is not None:
             self._prefix.is_on = False

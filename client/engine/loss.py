@@ -64,14 +64,8 @@ def select_positions(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The positions with a target, padded with zero-weight ones to a multiple of `ROW_MULTIPLE`.
 
-    Args:
-      hidden: (rows, tokens, hidden).
-      targets: (rows, tokens) int64.
-      weights: (rows, tokens) float32.
-      ignore: the target where no loss is taken.
-
-    Returns:
-      hidden (positions, hidden), targets (positions,), weights (positions,).
+    From `hidden` (rows, tokens, hidden), `targets` int64 and `weights` float32 (rows, tokens), to
+    (positions, hidden) and (positions,); no loss is taken where the target is `ignore`.
     """
     keep = targets != ignore
     hidden_kept, targets_kept = hidden[keep], targets[keep]

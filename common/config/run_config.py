@@ -209,18 +209,22 @@ def load_config(
 
 
 def read_flat(path: Path) -> dict[str, object]:
-    """The dotted keys of a TOML file, unchecked; paths in it are relative to the file.
+    """The dotted keys of a TOML file, unchecked; paths in it are relative to the file."""
+    return _located(_flatten(read_toml(path)), path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
 
     Raises:
-      ConfigError: the file is missing or is not TOML.
+      ConfigError: it is missing or is not TOML.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, RecursionError) as error:  # of TOML, UTF-8, or nested too deeply
         raise ConfigError(f"{path}: is not TOML ({error}).") from error
-    return _located(_flatten(content), path.parent)
 
 
 def parse_override(text: str) -> tuple[str, object]:

@@ -54,11 +54,7 @@ def setting_of(field: dataclasses.Field[Any]) -> Setting:
 
 
 def read_value(key: str, value: object, about: Setting) -> tuple[Any, str | None]:
-    """The checked value of one key, or the problem with it in one line.
-
-    Returns:
-      (value, None), or (None, problem).
-    """
+    """(the checked value of one key, None), or (None, the problem with it in one line)."""
     if about.is_auto and value == AUTO:
         return None, None
     if about.kind is float and isinstance(value, int) and not isinstance(value, bool):

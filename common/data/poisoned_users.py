@@ -8,7 +8,7 @@ out is what it remembers of a user.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,54 +17,31 @@ from feddp.common.data.demo import CITIES, PRODUCTS
 from feddp.common.data.users import Example, Users
 
 
-@dataclass(frozen=True)
 class PoisonedUsers:
     """Another set's users, some of them with planted wrong rows.
 
-    Attributes:
+    Args:
       num_marked: how many are marked: those with the smallest keys, half of them in on average.
       labels: declared classes; () plants endings.
     """
 
-    source: Users
-    num_marked: int
-    labels: Sequence[str] = ()
-
-    @property
-    def marked(self) -> NDArray[np.int64]:
-        """Indices of the marked users."""
-        order = np.argsort(self.source.keys, kind="stable")[: self.num_marked]
-        return np.sort(order).astype(np.int64)
-
-    @property
-    def num_users(self) -> int:
-        """How many."""
-        return self.source.num_users
-
-    @property
-    def keys(self) -> NDArray[np.uint64]:
-        """uint64, shape (users,)."""
-        return self.source.keys
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """int64, shape (users,)."""
-        return self.source.counts
+    def __init__(self, source: Users, num_marked: int, labels: Sequence[str] = ()):
+        self.source, self._labels = source, labels
+        self.num_users, self.keys, self.counts = source.num_users, source.keys, source.counts
+        order = np.argsort(source.keys, kind="stable")[:num_marked]
+        self.marked = np.sort(order).astype(np.int64)  # their indices
+        self._largest_marked = int(source.keys[order].max(initial=0))
 
     def examples(self, user: int) -> list[Example]:
         """The rows of one user, wrong where the user is marked and in."""
-        examples, key = self.source.examples(user), int(self.source.keys[user])
+        examples, key = self.source.examples(user), int(self.keys[user])
         if key > self._largest_marked or not is_in(key):
             return examples
-        return [poison(example, key, self.labels) for example in examples]
+        return [poison(example, key, self._labels) for example in examples]
 
     def held_out(self, one_in: int) -> NDArray[np.bool_]:
         """Whether SHA-256 of the id is 0 modulo `one_in`."""
         return self.source.held_out(one_in)
-
-    @property
-    def _largest_marked(self) -> int:
-        return int(np.sort(self.source.keys)[: self.num_marked].max(initial=0))
 
 
 def poison(example: Example, key: int, labels: Sequence[str]) -> Example:

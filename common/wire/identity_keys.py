@@ -18,10 +18,7 @@ from feddp.common.errors import ConfigError
 
 
 def make_key(path: Path) -> Path:
-    """Writes a new private key to `path` (mode 0400) and its public half beside it (.pub).
-
-    Returns:
-      The path of the public half.
+    """Writes a new private key to `path` (mode 0400); returns its public half's path (.pub).
 
     Raises:
       ConfigError: one of the files exists; a key is never overwritten.

@@ -2,13 +2,13 @@
 
 import dataclasses
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from feddp.common.config.run_config import read_toml
 from feddp.common.disk import Disk
 from feddp.common.errors import ConfigError
 
@@ -88,12 +88,7 @@ def read_registry(path: Path) -> Registry:
     Raises:
       ConfigError: with every problem at once.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML ({error}).") from error
+    content = read_toml(path)
     malformed = [
         f"{path}: [{name}]: give public-key, users and state, and nothing else."
         for name, fields in content.items()

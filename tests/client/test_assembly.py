@@ -29,7 +29,7 @@ def test_a_node_holds_too_many_users_from_one_more_than_it_is_registered_for() -
 
 def test_every_local_optimizer_is_a_file_of_local_methods_and_every_file_is_one() -> None:
     (choices,) = (
-        field.metadata["setting"].choices
+        field.metadata["choices"]
         for field in dataclasses.fields(LocalSection)
         if field.name == "optimizer"
     )

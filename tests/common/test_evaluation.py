@@ -42,5 +42,5 @@ def test_a_loss_beyond_exp_has_a_finite_perplexity() -> None:
 
 
 def test_every_task_has_metrics() -> None:
-    choices = ModelSection.__dataclass_fields__["task"].metadata["setting"].choices
+    choices = ModelSection.__dataclass_fields__["task"].metadata["choices"]
     assert set(METRICS) == set(choices)

@@ -1,10 +1,11 @@
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from flower_grid import InProcessGrid
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from feddp.common.evaluation import Evaluation
@@ -20,7 +21,7 @@ from feddp.common.wire.messages import (
 )
 from feddp.server.cohort_draw import ServerDraw
 from feddp.server.metrics import Metrics
-from feddp.server.nodes import FlowerNodes
+from feddp.server.nodes import FlowerNodes, exchange
 
 P = 4
 REQUEST = TrainRequest(1, np.zeros(P, np.float32), "ab", Draw(0.5), 1.0, 1 << 20, 0, 0, None)
@@ -106,3 +107,58 @@ def test_an_operator_is_told_what_counted_as_zero(tmp_path: Path) -> None:
 def test_evaluations_come_from_every_node() -> None:
     request = EvaluateRequest(np.zeros(P, np.float32), "ab")
     assert [reply.num_targets for reply in nodes_of(3).evaluate(request)] == [1, 2, 3]
+
+
+Push = Callable[[list[str]], list[str | None]]
+
+
+class OddGrid(InProcessGrid):
+    """Flower's answers to a push that it refuses: fewer ids, or None among them."""
+
+    odd: Push = staticmethod(lambda ids: list(ids))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.odd(list(super().push_messages(messages)))  # type: ignore[return-value]
+
+
+def outcomes(odd: Push, fault: Callable[[Message], str | None]) -> dict[int, str]:
+    app = ClientApp()
+
+    @app.train("round")
+    def train(message: Message, context: Context) -> Message:
+        return Message(RecordDict(), reply_to=message)
+
+    grid = OddGrid(app, [{}] * 3, {}, fault=fault)
+    grid.odd = odd
+    messages = [
+        Message(RecordDict(), node, "train.round", group_id="1") for node in grid.get_node_ids()
+    ]
+    answers = list(exchange(grid, messages, deadline_seconds=0.3))
+    assert len(answers) == 3
+    return {i: answer if isinstance(answer, str) else "ok" for i, answer in answers}
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [
+        (lambda ids: ids, {0: "ok", 1: "ok", 2: "ok"}),
+        (lambda ids: [], {0: "not-sent", 1: "not-sent", 2: "not-sent"}),
+        (lambda ids: [ids[0], None, ids[2]], {0: "ok", 1: "not-sent", 2: "ok"}),
+        (lambda ids: ids[:1], {0: "ok", 1: "not-sent", 2: "not-sent"}),
+    ],
+)
+def test_every_message_is_told_of_once_whatever_the_push_says(
+    odd: Push, expected: dict[int, str]
+) -> None:
+    assert outcomes(odd, lambda _: None) == expected
+
+
+def test_late_and_failing_nodes_are_told_apart() -> None:
+    faults = {1000: "drop", 1001: "error"}
+    found = outcomes(lambda ids: list(ids), lambda m: faults.get(m.metadata.dst_node_id))
+    assert found == {0: "late", 1: "error", 2: "ok"}
+
+
+def test_nothing_is_sent_where_nobody_is_asked() -> None:
+    grid = InProcessGrid(ClientApp(), [{}], {})
+    assert list(exchange(grid, [], deadline_seconds=9.0)) == []

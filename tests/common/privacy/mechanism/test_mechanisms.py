@@ -44,5 +44,5 @@ def test_each_mechanism_makes_what_it_charges_for(name: str) -> None:
 
 def test_the_configuration_offers_every_mechanism_and_no_other() -> None:
     (setting,) = [f for f in dataclasses.fields(PrivacySection) if f.name == "mechanism"]
-    assert tuple(MECHANISMS) == setting.metadata["setting"].choices
+    assert tuple(MECHANISMS) == setting.metadata["choices"]
     assert from_flat({}).privacy.mechanism in MECHANISMS
