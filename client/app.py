@@ -105,11 +105,10 @@ def _build(
     part: tuple[int, int],
     files: tuple[str, str, str, str],
 ) -> Answer:
-    from feddp.client.assembly import build_part, holds_too_many
-    from feddp.client.own_noise import own_noise_of
+    from feddp.client.assembly import holds_too_many, open_part
     from feddp.client.service.answer import answer
     from feddp.client.service.known_ledgers import KnownLedgers
-    from feddp.common.assembly import Part, load_model, pin_threads
+    from feddp.common.assembly import Part
     from feddp.common.config.run_config import from_flat
 
     ledger, ledger_key, state, public_key = files
@@ -118,17 +117,12 @@ def _build(
     # An untrusted server app could find the number of users by trying one bound after another.
     if config.privacy.trust != "node" and holds_too_many(config, Part(*part)):
         raise RefusedError("too-many-users")
-    pin_threads(config)
-    base, layout = load_model(config)
-    own_noise = _until_exit.enter_context(
-        own_noise_of(
-            config,
-            base,
-            layout,
-            ledger_path=Path(ledger) if ledger else None,
-            key_path=Path(ledger_key) if ledger_key else None,
-            name=str(Part(*part)),
-        )
+    opened = open_part(
+        config,
+        Part(*part),
+        ledger=Path(ledger) if ledger else None,
+        ledger_key=Path(ledger_key) if ledger_key else None,
+        name=str(Part(*part)),
     )
-    node = build_part(config, Part(*part), loaded=(base, layout), own_noise=own_noise)
+    node = _until_exit.enter_context(opened)
     return lambda kind, content: answer(node, kind, content, None, known_ledgers)

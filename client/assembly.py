@@ -4,7 +4,10 @@ import functools
 import importlib
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +18,10 @@ from feddp.client.engine.one_by_one import UnitLoop
 from feddp.client.engine.probe import check_gradients, plain_gradients, probe_adapters, probe_rows
 from feddp.client.engine.protocol import Engine, LocalMethod
 from feddp.client.node import LocalData, Node
-from feddp.client.own_noise import OwnNoise
+from feddp.client.own_noise import OwnNoise, own_noise_of
 from feddp.client.ranking import RankedUsers, perplexity_of
 from feddp.client.sharding import ShardedNode, part_of
-from feddp.common.assembly import Part, load_model, load_users
+from feddp.common.assembly import Part, load_model, load_users, pin_threads
 from feddp.common.config.run_config import RunConfig
 from feddp.common.config.sections import LocalSection
 from feddp.common.data.example_units import ExampleUnits
@@ -128,6 +131,19 @@ def build_part(
         )
     base, layout = loaded or load_model(config)
     return build_node(config, base, layout, *load_users(config, part), own_noise)
+
+
+@contextmanager
+def open_part(
+    config: RunConfig, part: Part, *, ledger: Path | None, ledger_key: Path | None, name: str
+) -> Iterator[Node | ShardedNode]:
+    """The node for a part of the users; its own noise, see `own_noise_of`, is open meanwhile."""
+    pin_threads(config)
+    base, layout = load_model(config)
+    with own_noise_of(
+        config, base, layout, ledger_path=ledger, key_path=ledger_key, name=name
+    ) as own_noise:
+        yield build_part(config, part, loaded=(base, layout), own_noise=own_noise)
 
 
 def holds_too_many(config: RunConfig, part: Part) -> bool:

@@ -23,19 +23,8 @@ from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import FeddpError
 from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.common.wire.messages import (
-    EvaluateRequest,
-    TrainReply,
-    TrainRequest,
-    decode_evaluate_reply,
-    decode_evaluate_request,
-    decode_train_reply,
-    decode_train_request,
-    encode_evaluate_reply,
-    encode_evaluate_request,
-    encode_train_reply,
-    encode_train_request,
-)
+from feddp.common.wire import messages
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.common.wire.records import MAX_HEADER_BYTES, pack, unpack
 
 NodeBuilder = Callable[[RunConfig, Part, int], Node]
@@ -112,24 +101,24 @@ class ShardedNode:
         return answer_round(request, self._own_noise, lambda: self._update_sum(request, dropout))
 
     def _update_sum(self, request: TrainRequest, dropout: float) -> UpdateSum:
-        content = encode_train_request(replace(request, head=None))
+        content = messages.encode_train_request(replace(request, head=None))
         content[QUESTION] = ConfigRecord({"kind": "train", "dropout": dropout})
         dimension = request.sum_dimension
         total, others = self._ask(
             content, lambda: self._node.update_sum(request, dropout), 8 * dimension
         )
         for other in others:
-            part = decode_train_reply(other, dimension=dimension).total
+            part = messages.decode_train_reply(other, dimension=dimension).total
             assert isinstance(part, UpdateSum)  # a worker has no noise of its own
             total.merge(part)
         return total
 
     def evaluate(self, request: EvaluateRequest) -> Evaluation:
         """Same contract as `Node.evaluate`, over the evaluation users of all processes."""
-        content = encode_evaluate_request(request)
+        content = messages.encode_evaluate_request(request)
         content[QUESTION] = ConfigRecord({"kind": "evaluate"})
         own, others = self._ask(content, lambda: self._node.evaluate(request), 0)
-        return sum(map(decode_evaluate_reply, others), start=own)
+        return sum(map(messages.decode_evaluate_reply, others), start=own)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -220,12 +209,14 @@ def _answer(node: Node, packed: bytes) -> bytes:
     question = content.config_records[QUESTION]
     del content[QUESTION]
     if question["kind"] == "evaluate":
-        looked_at = decode_evaluate_request(content, dimension=node.dimension)
-        return pack(encode_evaluate_reply(node.evaluate(looked_at)))
-    request = decode_train_request(
+        looked_at = messages.decode_evaluate_request(content, dimension=node.dimension)
+        return pack(messages.encode_evaluate_reply(node.evaluate(looked_at)))
+    request = messages.decode_train_request(
         content, dimension=node.dimension, num_encoded=node.encoding.dimension
     )
     dropout = question["dropout"]
     assert isinstance(dropout, float)
     total = node.update_sum(request, dropout)
-    return pack(encode_train_reply(TrainReply(request.round, request.layout_sha256, total)))
+    return pack(
+        messages.encode_train_reply(TrainReply(request.round, request.layout_sha256, total))
+    )

@@ -10,15 +10,8 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from feddp.common.evaluation import Evaluation
-from feddp.common.wire.messages import (
-    EvaluateRequest,
-    TrainReply,
-    TrainRequest,
-    decode_evaluate_reply,
-    decode_train_reply,
-    encode_evaluate_request,
-    encode_train_request,
-)
+from feddp.common.wire import messages
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.common.wire.records import MessageError
 from feddp.server.cohort_draw import ServerDraw
 from feddp.server.metrics import Metrics
@@ -78,7 +71,7 @@ class FlowerNodes:
             names = set(drawn)
             asked = [node for node in self.node_ids if str(node) in names]
 
-        content = encode_train_request(request)
+        content = messages.encode_train_request(request)
         return self._ask(
             "train",
             content,
@@ -91,10 +84,10 @@ class FlowerNodes:
         """Asks every node for its evaluation users. Same contract as `Nodes.evaluate`."""
         return self._ask(
             "evaluate",
-            encode_evaluate_request(request),
+            messages.encode_evaluate_request(request),
             group_id="evaluation",
             asked=self.node_ids,
-            decode=decode_evaluate_reply,
+            decode=messages.decode_evaluate_reply,
         )
 
     def measure(self, metrics: Metrics) -> None:
@@ -128,7 +121,7 @@ class FlowerNodes:
 
 def read_train_reply(content: RecordDict, request: TrainRequest) -> TrainReply:
     """The answer to a request to train; MessageError if it has another size or kind."""
-    return decode_train_reply(
+    return messages.decode_train_reply(
         content, dimension=request.sum_dimension, is_noised=request.noise_scale > 0
     )
 

@@ -16,12 +16,7 @@ METRICS_NAME = "metrics.jsonl"
 
 
 class Publisher:
-    """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only.
-
-    Args:
-      ledger: open; counts the charges.
-      show: called with every released round and the number of charges so far.
-    """
+    """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only."""
 
     def __init__(
         self,

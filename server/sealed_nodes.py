@@ -12,14 +12,8 @@ from flwr.serverapp import Grid
 from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.clipping import is_within
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
-from feddp.common.wire.messages import (
-    EvaluateRequest,
-    TrainReply,
-    TrainRequest,
-    decode_evaluate_reply,
-    encode_evaluate_request,
-    encode_train_request,
-)
+from feddp.common.wire import messages
+from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
 from feddp.common.wire.node_registry import Entry
 from feddp.common.wire.records import MessageError
 from feddp.common.wire.sealing import SealError
@@ -89,7 +83,7 @@ class SealedNodes:
 
         return self._ask(
             "train",
-            encode_train_request(request),
+            messages.encode_train_request(request),
             enrolled=enrolled,
             asked=enrolled if self.is_asking_everyone else drawn,
             counted=drawn,
@@ -103,13 +97,13 @@ class SealedNodes:
         enrolled = self.sealer.enrolled()
         return self._ask(
             "evaluate",
-            encode_evaluate_request(request),
+            messages.encode_evaluate_request(request),
             enrolled=enrolled,
             asked=enrolled,
             counted=enrolled,
             layout=request.layout_sha256,
             num_numbers=0,
-            decode=lambda content, _: decode_evaluate_reply(content),
+            decode=lambda content, _: messages.decode_evaluate_reply(content),
         )
 
     def measure(self, metrics: Metrics) -> None:

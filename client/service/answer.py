@@ -12,13 +12,8 @@ from feddp.client.service.known_ledgers import KnownLedgers
 from feddp.client.sharding import ShardedNode
 from feddp.common.disk import Disk
 from feddp.common.privacy.ledger.remembered_head import MAX_PROOF_ROWS, HeadClaim
-from feddp.common.wire.messages import (
-    NUM_DIGEST_BYTES,
-    decode_evaluate_request,
-    decode_train_request,
-    encode_evaluate_reply,
-    encode_train_reply,
-)
+from feddp.common.wire import messages
+from feddp.common.wire.messages import NUM_DIGEST_BYTES
 from feddp.common.wire.records import opaque, pack, read_opaque, unpack
 from feddp.common.wire.sealing import Ask, SealError, seal_reply, verify_request
 
@@ -117,16 +112,16 @@ def _plain(
     known_ledgers: KnownLedgers | None,
 ) -> RecordDict:
     if kind == "evaluate":
-        looked_at = decode_evaluate_request(content, dimension=node.dimension)
-        return encode_evaluate_reply(node.evaluate(looked_at))
-    request = decode_train_request(
+        looked_at = messages.decode_evaluate_request(content, dimension=node.dimension)
+        return messages.encode_evaluate_reply(node.evaluate(looked_at))
+    request = messages.decode_train_request(
         content, dimension=node.dimension, num_encoded=node.encoding.dimension
     )
     if ask is not None and request.head is not None:
         _check_head(ask, request.head)
     if known_ledgers is not None:
         known_ledgers.accept(request.head)
-    return encode_train_reply(node.train(request))
+    return messages.encode_train_reply(node.train(request))
 
 
 def _check_head(ask: Ask, claim: HeadClaim) -> None:

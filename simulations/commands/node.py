@@ -203,28 +203,22 @@ def _answerer(config: "RunConfig", given: Given, stack: ExitStack) -> Callable[[
     identity = _identity(given)
     _check_own_ledger(config, given.ledger)
 
-    from feddp.client.assembly import build_part, holds_too_many
-    from feddp.client.own_noise import own_noise_of
+    from feddp.client.assembly import holds_too_many, open_part
     from feddp.client.service.answer import answer
     from feddp.client.service.known_ledgers import KnownLedgers
-    from feddp.common.assembly import Part, load_model, pin_threads
+    from feddp.common.assembly import Part
 
     part = Part(*given.part)
     if holds_too_many(config, part):
         raise ConfigError([_TOO_MANY.format(config.nodes.users_per_node)])
-    pin_threads(config)
-    base, layout = load_model(config)
-    own_noise = stack.enter_context(
-        own_noise_of(
-            config,
-            base,
-            layout,
-            ledger_path=given.ledger,
-            key_path=Path(config.privacy.ledger_key) if config.privacy.ledger_key else None,
-            name=given.name or str(part),
-        )
+    opened = open_part(
+        config,
+        part,
+        ledger=given.ledger,
+        ledger_key=Path(config.privacy.ledger_key) if config.privacy.ledger_key else None,
+        name=given.name or str(part),
     )
-    node = build_part(config, part, loaded=(base, layout), own_noise=own_noise)
+    node = stack.enter_context(opened)
     known_ledgers = KnownLedgers(given.state_path.parent) if identity else None
     return lambda kind, content: answer(node, kind, content, identity, known_ledgers)
 
