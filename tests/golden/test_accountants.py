@@ -121,7 +121,7 @@ OURS: dict[str, tuple[Event, int, float, tuple[float | None, ...]]] = {
         PoissonGaussianEvent(0.01, 1.0, 2), 1000, 1e-6, (None, None, None, 4.5545, None, 4.5545),
     ),
     "fixed size": (
-        FixedSizeGaussianEvent(1000, 50, 1.0), 100, 1e-5, (None, 34.26, None, None, None, None),
+        FixedSizeGaussianEvent(1000, 50, 1.0), 100, 1e-5, (None, 34.26, None, None, 19.464, None),
     ),
 }  # fmt: skip
 

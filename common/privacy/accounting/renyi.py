@@ -78,7 +78,8 @@ def _quiet() -> Iterator[None]:
 def epsilon_rdp(charges: Charges, delta: float, relation: str) -> float:
     """Epsilon of a schedule by Renyi divergences at the best order: a looser cross-check.
 
-    For fixed-size samples, which no privacy loss distribution covers, it is the certificate.
+    Of plans with cohorts of fixed size that were made before `fixed_size_pld` it is the
+    certificate.
 
     Args:
       charges: each event and how often it is charged.

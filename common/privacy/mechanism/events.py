@@ -68,7 +68,7 @@ def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float
 
 @dataclass(frozen=True)
 class FixedSizeGaussianEvent:
-    """Exactly `cohort_size` of `num_users`, without replacement; replace-one, RDP only.
+    """Exactly `cohort_size` of `num_users`, without replacement; replace-one.
 
     Replacing a user moves the sum by up to 2 C, so the Gaussian's multiplier is z / 2.
     """

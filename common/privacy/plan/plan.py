@@ -272,6 +272,7 @@ def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
         dimension=noised_dimension(
             content["dimension"], population, trust, is_adaptive=quantile is not None
         ),
+        accountant=content["accountant"],
     )
     noise = Noise(
         content["noise_multiplier"],
@@ -356,7 +357,13 @@ def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:
     correlated noise the first charges are counted as if each began an event of its own.
     """
     event, count = plan.charges[0]
-    curve = epsilon_curve(event, count, delta=plan.accounting_delta, relation=plan.relation)
+    curve = epsilon_curve(
+        event,
+        count,
+        delta=plan.accounting_delta,
+        relation=plan.relation,
+        accountant=plan.schedule.accountant,
+    )
     begun = np.minimum(np.arange(1, plan.num_charges + 1), count)
     rising: NDArray[np.float64] = curve[begun - 1]
     return rising

@@ -6,7 +6,7 @@ from typing import Any
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.bridge import bridge_cost
-from feddp.common.privacy.accounting.epsilon import FINE, accountant_of, epsilon
+from feddp.common.privacy.accounting.epsilon import FINE, PLD, epsilon
 from feddp.common.privacy.mechanism.cohorts import EXAMPLE, NODE, USER, Cohorts, Population
 from feddp.common.privacy.mechanism.events import Charges
 from feddp.common.privacy.mechanism.mechanisms import Mechanism
@@ -29,6 +29,7 @@ class Schedule:
       target_epsilon: what was asked for.
       delta: of the promise.
       dimension: numbers that get noise in a release, on all nodes that may hold one user.
+      accountant: which certifies the schedule; a plan keeps the one that it was made with.
     """
 
     cohorts: Cohorts
@@ -36,16 +37,12 @@ class Schedule:
     target_epsilon: float
     delta: float
     dimension: int
+    accountant: str = PLD
 
     @property
     def accounting_delta(self) -> float:
         """The share of delta at which epsilon is read."""
         return ACCOUNTING_SHARE * self.delta
-
-    @property
-    def accountant(self) -> str:
-        """Which accountant certifies the schedule."""
-        return accountant_of(self.charges(1.0), self.mechanism.relation)
 
     def charges(self, noise_multiplier: float) -> Charges:
         """All that the run may ever charge under this noise multiplier."""
@@ -58,6 +55,7 @@ class Schedule:
             delta=self.accounting_delta,
             relation=self.mechanism.relation,
             interval=interval,
+            accountant=self.accountant,
         )
 
     def bridge(self, spent: float, noise_scale: int) -> tuple[float, float]:

@@ -238,7 +238,6 @@ DERIVED_FROM_OTHERS = {
     "relation": "zero-out",
     "num_coins": 2,
     "accounting_delta": 1e-5,
-    "accountant": "rdp",
     "charges": [],
     "sampling_probability": 0.04,
 }

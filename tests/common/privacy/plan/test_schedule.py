@@ -77,7 +77,7 @@ def test_each_kind_charges_its_event():
 def test_each_mechanism_has_its_relation_and_accountant():
     relations = {name: (plan.relation, plan.schedule.accountant) for name, plan in PLANS.items()}
     assert relations["user"] == relations["examples"] == ("add-or-remove-one", "pld")
-    assert relations["fixed size"] == ("replace-one", "rdp")
+    assert relations["fixed size"] == ("replace-one", "pld")
     assert relations["blt"] == relations["banded"] == ("zero-out", "pld")
 
 
