@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +161,6 @@ def plan_from_config(
         clipping_norm=privacy.clipping_norm,
         num_rounds=config.run.rounds,
         expected_cohort_size=config.sampling.expected_cohort_size,
-        spare_attempts=privacy.spare_attempts,
         separation=config.sampling.separation,
         quantile=_quantile(config) if privacy.clipping == "quantile" else None,
     )
@@ -186,18 +185,25 @@ def plan_from_config(
         dimension=layout.dimension,
         seed=config.run.seed,
         details={
-            "config_sha256": config_sha256(config),
+            "config_sha256": config_sha256(to_flat(config)),
             "base_sha256": base.fingerprint,
             "layout_sha256": layout.sha256,
         },
     )
 
 
-def config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where things are kept, which a move may change."""
+def config_sha256(flat: Mapping[str, object]) -> str:
+    """Hash of the settings that a run's config.toml names, with the defaults of its time.
+
+    Keys that came later are not in it, so that an old run keeps its hash. Where things are kept,
+    which a move may change, is left out.
+
+    Args:
+      flat: dotted keys; of a new run all of them.
+    """
     places = (*PLACES, *LEDGER_KEYS)
-    flat = {key: value for key, value in to_flat(config).items() if key not in places}
-    return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()
+    kept = {key: value for key, value in flat.items() if key not in places}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
 
 
 def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:

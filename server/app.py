@@ -21,7 +21,7 @@ from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes
 from feddp.server.rounds import RoundReport
-from feddp.server.run import Run, check_run_model, create_run, load_run, train
+from feddp.server.run import Run, burned_text, check_run_model, create_run, load_run, train
 from feddp.server.sealed_nodes import SealedNodes
 from feddp.server.sealer import Sealer
 
@@ -86,6 +86,8 @@ def main(grid: Grid, context: Context) -> None:
     )
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
+    if burned := burned_text(outcome.num_burned, plan.num_rounds):
+        print(burned, flush=True)
     print(f"{run.path}: done", flush=True)
 
 

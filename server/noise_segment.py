@@ -33,7 +33,11 @@ class Segment:
         self._mechanism, self._key, self._history, self._seed = mechanism, key, history, seed
 
     def release(self, total: UpdateSum, charge: Charge) -> tuple[ReleasedUpdate, NoisedRow]:
-        """The round's released update, and the row that its checkpoint must hold."""
+        """The round's released update, and the row that its checkpoint must hold.
+
+        Rounds that were charged since the last release, and not released, are burned rows.
+        """
+        self._history.burn_until(charge.round)
         entropy = os.urandom(KEY_BYTES) if self._seed is None else bytes(KEY_BYTES)
         return self._mechanism.release(
             total,
@@ -50,7 +54,13 @@ class Segment:
 
 
 def open_segment(
-    folder: Path, plan: PrivacyPlan, rows: Sequence[NoisedRow], *, starts_anew: bool, disk: Disk
+    folder: Path,
+    plan: PrivacyPlan,
+    rows: Sequence[NoisedRow],
+    *,
+    next_row: int,
+    starts_anew: bool,
+    disk: Disk,
 ) -> Segment | None:
     """The run's current segment, or its first; None if no correlated noise is needed.
 
@@ -61,14 +71,15 @@ def open_segment(
 
     | what happens | what follows |
     |---|---|
-    | all rounds are released | None: the key is no longer needed |
+    | all rounds are released or burned | None: the key is no longer needed |
     | `starts_anew` for a run that is over, seeded, or without correlated noise | refused |
     | `starts_anew` again before a round was released | refused: that segment is continued |
 
     Args:
       folder: of the run.
       plan: of the run.
-      rows: released so far, in order.
+      rows: released so far, in order; those that are missing between them were burned.
+      next_row: that comes next.
       starts_anew: the key is lost: begin a new segment, which costs utility but no privacy.
       disk: where the key lies.
 
@@ -77,39 +88,43 @@ def open_segment(
       FeddpError: rows were released, but their key is missing.
     """
     mechanism = plan.mechanism
-    if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, len(rows))):
+    if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, next_row)):
         raise ConfigError([f"--new-noise-segment: {reason}"])
-    if not isinstance(mechanism, CorrelatedGaussian) or len(rows) == plan.num_rounds:
+    if not isinstance(mechanism, CorrelatedGaussian) or next_row > plan.num_rounds:
         return None
     if plan.seed is not None:
         secret = hashlib.sha256(f"feddp-seeded-master/{plan.seed}".encode()).digest()
         key, first = MasterKey(secret, run=plan.sha256.encode()), 1
     else:
-        key, first = _open_key(folder / SECRETS_NAME, plan, len(rows), starts_anew, disk)
+        key, first = _open_key(folder / SECRETS_NAME, plan, next_row, bool(rows), starts_anew, disk)
     since = [row for row in rows if row.row >= first]
     history = mechanism.replay(since, master_key=key, first_row=first)
     return Segment(mechanism, key, history, plan.seed)
 
 
 def _open_key(
-    secrets: Path, plan: PrivacyPlan, num_rows: int, starts_anew: bool, disk: Disk
+    secrets: Path,
+    plan: PrivacyPlan,
+    next_row: int,
+    has_rows: bool,
+    starts_anew: bool,
+    disk: Disk,
 ) -> tuple[MasterKey, int]:
     """The master key of the newest segment, and the segment's first row."""
     run, first = plan.sha256.encode(), _last_start(secrets)
     if first is not None and not starts_anew:
         return load_master_key(_key_path(secrets, first), run=run), first
-    if num_rows and not starts_anew:
+    if has_rows and not starts_anew:
         raise FeddpError(
-            f"{secrets}: the master key of {num_rows} released rounds is missing. Restore it, or "
+            f"{secrets}: the master key of the rounds before {next_row} is missing. Restore it, or "
             "begin a new segment of the noise with --new-noise-segment, which costs utility and "
             "no privacy."
         )
-    first = num_rows + 1
-    return create_master_key(_key_path(secrets, first), run=run, disk=disk), first
+    return create_master_key(_key_path(secrets, next_row), run=run, disk=disk), next_row
 
 
-def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
-    """Why no segment can begin after `num_rows` rows; "" if one can."""
+def _why_not_anew(secrets: Path, plan: PrivacyPlan, next_row: int) -> str:
+    """Why no segment can begin at a row; "" if one can."""
     if not isinstance(plan.mechanism, CorrelatedGaussian):
         return (
             f'the noise of privacy.mechanism = "{plan.schedule.mechanism.name}" is independent in '
@@ -117,12 +132,14 @@ def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
         )
     if plan.seed is not None:
         return "the master key of a seeded run follows from its seed. Resume without it."
-    if num_rows == plan.num_rounds:
-        return f"all {num_rows} rounds are released; no noise is left to make. Resume without it."
-    path = _key_path(secrets, num_rows + 1)
+    if next_row > plan.num_rounds:
+        return (
+            f"all {plan.num_rounds} rounds are over; no noise is left to make. Resume without it."
+        )
+    path = _key_path(secrets, next_row)
     if path.exists() or path.is_symlink():
         return (
-            f"a segment from round {num_rows + 1} has begun already. Resume without it; if "
+            f"a segment from round {next_row} has begun already. Resume without it; if "
             f"{path} cannot be read, remove that file first: no released round needs it."
         )
     return ""

@@ -31,6 +31,13 @@ _FILTER = (
     "of which a later one may depend on an earlier, make a ledger with `feddp ledger create "
     "--filter adaptive` and name it: privacy.population and privacy.ledger."
 )
+# Keys that runs of before have, with why a new run has none.
+RETIRED = {
+    "privacy.spare-attempts": (
+        "privacy.spare-attempts: there are none any more. A burned attempt is its round, so a "
+        "crash costs one round and no run pays noise for it. Leave the key out."
+    )
+}
 LEDGER_KEYS = ("privacy.ledger", "privacy.ledger-key", "privacy.anchor")
 FILE_KEYS = (
     "data.path",
@@ -302,6 +309,8 @@ def _exists(path: Path) -> bool:
 def _unknown(key: str, known: Mapping[str, Setting]) -> str:
     if key == "privacy.filter":
         return _FILTER
+    if key in RETIRED:
+        return RETIRED[key]
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f'Did you mean "{near[0]}"?' if near else "`feddp check --keys` lists all keys."
     return f'Unknown key "{key}". {hint}'

@@ -190,9 +190,6 @@ class PrivacySection:
         str,
         choices=("none", "edgeworth"),
     )
-    spare_attempts: int | None = setting(
-        None, "charges kept for crashes; auto: a tenth of the rounds, at least 3", int, at_least=0
-    )
     trust: str = setting(
         "simulation",
         "simulation: everything on one machine; server: the server app adds the noise; node: each "
@@ -241,7 +238,8 @@ class SamplingSection:
     )
     separation: int | None = setting(
         None,
-        "correlated noise: a user takes part in every so many rounds only; auto: N / cohort",
+        "correlated noise: a user takes part in every so many rounds only; auto: N / cohort, or "
+        "what leaves the least error where coins decide within a turn",
         int,
         at_least=2,
     )

@@ -270,7 +270,6 @@ def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
     changes = {
         "run.rounds": extent.num_rounds,
         "privacy.num-users": num_units,
-        "privacy.spare-attempts": 0,
         "privacy.noise-multiplier": "auto",
         "sampling.expected-cohort-size": extent.sampling_probability * num_units,
     }

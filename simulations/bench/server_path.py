@@ -91,7 +91,6 @@ def _plan(numbers: int, num_rounds: int) -> PrivacyPlan:
         clipping_norm=0.1,
         num_rounds=num_rounds,
         expected_cohort_size=10.0,
-        spare_attempts=0,
     )
     return make_plan(
         request,

@@ -182,7 +182,6 @@ def test_every_mechanism_has_a_certificate_under_its_own_relation(mechanism: str
         clipping_norm=1.0,
         num_rounds=40,
         expected_cohort_size=50.0,
-        spare_attempts=2,
     )
     schedule, _ = make_schedule(
         request,

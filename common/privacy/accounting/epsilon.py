@@ -9,6 +9,7 @@ that were made under Renyi differential privacy keep their accountant.
 import functools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
@@ -58,7 +59,7 @@ def _check_is_covered(event: Event, relation: str) -> None:
             return
         case GaussianEvent():
             return
-        case PoissonGaussianEvent(_, _, num_coins) if num_coins == 1 or not replaces:
+        case PoissonGaussianEvent(num_coins=coins) if coins == 1 or not replaces:
             return
     raise ConfigError([f"No accountant covers {event} under {relation}."])
 
@@ -200,6 +201,9 @@ def _self_composed(
     if isinstance(event, GaussianEvent):
         # Independent Gaussian releases are one of their common precision, exactly.
         return _single(GaussianEvent(event.noise_multiplier / math.sqrt(count)), relation, interval)
+    if isinstance(event, PoissonGaussianEvent) and event.num_releases > 1:
+        count *= event.num_releases
+        event = replace(event, num_releases=1)
     return _single(event, relation, interval).self_compose(count)
 
 

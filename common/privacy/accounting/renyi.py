@@ -124,7 +124,7 @@ def _check_renyi(event: Event, relation: str) -> None:
     match event:
         case GaussianEvent():
             return
-        case PoissonGaussianEvent(_, _, 1) if relation != REPLACE_ONE:
+        case PoissonGaussianEvent(num_coins=1) if relation != REPLACE_ONE:
             return
         case FixedSizeGaussianEvent() if relation == REPLACE_ONE:
             return

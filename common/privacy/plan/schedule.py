@@ -1,6 +1,5 @@
 """Who is drawn how often, by which rule, and what that costs under any noise; no noise yet."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +91,15 @@ def make_schedule(
         "the smaller of 1e-5 and N^-1.1",
     )
     rounds, rounds_reason = choose(request.num_rounds, 50, "the default")
-    spare, _ = choose(request.spare_attempts, max(3, math.ceil(rounds / 10)), "")
     _, size_reason = choose(request.expected_cohort_size, None, "N/10, between 20 and 1000")
     size, separation = mechanism.arrange(
         population.num_units, request.expected_cohort_size, request.separation
     )
-    cohorts = Cohorts(population, float(size), rounds, rounds + spare, separation)
+    if request.separation is None and mechanism.has_choice_of_turns:
+        separation = min(separation, rounds)
+    has_several_noises = trust.is_noised_by_nodes and population.unit == USER
+    num_releases = population.max_nodes_per_user if has_several_noises else 1
+    cohorts = Cohorts(population, float(size), rounds, rounds, separation, num_releases)
     if problems := _number_problems(delta, cohorts) + mechanism.number_problems(cohorts):
         raise ConfigError(problems)
     schedule = Schedule(
@@ -132,7 +134,7 @@ def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> Reason
         "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
         "num_rounds": rounds,
         "num_charges": (
-            f"{cohorts.num_rounds} rounds and {cohorts.num_spare} spare attempts for crashes"
+            f"{cohorts.num_rounds} rounds; one that a crash burns is charged and not repeated"
         ),
         "expected_cohort_size": cohort,
         "sampling_probability": f"cohort of {cohorts.size:g} out of {units}",
@@ -153,7 +155,7 @@ def _combination_problems(
         )
     if population.sampling_unit == EXAMPLE and population.num_examples is None:
         problems.append("privacy.num-examples: declare it where examples are drawn.")
-    problems += _coin_problems(population)
+    problems += _coin_problems(population, trust)
     return problems + mechanism.problems(
         population,
         drawn_by=trust.drawn_by,
@@ -180,7 +182,7 @@ def _drawing_problems(population: Population, trust: Trust) -> list[str]:
     return problems
 
 
-def _coin_problems(population: Population) -> list[str]:
+def _coin_problems(population: Population, trust: Trust) -> list[str]:
     examples, most = population.num_examples, population.max_examples_per_user
     if population.sampling_unit == USER or population.unit == EXAMPLE:
         bound = None
@@ -194,9 +196,12 @@ def _coin_problems(population: Population) -> list[str]:
             f"privacy.num-examples = {examples}: must be at most {bound}, which is what "
             f"{population.num_users} users with data.max-examples-per-user = {most} can have."
         )
-    if population.num_coins > MAX_COINS:
+    num_coins = population.num_coins
+    if trust.is_noised_by_nodes:
+        num_coins //= population.max_nodes_per_user
+    if num_coins > MAX_COINS:
         problems.append(
-            f"data.max-examples-per-user = {most}: one user would have {population.num_coins} "
+            f"data.max-examples-per-user = {most}: one user would have {num_coins} "
             f"coins, at most {MAX_COINS} are allowed. Keep fewer examples, or draw users."
         )
     return problems

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feddp.common.assembly import config_sha256, load_model, plan_from_config
-from feddp.common.config.run_config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
@@ -26,7 +26,7 @@ from feddp.simulations.cli import main
 from feddp.simulations.commands.ledger import create_ledger, show, verify
 from feddp.simulations.commands.ledger_checks import PROMISED
 
-SETTINGS = {"run.rounds": 4, "run.name": "mine", "privacy.spare-attempts": 2}
+SETTINGS = {"run.rounds": 4, "run.name": "mine"}
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,6 @@ POPULATION = {
     "privacy.population": "people",
     "privacy.noise-multiplier": 0.8,
     "run.rounds": 2,
-    "privacy.spare-attempts": 1,
 }
 
 
@@ -222,7 +221,7 @@ PLANS: dict[str, PrivacyPlan] = {}  # by the settings that a plan depends on
 
 
 def make(config: RunConfig) -> Run:
-    key = config_sha256(config)
+    key = config_sha256(to_flat(config))
     if key not in PLANS:
         base, layout = load_model(config)
         PLANS[key] = plan_from_config(config, trust="simulation", base=base, layout=layout)
