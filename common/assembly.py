@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
+from feddp.common.config.sections import AdapterSection
 from feddp.common.data.demo import demo_users, num_demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers
 from feddp.common.data.user_index import open_users
@@ -52,15 +53,23 @@ def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
         pooling=config.model.pooling,
         quantization=config.model.quantization,
     )
-    names = config.adapter.target_modules
-    layout = lay_out(
+    return base, layout_of(config.adapter, base)
+
+
+def layout_of(adapter: AdapterSection, base: BaseModel) -> AdapterLayout:
+    """The layout of what an adapter trains on a base model.
+
+    Raises:
+      ModelError: the base lacks the target modules.
+    """
+    names = adapter.target_modules
+    return lay_out(
         base,
-        kind=config.adapter.kind,
-        rank=config.adapter.rank,
-        alpha=config.adapter.alpha,
+        kind=adapter.kind,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
         target_modules=None if names is None else tuple(n.strip() for n in names.split(",")),
     )
-    return base, layout
 
 
 def load_users(

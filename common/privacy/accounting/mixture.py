@@ -61,7 +61,7 @@ def fixed_size_pld(
       probability: q of one unit to be in the cohort, in (0, 1].
       interval: discretisation of the privacy loss.
 
-    Reference: Zhu, Dong & Wang 2022 (arXiv 2106.08567), theorem 11 and proposition 30; Lebeda et
+    Reference: Zhu, Dong & Wang 2022 (arXiv 2106.08567), theorem 11 and proposition 8; Lebeda et
     al. 2024 (2405.20769) on why one pair does not dominate.
     """
     mixture = _Mixture(noise_multiplier, [0.0, 2.0], [1 - probability, probability])

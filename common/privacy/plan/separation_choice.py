@@ -4,16 +4,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import brentq
 
-from feddp.common.privacy.accounting.calibration import MAX_NOISE_MULTIPLIER, MIN_NOISE_MULTIPLIER
+from feddp.common.privacy.accounting.calibration import estimate_noise_multiplier
 from feddp.common.privacy.accounting.epsilon import COARSE
 from feddp.common.privacy.mechanism.toeplitz import prefix_error
 from feddp.common.privacy.plan.schedule import Schedule
 
 MAX_TRIED = 10
-_INTERVAL = 1e-2  # of the privacy loss: enough to compare, and cheap
-_TOLERANCE = 1e-3
 
 
 def choose_separation(schedule: Schedule, noise_multiplier: float | None) -> Schedule:
@@ -48,7 +45,7 @@ def mean_error(schedule: Schedule, noise_multiplier: float | None) -> float:
       Infinite where the target is missed, or no noise keeps it.
     """
     if noise_multiplier is None:
-        multiplier = _needed(schedule)
+        multiplier = estimate_noise_multiplier(schedule.spent, schedule.target_epsilon)
     else:
         keeps = schedule.spent(noise_multiplier, COARSE) <= schedule.target_epsilon
         multiplier = noise_multiplier if keeps else None
@@ -61,18 +58,3 @@ def mean_error(schedule: Schedule, noise_multiplier: float | None) -> float:
     separation = schedule.cohorts.separation
     scaled = coefficients / (1 << matrix.shift)
     return multiplier * prefix_error(scaled, separation=separation, max_participations=1).mean
-
-
-def _needed(schedule: Schedule) -> float | None:
-    """The noise multiplier that keeps the target, to three digits; None if none does."""
-
-    def excess(multiplier: float) -> float:
-        """Epsilon above the target."""
-        return schedule.spent(multiplier, _INTERVAL) - schedule.target_epsilon
-
-    if excess(MAX_NOISE_MULTIPLIER) > 0:
-        return None
-    least = 4 * MIN_NOISE_MULTIPLIER  # below, the distribution is huge; the order is clear before
-    if excess(least) <= 0:
-        return least
-    return float(brentq(excess, least, MAX_NOISE_MULTIPLIER, rtol=_TOLERANCE))

@@ -41,6 +41,7 @@ class Everyone:
     relation: str = ADD_OR_REMOVE_ONE
     is_amplified: bool = False
     is_correlated: bool = False
+    has_choice_of_turns: bool = False
     has_independent_rounds: bool = False
     needs_one_node: bool = False
 
