@@ -21,7 +21,7 @@ from feddp.common.config.run_config import (
     to_flat,
     to_toml,
 )
-from feddp.common.disk import Disk
+from feddp.common.disk import Disk, remove_times
 from feddp.common.errors import BudgetSpentError, ConfigError, DiskError, PlanDiffersError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
@@ -219,6 +219,7 @@ def train(
     metrics = Metrics(run.name, run.plan.epsilon, run.path, run.config.metrics.operator)
     disk = MeasuredDisk(metrics)
     with ExitStack() as stack:
+        stack.callback(remove_times, run.path)
         ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
         run.checkpoints.recover(ledger, disk)

@@ -24,6 +24,7 @@ from feddp.common.assembly import (
 )
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users as Table
+from feddp.common.disk import remove_times
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
@@ -268,6 +269,7 @@ def _train(
             run, node, layout, listener.meter, on_round, has_to_stop, is_new_segment
         )
         if not outcome.is_complete:
+            remove_times(run.path)
             return describe_run(run)
         if is_comparing and isinstance(node, Node):
             listener.on_comparing()
@@ -280,6 +282,7 @@ def _train(
     outside = not_covered(describe_evaluation(run.config), is_generated=run.config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
     leave_curves(run.path, run.plan)
+    remove_times(run.path)
     return describe_run(run)
 
 

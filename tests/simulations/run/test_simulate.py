@@ -108,7 +108,7 @@ def test_a_simulation_never_promises_more_than_semantics(tmp_path: Path) -> None
 def test_metrics_hold_public_values_alone(run_path: Path) -> None:
     lines = read_metrics(run_path / "metrics.jsonl")
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
-    allowed = {"round", "epsilon", "evaluation_loss", "evaluation_perplexity", "seconds"}
+    allowed = {"round", "epsilon", "evaluation_loss", "evaluation_perplexity"}
     assert all(set(line) <= allowed for line in lines)
     evaluated = [line["round"] for line in lines if "evaluation_loss" in line]
     assert evaluated == [0, 2, 3]
