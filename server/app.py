@@ -17,11 +17,12 @@ from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.plan.statement import guarantee_line, not_covered
 from feddp.common.wire.identity_keys import read_private_key
 from feddp.common.wire.node_registry import read_registry
-from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes
 from feddp.server.rounds import RoundReport
 from feddp.server.run import Run, burned_text, check_run_model, create_run, load_run, train
+from feddp.server.run_secrets import POPULATION, secret_path
 from feddp.server.sealed_nodes import SealedNodes
 from feddp.server.sealer import Sealer
 
@@ -107,7 +108,7 @@ def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
         )
     known = Ledger.read(run.ledger_path).runs.get(run.name)
     return ServerDraw(
-        run.path / POPULATION_NAME,
+        secret_path(run.path, POPULATION),
         separation=run.plan.cohorts.separation,
         has_begun=known is not None and known.num_charges > 0,
     )

@@ -16,7 +16,7 @@ from feddp.common.privacy.mechanism.noise import KEY_BYTES
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.plan import PrivacyPlan
 
-SECRETS_NAME = "secrets"
+SECRETS_NAME = "secrets"  # of the folder of master keys
 _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")
 
 
@@ -54,7 +54,7 @@ class Segment:
 
 
 def open_segment(
-    folder: Path,
+    secrets: Path,
     plan: PrivacyPlan,
     rows: Sequence[NoisedRow],
     *,
@@ -64,8 +64,8 @@ def open_segment(
 ) -> Segment | None:
     """The run's current segment, or its first; None if no correlated noise is needed.
 
-    The master key lies in a subfolder of the run folder that only its owner can read. Checkpoints
-    may be published without the key; whoever has it can remove the noise.
+    The master key lies among the run's secrets (`run_secrets`): whoever has it and the checkpoints
+    can remove the noise.
 
     **Edge cases:**
 
@@ -76,7 +76,7 @@ def open_segment(
     | `starts_anew` again before a round was released | refused: that segment is continued |
 
     Args:
-      folder: of the run.
+      secrets: folder of the master keys.
       plan: of the run.
       rows: released so far, in order; those that are missing between them were burned.
       next_row: that comes next.
@@ -88,7 +88,7 @@ def open_segment(
       FeddpError: rows were released, but their key is missing.
     """
     mechanism = plan.mechanism
-    if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, next_row)):
+    if starts_anew and (reason := _why_not_anew(secrets, plan, next_row)):
         raise ConfigError([f"--new-noise-segment: {reason}"])
     if not isinstance(mechanism, CorrelatedGaussian) or next_row > plan.num_rounds:
         return None
@@ -96,7 +96,7 @@ def open_segment(
         secret = hashlib.sha256(f"feddp-seeded-master/{plan.seed}".encode()).digest()
         key, first = MasterKey(secret, run=plan.sha256.encode()), 1
     else:
-        key, first = _open_key(folder / SECRETS_NAME, plan, next_row, bool(rows), starts_anew, disk)
+        key, first = _open_key(secrets, plan, next_row, bool(rows), starts_anew, disk)
     since = [row for row in rows if row.row >= first]
     history = mechanism.replay(since, master_key=key, first_row=first)
     return Segment(mechanism, key, history, plan.seed)

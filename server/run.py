@@ -26,6 +26,7 @@ from feddp.common.errors import BudgetSpentError, ConfigError, DiskError, PlanDi
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.common.privacy.mechanism.cohorts import EXAMPLE
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.noise import check_entropy
@@ -35,12 +36,19 @@ from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import Checkpoints, RoundState
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from feddp.server.nodes import Nodes
-from feddp.server.noise_segment import Segment, open_segment
+from feddp.server.noise_segment import SECRETS_NAME, Segment, open_segment
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.publisher import METRICS_NAME, Publisher
 from feddp.server.release import Training, resume_state
 from feddp.server.rounds import RoundReport, evaluate, is_due, run_rounds
-from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_ledger
+from feddp.server.run_ledger import (
+    anchor_path,
+    create_or_check_ledger,
+    key_path,
+    ledger_path,
+    open_ledger,
+)
+from feddp.server.run_secrets import destroy_secrets, make_secrets_folder, secret_path
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"
@@ -77,7 +85,7 @@ def create_run(
     config: RunConfig,
     plan: PrivacyPlan,
     *,
-    add_files: Callable[[Path, str], None] = lambda folder, name: None,
+    add_secrets: Callable[[Path, str], None] = lambda folder, name: None,
 ) -> Run:
     """Makes the run folder with configuration, plan and ledger: completely, or not at all.
 
@@ -86,7 +94,8 @@ def create_run(
     Args:
       config: of the run.
       plan: of the run.
-      add_files: adds files before the folder appears; called with the folder and the run's name.
+      add_secrets: adds to the run's secrets before its folder appears; called with their folder
+        and the run's name.
 
     Raises:
       ConfigError: the folder exists.
@@ -112,11 +121,14 @@ def create_run(
             disk.write(making / CONFIG_NAME, to_toml(config).encode())
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
-            create_or_check_ledger(making, config, plan, name, disk)
-            add_files(making, name)
+            secrets = make_secrets_folder(path)
+            create_or_check_ledger(making, path, config, plan, disk)
+            add_secrets(secrets, name)
             disk.place_folder(making, path)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
+            if not path.exists():
+                destroy_secrets(path)
             raise
     except OSError as error:
         raise DiskError(
@@ -220,11 +232,13 @@ def train(
     disk = MeasuredDisk(metrics)
     with ExitStack() as stack:
         stack.callback(remove_times, run.path)
+        if (ended := _ended(run, is_new_segment)) is not None:
+            return ended
         ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
         run.checkpoints.recover(ledger, disk)
         segment = open_segment(
-            run.path,
+            secret_path(run.path, SECRETS_NAME),
             run.plan,
             run.checkpoints.released_rows(ledger.releases) if run.plan.noise.matrix else [],
             next_row=ledger.next_round,
@@ -249,12 +263,35 @@ def train(
         state = run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)
         is_complete = ledger.next_round > run.plan.num_rounds
         num_burned = ledger.num_burned
+    if is_complete:
+        destroy_secrets(run.path)
     if is_complete and state.round == 0:
         raise BudgetSpentError(
             f"{run.path}: every one of the {run.plan.num_rounds} rounds was burned by a crash: "
             "charged, and never released. There is no adapter; start a new run."
         )
     return Outcome(is_complete, num_burned, state, measured(run.path, state.round))
+
+
+def _ended(run: Run, is_new_segment: bool) -> Outcome | None:
+    """The outcome of a run whose secrets are destroyed, which nothing is charged for any more."""
+    key = key_path(run.path, run.config)
+    if key is None or key.exists():
+        return None
+    history = Ledger.read(run.ledger_path, anchor_path=anchor_path(run.config)).runs.get(run.name)
+    if history is None or history.next_round <= run.plan.num_rounds or not history.releases:
+        return None
+    open_segment(
+        secret_path(run.path, SECRETS_NAME),
+        run.plan,
+        [],
+        next_row=history.next_round,
+        starts_anew=is_new_segment,
+        disk=Disk(),
+    )
+    destroy_secrets(run.path)
+    state = read_released(run.checkpoints, history.releases[-1]).state
+    return Outcome(True, history.num_burned, state, measured(run.path, state.round))
 
 
 def burned_text(num_burned: int, num_rounds: int) -> str:

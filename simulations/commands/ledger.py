@@ -133,7 +133,7 @@ def rotate(path: LedgerOrRun) -> None:
     from feddp.server.run_ledger import key_path
 
     path, run = _locate(path)
-    key = key_path(run.config) if run else None
+    key = key_path(run.path, run.config) if run else None
     with Ledger.open(path, key_path=key) as ledger:
         ledger.rotate()
         print(f"{path}: row {ledger.history.num_rows} names the new key")
@@ -217,7 +217,6 @@ def create_ledger(
     from feddp.common.privacy.ledger.ledger import Ledger
     from feddp.common.privacy.plan.ledger_entries import terms_of
     from feddp.common.privacy.plan.shared_population import population_row
-    from feddp.server.run_ledger import key_path
     from feddp.simulations.commands.ledger_text import promise_lines
 
     if path.exists():
@@ -236,7 +235,8 @@ def create_ledger(
         target_delta=target_delta or plans[0].delta,
         schedule=_schedule(plans, num_runs),
     )
-    key = key_path(configs[0])
+    named = configs[0].privacy.ledger_key
+    key = Path(named) if named else None
     path.parent.mkdir(parents=True, exist_ok=True)
     Ledger.create(path, row, key_path=key)
     history = Ledger.read(path)

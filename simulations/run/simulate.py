@@ -37,6 +37,7 @@ from feddp.server import run as folder
 from feddp.server.export import finish_run
 from feddp.server.rounds import RoundReport
 from feddp.server.run import Outcome, check_run_model, create_run, optimizer_from_config, train
+from feddp.server.run_secrets import NODE_LEDGER, secret_path, secrets_folder
 from feddp.simulations.run.data_problems import data_problems
 from feddp.simulations.run.local_nodes import LocalNodes
 from feddp.simulations.run.non_private import train_without_privacy
@@ -45,7 +46,6 @@ from feddp.simulations.run.progress import Bar, Listener, Meter, ignore
 from feddp.simulations.run.run import Run, describe_run, path_of
 from feddp.simulations.run.users import Users, declare_users, table_of
 
-NODE_LEDGER_NAME = "node-ledger.sqlite"
 COMMAND_NAME = "command.txt"
 NON_PRIVATE_NOTE = "NOT PRIVATE. Publishing this beside the private run voids its promise."
 
@@ -109,7 +109,7 @@ def simulate(
         if problems := data_problems(config, training, evaluation, base):
             raise DataError(problems)
         listener.on_plan(plan)
-        run = create_run(config, plan, add_files=_node_ledger_maker(plan))
+        run = create_run(config, plan, add_secrets=_node_ledger_maker(plan))
         keep_command(run.path, command)
         with _opened_node(run, base, layout, training, evaluation) as node:
             return _train(
@@ -207,12 +207,12 @@ def pinned_threads(config: RunConfig) -> Iterator[None]:
 
 
 def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
-    """What adds the node's own ledger to a new run folder, if the node adds the noise."""
+    """What adds the node's own ledger to a new run's secrets, if the node adds the noise."""
 
     def make(folder: Path, name: str) -> None:
         """The ledger that a node with its own noise keeps."""
         if plan.trust.is_noised_by_nodes:
-            Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
+            Ledger.create(folder / NODE_LEDGER, plan_row(plan, name))
 
     return make
 
@@ -220,7 +220,9 @@ def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
 def _own_noise(run: folder.Run) -> AbstractContextManager[OwnNoise | None]:
     if not run.plan.trust.is_noised_by_nodes:
         return nullcontext()
-    ledger_path = run.path / NODE_LEDGER_NAME
+    ledger_path = secret_path(run.path, NODE_LEDGER)
+    if not ledger_path.exists() and not secrets_folder(run.path).exists():
+        return nullcontext()  # the run has ended: nothing is asked for any more
     return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))
 
 

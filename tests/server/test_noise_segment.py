@@ -48,7 +48,9 @@ def opened(
     starts_anew: bool = False,
 ) -> Segment | None:
     next_row = 1 + max((row.row for row in rows), default=0)
-    return open_segment(folder, plan, rows, next_row=next_row, starts_anew=starts_anew, disk=Disk())
+    return open_segment(
+        folder / SECRETS_NAME, plan, rows, next_row=next_row, starts_anew=starts_anew, disk=Disk()
+    )
 
 
 def grown(folder: Path, rows: list[NoisedRow], num_rounds: int) -> list[NoisedRow]:
@@ -139,14 +141,18 @@ def test_a_run_goes_on_after_burned_rows_and_a_restart(tmp_path: Path) -> None:
     segment.release(total, Charge(3, 1))  # drawn, and lost in a crash before it was appended
     ends = []
     for _ in range(2):  # the same restart twice
-        segment = open_segment(tmp_path, PLAN, rows, next_row=4, starts_anew=False, disk=Disk())
+        segment = open_segment(
+            tmp_path / SECRETS_NAME, PLAN, rows, next_row=4, starts_anew=False, disk=Disk()
+        )
         assert segment is not None
         _, row = segment.release(total, Charge(4, 1))
         segment.append(row)
         assert segment._history.next_row == 5
         ends.append(segment._history.earlier_sums())
     assert np.array_equal(*ends)
-    later = open_segment(tmp_path, PLAN, [*rows, row], next_row=6, starts_anew=False, disk=Disk())
+    later = open_segment(
+        tmp_path / SECRETS_NAME, PLAN, [*rows, row], next_row=6, starts_anew=False, disk=Disk()
+    )
     assert later is not None
     _, last = later.release(total, Charge(6, 1))
     assert last.row == 6
@@ -155,6 +161,6 @@ def test_a_run_goes_on_after_burned_rows_and_a_restart(tmp_path: Path) -> None:
 def test_a_run_whose_last_rows_were_burned_needs_no_segment(tmp_path: Path) -> None:
     rows = grown(tmp_path, [], 4)
     over = open_segment(
-        tmp_path, PLAN, rows, next_row=NUM_ROUNDS + 1, starts_anew=False, disk=Disk()
+        tmp_path / SECRETS_NAME, PLAN, rows, next_row=NUM_ROUNDS + 1, starts_anew=False, disk=Disk()
     )
     assert over is None
