@@ -97,7 +97,7 @@ def load_users(
         evaluation = evaluation or _open(config, config.data.evaluation_path)
         _check_apart(config, training, evaluation)
     else:
-        is_held_out = everyone.held_out(config.data.evaluation_users)
+        is_held_out = everyone.held_out(config.evaluation_one_in)
         training = everyone.take(np.flatnonzero(~is_held_out))
         evaluation = everyone.take(np.flatnonzero(is_held_out))
     if config.evaluation.poison_users:
@@ -108,8 +108,7 @@ def load_users(
 
 def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
     """Refuses a user who is both protected and measured without noise."""
-    is_both = config.privacy.unit == "user" and np.isin(evaluation.keys, training.keys).any()
-    if is_both:
+    if np.isin(evaluation.keys, training.keys).any():
         raise DataError(
             [
                 f'data.evaluation-path = "{config.data.evaluation_path}": has users of data.path. '
@@ -139,7 +138,7 @@ def declared_sizes(config: RunConfig) -> Sizes:
     if not config.is_generated:
         assert privacy.num_users is not None  # the configuration refuses it
         return Sizes(privacy.num_users, privacy.num_examples if draws_examples else None)
-    num_users = privacy.num_users or num_demo_users(config.data.evaluation_users)
+    num_users = privacy.num_users or num_demo_users(config.evaluation_one_in)
     if not draws_examples or privacy.num_examples is not None:
         return Sizes(num_users, privacy.num_examples if draws_examples else None)
     counts = load_users(config)[0].counts
@@ -235,10 +234,10 @@ def describe_evaluation(config: RunConfig) -> str:
     """Who the evaluation users are, in words, for the statement."""
     if config.data.evaluation_path:
         return "evaluation users: those of data.evaluation-path, declared public or consenting"
-    if config.data.evaluation_users == 0:
+    if config.evaluation_one_in == 0:
         return "evaluation users: none"
     return (
-        f"evaluation users: one in {config.data.evaluation_users} (SHA-256 of the id is 0 modulo "
+        f"evaluation users: one in {config.evaluation_one_in} (SHA-256 of the id is 0 modulo "
         "it), declared consenting"
     )
 

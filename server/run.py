@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feddp.common.assembly import config_sha256
 from feddp.common.config.run_config import (
+    BEFORE,
     RETIRED,
     RunConfig,
     from_flat,
@@ -164,7 +165,7 @@ def load_run(path: Path) -> Run:
 def _kept_config(path: Path) -> tuple[RunConfig, str]:
     """A run's settings, and the hash that its plan has of them; retired keys have one alone."""
     kept = read_flat(path)
-    config = from_flat({key: value for key, value in kept.items() if key not in RETIRED})
+    config = from_flat(BEFORE | {key: kept[key] for key in kept if key not in RETIRED})
     known = to_flat(config)
     return config, config_sha256({key: known.get(key, value) for key, value in kept.items()})
 

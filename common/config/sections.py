@@ -97,9 +97,10 @@ class DataSection:
     chunk_tokens: int | None = setting(
         None, "tokens of a block, random-chunk; auto: model.max-tokens", int, at_least=4
     )
-    evaluation_users: int = setting(
-        10,
-        "one user in this many is held out: SHA-256 of the id is 0 modulo it; 0: none",
+    evaluation_users: int | None = setting(
+        None,
+        "one user in this many is held out, measured without noise and not protected: SHA-256 of "
+        "the id is 0 modulo it; 0: none; auto: 10 of generated users, none of others",
         int,
         at_least=0,
     )
@@ -266,6 +267,13 @@ class EvaluationSection:
         None, "rounds between evaluations; auto: ten in a run", int, at_least=1
     )
     max_users: int = setting(500, "most evaluation users of a node", int, at_least=1)
+    consent: str = setting(
+        "none",
+        "declared: those that data.evaluation-users holds out have agreed to be measured without "
+        "protection",
+        str,
+        choices=("none", "declared"),
+    )
     poison_users: int = setting(
         0,
         "training users who get wrong rows by a coin, to measure what is remembered of a user; "

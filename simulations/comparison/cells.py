@@ -140,7 +140,7 @@ def mean_examples(config: RunConfig, grid: Grid, group_size: int) -> float:
     Counted for generated users; otherwise as declared, or G if not declared.
     """
     if config.is_generated:
-        return _mean_generated(config.data.evaluation_users, group_size)
+        return _mean_generated(config.evaluation_one_in, group_size)
     if group_size in grid.num_examples and config.privacy.num_users is not None:
         return grid.num_examples[group_size] / config.privacy.num_users
     return float(group_size)
