@@ -22,21 +22,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
-from feddp.deploy.commands import run_tool
+from feddp.deploy.commands import argument, group, run_tool
 
 CA_DAYS, CERTIFICATE_DAYS, CRL_DAYS = 3650, 365, 365
 WARNING_DAYS = 14
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SKEW = datetime.timedelta(minutes=5)  # clocks of a fleet may differ this much
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="of the authority", show_default=False)
-]
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="of a server or a node", show_default=False)
-]
+Folder = Annotated[Path, argument("FOLDER", "of the authority")]
+Name = Annotated[str, argument("NAME", "of a server or a node")]
 Days = Annotated[int, typer.Option(help="how long the certificate is valid")]
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
+app = group(__doc__)
 
 
 class CertificateError(FeddpError):
@@ -293,11 +289,7 @@ def _issue(
     name: Name,
     hosts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="HOST...",
-            help="DNS names and addresses of a server; without: a client certificate",
-            show_default=False,
-        ),
+        argument("HOST...", "DNS names and addresses of a server; without: a client certificate"),
     ] = None,
     days: Days = CERTIFICATE_DAYS,
 ) -> None:
