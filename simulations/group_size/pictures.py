@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from feddp.simulations.run.pictures import COLOURS, INK, RED, STYLE, tick
+from feddp.simulations.run.pictures import COLOURS, INK, RED, panel, tick
 
 
 def draw_nu(
@@ -23,9 +22,7 @@ def draw_nu(
       chosen: (G, nu).
       title: what is promised.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axis = figure.subplots()
+    with panel(3.6) as (figure, axis):
         sizes = [size for size, _, _ in points]
         for column, method, title_of in (
             (1, "uls", "users drawn (ULS)"),
