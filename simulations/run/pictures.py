@@ -60,14 +60,7 @@ def panel(height: float, *, width: float = 7.0) -> Iterator[tuple[Figure, Any]]:
 def draw_curves(
     lines: Sequence[Mapping[str, Any]], *, unit: str, target_epsilon: float, delta: float
 ) -> Figure:
-    """Evaluation loss, and epsilon of the protected unit, over the rounds: two panels.
-
-    Args:
-      lines: of metrics.jsonl.
-      unit: what epsilon protects, "user" or "example".
-      target_epsilon: drawn as a dotted line.
-      delta: of the promise.
-    """
+    """Evaluation loss, and epsilon of the protected unit, by lines of metrics.jsonl: two panels."""
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
