@@ -80,12 +80,9 @@ FLOWER_CASES = {
 
 
 def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
-    """Runs the stages, prints results, and writes bench.json and bench.png into `folder`.
+    """Runs the stages `only`, or all, prints results, and writes bench.json and bench.png.
 
-    Args:
-      repeats: measured turns; twice as many where they are short.
-      folder: of the result.
-      only: names of stages; empty means all.
+    Where turns are short, there are twice as many `repeats`.
     """
     torch.set_num_threads(1)
     # Opacus hooks modules whose inputs need no gradient, and torch warns each time.

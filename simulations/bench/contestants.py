@@ -89,11 +89,7 @@ def num_targets(rows: Sequence[TokenRow]) -> int:
 
 
 def central(
-    plain: Plain,
-    users: Sequence[User],
-    *,
-    pass_tokens: int = PASS_TOKENS,
-    is_chunked: bool = True,
+    plain: Plain, users: Sequence[User], *, pass_tokens: int = PASS_TOKENS, is_chunked: bool = True
 ) -> Callable[[], Tensor]:
     """Non-private training without users: one step over all rows, in passes of similar length."""
     rows = sorted(rows_of(users), key=lambda row: len(row.labels))

@@ -154,9 +154,7 @@ def simulate(
         backend,
         PyTorchModel(Loss(model), torch.optim.SGD, torch.optim.SGD(list(trained.values()), lr=1.0)),
         NNTrainHyperParams(
-            local_batch_size=1,
-            local_num_epochs=1,
-            local_learning_rate=contestants.LEARNING_RATE,
+            local_batch_size=1, local_num_epochs=1, local_learning_rate=contestants.LEARNING_RATE
         ),
         callbacks=callbacks,
     )

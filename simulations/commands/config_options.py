@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from feddp.common.config.run_config import RunConfig
 
 Config = Annotated[
-    Path | None,
-    typer.Argument(metavar="CONFIG.toml", help="what to run", show_default="the demo"),
+    Path | None, typer.Argument(metavar="CONFIG.toml", help="what to run", show_default="the demo")
 ]
 Settings = Annotated[
     list[str] | None,

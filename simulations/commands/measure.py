@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from feddp.simulations.comparison.cells import Cell, Grid
 
 Stage = StrEnum(
-    "Stage",
-    ["users", "examples", "pfl", "flower", "server", "memory", "vocabulary", "population"],
+    "Stage", ["users", "examples", "pfl", "flower", "server", "memory", "vocabulary", "population"]
 )
 OnPrivateData = Annotated[
     bool, typer.Option("--on-private-data", help="also on data that is not generated")

@@ -118,9 +118,7 @@ def serve(
 
 
 @commands.command()
-def keygen(
-    file: Annotated[Path, argument("FILE", "of the private key")],
-) -> None:
+def keygen(file: Annotated[Path, argument("FILE", "of the private key")]) -> None:
     """Makes a key: FILE, and its public half FILE.pub."""
     from feddp.common.wire.identity_keys import make_key
 

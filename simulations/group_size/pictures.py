@@ -20,7 +20,6 @@ def draw_nu(
       points: (G, nu of users, nu of examples), in the order of G.
       crossings: group sizes at which both are equal.
       chosen: (G, nu).
-      title: what is promised.
     """
     with panel(3.6) as (figure, axis):
         sizes = [size for size, _, _ in points]
