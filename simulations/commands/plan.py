@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feddp.common.errors import ConfigError, ProblemsError
+from feddp.deploy.commands import option
 from feddp.simulations.commands.config_options import Config, OutputDir, Settings, config_of
 
 if TYPE_CHECKING:
@@ -34,11 +35,9 @@ def plan(
     ] = False,
     proxy: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE",
-            help="with --group-size: users declared PUBLIC, in the columns of data; "
-            "default: generated",
-            show_default=False,
+        option(
+            "with --group-size: users declared PUBLIC, in the columns of data; default: generated",
+            "FILE",
         ),
     ] = None,
     picture: Annotated[

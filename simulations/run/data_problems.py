@@ -18,12 +18,6 @@ def data_problems(
 
     Looks at a bounded sample. The result depends on private rows: show it only to their owner, on
     the machine that holds them.
-
-    Args:
-      config: of the run.
-      users: training users.
-      evaluation_users: of `data.evaluation-users` or `data.evaluation-path`.
-      base: the frozen model, for its tokenizer.
     """
     path, problems = config.data.path, []
     if users.num_users < 2:

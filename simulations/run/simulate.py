@@ -14,11 +14,12 @@ from feddp.client.assembly import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
-from feddp.common import assembly
 from feddp.common.assembly import (
     Part,
+    columns_of,
     describe_evaluation,
     load_model,
+    load_users,
     pin_threads,
     plan_from_config,
 )
@@ -42,17 +43,12 @@ from feddp.simulations.run.data_problems import data_problems
 from feddp.simulations.run.local_nodes import LocalNodes
 from feddp.simulations.run.non_private import train_without_privacy
 from feddp.simulations.run.pictures import leave_curves
-from feddp.simulations.run.progress import Bar, Listener, Meter, ignore
+from feddp.simulations.run.progress import Bar, Listener, Meter, ignore, never
 from feddp.simulations.run.run import Run, describe_run, path_of
-from feddp.simulations.run.users import Users, declare_users, table_of
+from feddp.simulations.run.users import Users, declare_users
 
 COMMAND_NAME = "command.txt"
 NON_PRIVATE_NOTE = "NOT PRIVATE. Publishing this beside the private run voids its promise."
-
-
-def never() -> bool:
-    """No stop is requested."""
-    return False
 
 
 def simulate(
@@ -102,9 +98,7 @@ def simulate(
     listener = _listener(progress)
     with pinned_threads(config):
         base, layout = load_model(config)
-        training, evaluation = assembly.load_users(
-            config, everyone=table_of(users), evaluation=table_of(evaluation_users)
-        )
+        training, evaluation = load_given(config, users, evaluation_users)
         plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
         if problems := data_problems(config, training, evaluation, base):
             raise DataError(problems)
@@ -160,9 +154,7 @@ def resume(
     with pinned_threads(stored.config):
         base, layout = load_model(stored.config)
         check_run_model(stored, base=base, layout=layout)
-        training, evaluation = assembly.load_users(
-            stored.config, everyone=table_of(users), evaluation=table_of(evaluation_users)
-        )
+        training, evaluation = load_given(stored.config, users, evaluation_users)
         with _opened_node(stored, base, layout, training, evaluation) as node:
             listener.on_resume(stored.path, stored.plan)
             return _train(
@@ -184,9 +176,19 @@ def check_users(
         raise ConfigError(
             [
                 f"users: {users!r} are not those of the run, which reads "
-                f"{assembly.columns_of(config)} of {config.data.path}. Give the same as before."
+                f"{columns_of(config)} of {config.data.path}. Give the same as before."
             ]
         )
+
+
+def load_given(
+    config: RunConfig, users: Users | None = None, evaluation_users: Users | None = None
+) -> tuple[Table, Table]:
+    """(training users, evaluation users): those given in Python, or else the configuration's."""
+    everyone, evaluation = (
+        None if given is None else given.table for given in (users, evaluation_users)
+    )
+    return load_users(config, everyone=everyone, evaluation=evaluation)
 
 
 def _listener(progress: bool | Listener) -> Listener:
@@ -324,11 +326,10 @@ def _without_privacy(
     """Metrics of the same rounds without clip and noise, to compare the private run with."""
     _, evaluation = train_without_privacy(
         node,
-        layout.initial(),
+        layout,
         num_rounds=run.plan.num_rounds,
         sampling_probability=run.plan.sampling_probability,
         optimizer=optimizer_from_config(run.config),
-        layout_sha256=layout.sha256,
         seed=run.plan.seed,
         is_stopped=is_stopped,
     )

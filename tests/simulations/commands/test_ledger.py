@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feddp.common.assembly import config_sha256, load_model, plan_from_config
-from feddp.common.config.run_config import RunConfig, from_flat, to_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat, to_toml
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
@@ -24,7 +24,7 @@ from feddp.server.run import Run, create_run
 from feddp.server.run_ledger import LEDGER_NAME, open_ledger
 from feddp.server.run_secrets import LEDGER_KEY, secret_path, secrets_folder
 from feddp.simulations.cli import main
-from feddp.simulations.commands.ledger import create_ledger, show, verify
+from feddp.simulations.commands.ledger import Mode, create, show, verify
 from feddp.simulations.commands.ledger_checks import PROMISED
 
 SETTINGS = {"run.rounds": 4, "run.name": "mine"}
@@ -200,16 +200,9 @@ POPULATION = {
 def people(folder: Path, mode: str, *, num_runs: int = 2, epsilon: float = 8.0) -> Path:
     """The ledger of a population, whose runs each promise about epsilon 3."""
     path = folder / "people.sqlite"
-    create_ledger(
-        path,
-        [member(folder, "planned")],
-        population="people",
-        mode=mode,
-        num_users=None,
-        target_epsilon=epsilon,
-        target_delta=None,
-        num_runs=num_runs,
-    )
+    planned = folder / "planned.toml"
+    planned.write_text(to_toml(member(folder, "planned")), encoding="utf-8")
+    create(path, "people", [planned], target_epsilon=epsilon, runs=num_runs, mode=Mode(mode))
     return path
 
 
