@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from feddp.common.config.run_config import LEDGER_KEYS, RunConfig, to_flat
+from feddp.common.config.sections import AdapterSection
 from feddp.common.data.demo import demo_users, num_demo_users
 from feddp.common.data.poisoned_users import PoisonedUsers
 from feddp.common.data.user_index import open_users
@@ -52,15 +53,23 @@ def load_model(config: RunConfig) -> tuple[BaseModel, AdapterLayout]:
         pooling=config.model.pooling,
         quantization=config.model.quantization,
     )
-    names = config.adapter.target_modules
-    layout = lay_out(
+    return base, layout_of(config.adapter, base)
+
+
+def layout_of(adapter: AdapterSection, base: BaseModel) -> AdapterLayout:
+    """The layout of what an adapter trains on a base model.
+
+    Raises:
+      ModelError: the base lacks the target modules.
+    """
+    names = adapter.target_modules
+    return lay_out(
         base,
-        kind=config.adapter.kind,
-        rank=config.adapter.rank,
-        alpha=config.adapter.alpha,
+        kind=adapter.kind,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
         target_modules=None if names is None else tuple(n.strip() for n in names.split(",")),
     )
-    return base, layout
 
 
 def load_users(
@@ -86,7 +95,7 @@ def load_users(
         evaluation = evaluation or _open(config, config.data.evaluation_path)
         _check_apart(config, training, evaluation)
     else:
-        is_held_out = everyone.held_out(config.data.evaluation_users)
+        is_held_out = everyone.held_out(config.evaluation_one_in)
         training = UsersView(everyone, np.flatnonzero(~is_held_out))
         evaluation = UsersView(everyone, np.flatnonzero(is_held_out))
     if config.evaluation.poison_users:
@@ -97,8 +106,7 @@ def load_users(
 
 def _check_apart(config: RunConfig, training: Users, evaluation: Users) -> None:
     """Refuses a user who is both protected and measured without noise."""
-    is_both = config.privacy.unit == "user" and np.isin(evaluation.keys, training.keys).any()
-    if is_both:
+    if np.isin(evaluation.keys, training.keys).any():
         raise DataError(
             f'data.evaluation-path = "{config.data.evaluation_path}": has users of data.path. '
             "What is measured on evaluation users carries no noise, so nobody may be both: "
@@ -116,7 +124,7 @@ def declared_sizes(config: RunConfig) -> tuple[int, int | None]:
     if not config.is_generated:
         assert privacy.num_users is not None  # the configuration refuses it
         return privacy.num_users, num_examples
-    num_users = privacy.num_users or num_demo_users(config.data.evaluation_users)
+    num_users = privacy.num_users or num_demo_users(config.evaluation_one_in)
     if not draws_examples or num_examples is not None:
         return num_users, num_examples
     counts = load_users(config)[0].counts
@@ -143,7 +151,6 @@ def plan_from_config(
         clipping_norm=privacy.clipping_norm,
         num_rounds=config.run.rounds,
         expected_cohort_size=config.sampling.expected_cohort_size,
-        spare_attempts=privacy.spare_attempts,
         separation=config.sampling.separation,
         quantile=_quantile(config) if privacy.clipping == "quantile" else None,
     )
@@ -168,18 +175,25 @@ def plan_from_config(
         dimension=layout.dimension,
         seed=config.run.seed,
         details={
-            "config_sha256": config_sha256(config),
+            "config_sha256": config_sha256(to_flat(config)),
             "base_sha256": base.fingerprint,
             "layout_sha256": layout.sha256,
         },
     )
 
 
-def config_sha256(config: RunConfig) -> str:
-    """Hash of every setting except where things are kept, which a move may change."""
+def config_sha256(flat: Mapping[str, object]) -> str:
+    """Hash of the settings that a run's config.toml names, with the defaults of its time.
+
+    Keys that came later are not in it, so that an old run keeps its hash. Where things are kept,
+    which a move may change, is left out.
+
+    Args:
+      flat: dotted keys; of a new run all of them.
+    """
     places = (*PLACES, *LEDGER_KEYS)
-    flat = {key: value for key, value in to_flat(config).items() if key not in places}
-    return hashlib.sha256(repr(sorted(flat.items())).encode()).hexdigest()
+    kept = {key: value for key, value in flat.items() if key not in places}
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()
 
 
 def _quantile(config: RunConfig) -> Callable[[float], QuantileClipping]:
@@ -202,10 +216,10 @@ def describe_evaluation(config: RunConfig) -> str:
     """Who the evaluation users are, in words, for the statement."""
     if config.data.evaluation_path:
         return "evaluation users: those of data.evaluation-path, declared public or consenting"
-    if config.data.evaluation_users == 0:
+    if config.evaluation_one_in == 0:
         return "evaluation users: none"
     return (
-        f"evaluation users: one in {config.data.evaluation_users} (SHA-256 of the id is 0 modulo "
+        f"evaluation users: one in {config.evaluation_one_in} (SHA-256 of the id is 0 modulo "
         "it), declared consenting"
     )
 

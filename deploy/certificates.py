@@ -22,21 +22,17 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
-from feddp.deploy.commands import run_tool
+from feddp.deploy.commands import argument, group, run_tool
 
 CA_DAYS, CERTIFICATE_DAYS, CRL_DAYS = 3650, 365, 365
 WARNING_DAYS = 14
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 SKEW = datetime.timedelta(minutes=5)  # clocks of a fleet may differ this much
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="of the authority", show_default=False)
-]
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="of a server or a node", show_default=False)
-]
+Folder = Annotated[Path, argument("FOLDER", "of the authority")]
+Name = Annotated[str, argument("NAME", "of a server or a node")]
 Days = Annotated[int, typer.Option(help="how long the certificate is valid")]
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
+app = group(__doc__)
 
 
 class CertificateError(FeddpError):
@@ -70,9 +66,7 @@ def make_ca(folder: Path, *, days: int = CA_DAYS) -> Path:
         .sign(key, hashes.SHA256())
     )
     Disk().replace(folder / "ca.key", _pem(key))
-    Disk().replace(
-        folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), mode=PUBLIC
-    )
+    _publish(folder / "ca.crt", certificate)
     _write_crl(folder, revoked=[])
     return folder / "ca.crt"
 
@@ -101,19 +95,16 @@ def issue(
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(is_ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
+        .add_extension(_of_authority(ca_key), critical=False)
     )
     if hosts:
         names = x509.SubjectAlternativeName([_host(host) for host in hosts])
         builder = builder.add_extension(names, critical=False)
     certificate = builder.sign(ca_key, hashes.SHA256())
-    content = certificate.public_bytes(serialization.Encoding.PEM)
     issued = Issued(folder / f"{name}.crt", folder / f"{name}.key")
-    Disk().replace(folder / "issued" / f"{certificate.serial_number:x}.crt", content, mode=PUBLIC)
+    _publish(folder / "issued" / f"{certificate.serial_number:x}.crt", certificate)
     Disk().replace(issued.key_path, _pem(key))
-    Disk().replace(issued.certificate_path, content, mode=PUBLIC)
+    _publish(issued.certificate_path, certificate)
     return issued
 
 
@@ -139,7 +130,8 @@ def revoke(folder: Path, name: str) -> int:
       CertificateError: nothing was issued in that name.
     """
     listed = {entry.serial_number for entry in _read_crl(folder)}
-    of_name = [each for each in _issued(folder) if _common_name(each) == name]
+    issued = (_read(path) for path in sorted((folder / "issued").glob("*.crt")))
+    of_name = [each for each in issued if _common_name(each) == name]
     if not of_name:
         raise CertificateError(f'"{name}": no certificate in {folder}; nothing was revoked.')
     new = [each.serial_number for each in of_name if each.serial_number not in listed]
@@ -225,14 +217,15 @@ def _write_crl(folder: Path, *, revoked: Sequence[x509.RevokedCertificate]) -> N
         .last_update(_now() - SKEW)
         .next_update(_now() + datetime.timedelta(days=CRL_DAYS))
         .add_extension(x509.CRLNumber(int(_now().timestamp())), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False
-        )
+        .add_extension(_of_authority(key), critical=False)
     )
     for entry in revoked:
         builder = builder.add_revoked_certificate(entry)
-    crl = builder.sign(key, hashes.SHA256())
-    Disk().replace(folder / "ca.crl", crl.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
+    _publish(folder / "ca.crl", builder.sign(key, hashes.SHA256()))
+
+
+def _publish(path: Path, signed: x509.Certificate | x509.CertificateRevocationList) -> None:
+    Disk().replace(path, signed.public_bytes(serialization.Encoding.PEM), mode=PUBLIC)
 
 
 def _load_crl(folder: Path) -> x509.CertificateRevocationList:
@@ -242,10 +235,6 @@ def _load_crl(folder: Path) -> x509.CertificateRevocationList:
 def _read_crl(folder: Path) -> list[x509.RevokedCertificate]:
     _load_ca(folder)
     return list(_load_crl(folder))
-
-
-def _issued(folder: Path) -> list[x509.Certificate]:
-    return [_read(path) for path in sorted((folder / "issued").glob("*.crt"))]
 
 
 def _load_ca(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -269,11 +258,13 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+def _of_authority(key: ec.EllipticCurvePrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
 
 
@@ -293,11 +284,7 @@ def _issue(
     name: Name,
     hosts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="HOST...",
-            help="DNS names and addresses of a server; without: a client certificate",
-            show_default=False,
-        ),
+        argument("HOST...", "DNS names and addresses of a server; without: a client certificate"),
     ] = None,
     days: Days = CERTIFICATE_DAYS,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Running a typer app: a person's mistake is one message and an exit code."""
+"""Typer apps: their options, and running them: a mistake is one message and an exit code."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,23 @@ from typing import Any
 import typer
 
 from feddp.common.errors import FeddpError
+
+
+def group(about: str | None) -> typer.Typer:
+    """Commands that belong together."""
+    return typer.Typer(
+        help=about, add_completion=False, no_args_is_help=True, suggest_commands=False
+    )
+
+
+def argument(metavar: str, about: str | None = None) -> Any:
+    """An argument; the help shows no default of it."""
+    return typer.Argument(metavar=metavar, help=about, show_default=False)
+
+
+def option(about: str, metavar: str | None = None) -> Any:
+    """An option named after its parameter; the help shows no default of it."""
+    return typer.Option(metavar=metavar, help=about, show_default=False)
 
 
 def run_app(app: typer.Typer, name: str, words: Sequence[str] | None, **context: Any) -> int:

@@ -9,18 +9,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from feddp.common.disk import PUBLIC, Disk
 from feddp.common.errors import FeddpError
-from feddp.deploy.commands import run_tool
+from feddp.deploy.commands import argument, group, run_tool
 
 SECRET_BYTES = 48
 
-KeyFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
-app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True, suggest_commands=False)
+KeyFile = Annotated[Path, argument("FILE")]
+app = group(__doc__)
 
 
 class KeyExistsError(FeddpError):

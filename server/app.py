@@ -16,11 +16,12 @@ from feddp.common.privacy.mechanism.mechanisms import MECHANISMS
 from feddp.common.privacy.plan.statement import guarantee_line, not_covered
 from feddp.common.wire.identity_keys import read_private_key
 from feddp.common.wire.node_registry import read_registry
-from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
+from feddp.server.cohort_draw import ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes
 from feddp.server.rounds import RoundReport
-from feddp.server.run import Run, check_run_model, create_run, load_run, train
+from feddp.server.run import Run, burned_text, check_run_model, create_run, load_run, train
+from feddp.server.run_secrets import POPULATION, secret_path
 from feddp.server.sealed_nodes import SealedNodes
 from feddp.server.sealer import Sealer
 
@@ -85,6 +86,8 @@ def main(grid: Grid, context: Context) -> None:
     )
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
+    if burned := burned_text(outcome.num_burned, plan.num_rounds):
+        print(burned, flush=True)
     print(f"{run.path}: done", flush=True)
 
 
@@ -97,7 +100,7 @@ def _server_draw(config: RunConfig, run: Run) -> ServerDraw:
         )
     known = Ledger.read(run.ledger_path).runs.get(run.name)
     return ServerDraw(
-        run.path / POPULATION_NAME,
+        secret_path(run.path, POPULATION),
         separation=run.plan.cohorts.separation,
         has_begun=known is not None and known.num_charges > 0,
     )

@@ -15,8 +15,6 @@ from feddp.common.privacy.mechanism.participation import SeparationRegistry
 from feddp.common.privacy.mechanism.sampling import Draw, fresh_coins, seeded_coins
 from feddp.common.wire.messages import TrainRequest
 
-POPULATION_NAME = "population.json"
-
 
 class ServerDraw:
     """Draws one-user nodes from a population that was fixed before round 1.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
+from feddp.common.disk import remove_times
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.model.lora import check_export, save_adapter
 from feddp.common.model.other_kinds import PLAIN_KINDS, file_name
@@ -49,6 +50,7 @@ def finish_run(
     )
     text = json.dumps(outcome.results, indent=2) + "\n"
     (run.path / RESULT_NAME).write_text(text, encoding="utf-8")
+    remove_times(run.path)
 
 
 def write_promise(

@@ -16,7 +16,7 @@ from feddp.common.privacy.mechanism.noise import KEY_BYTES
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.privacy.plan.plan import PrivacyPlan
 
-SECRETS_NAME = "secrets"
+SECRETS_NAME = "secrets"  # of the folder of master keys
 _KEY_NAME = re.compile(r"noise-from-(\d{6})\.key")
 
 
@@ -33,7 +33,11 @@ class Segment:
         self._mechanism, self._key, self._history, self._seed = mechanism, key, history, seed
 
     def release(self, total: UpdateSum, charge: Charge) -> tuple[ReleasedUpdate, NoisedRow]:
-        """The round's released update, and the row that its checkpoint must hold."""
+        """The round's released update, and the row that its checkpoint must hold.
+
+        Rounds that were charged since the last release, and not released, are burned rows.
+        """
+        self._history.burn_until(charge.round)
         entropy = os.urandom(KEY_BYTES) if self._seed is None else bytes(KEY_BYTES)
         return self._mechanism.release(
             total,
@@ -50,23 +54,31 @@ class Segment:
 
 
 def open_segment(
-    folder: Path, plan: PrivacyPlan, rows: Sequence[NoisedRow], *, starts_anew: bool, disk: Disk
+    secrets: Path,
+    plan: PrivacyPlan,
+    rows: Sequence[NoisedRow],
+    *,
+    next_row: int,
+    starts_anew: bool,
+    disk: Disk,
 ) -> Segment | None:
     """The run's current segment, or its first; None if no correlated noise is needed.
 
-    The master key lies in a subfolder of the run folder that only its owner can read. Checkpoints
-    may be published without the key; whoever has it can remove the noise.
+    The master key lies among the run's secrets (`run_secrets`): whoever has it and the checkpoints
+    can remove the noise.
 
     **Edge cases:**
 
     | what happens | what follows |
     |---|---|
-    | all rounds are released | None: the key is no longer needed |
+    | all rounds are released or burned | None: the key is no longer needed |
     | `starts_anew` for a run that is over, seeded, or without correlated noise | refused |
     | `starts_anew` again before a round was released | refused: that segment is continued |
 
     Args:
-      rows: released so far, in order.
+      secrets: folder of the master keys.
+      rows: released so far, in order; those that are missing between them were burned.
+      next_row: that comes next.
       starts_anew: the key is lost: begin a new segment, which costs utility but no privacy.
 
     Raises:
@@ -74,39 +86,43 @@ def open_segment(
       FeddpError: rows were released, but their key is missing.
     """
     mechanism = plan.mechanism
-    if starts_anew and (reason := _why_not_anew(folder / SECRETS_NAME, plan, len(rows))):
+    if starts_anew and (reason := _why_not_anew(secrets, plan, next_row)):
         raise ConfigError(f"--new-noise-segment: {reason}")
-    if not isinstance(mechanism, CorrelatedGaussian) or len(rows) == plan.num_rounds:
+    if not isinstance(mechanism, CorrelatedGaussian) or next_row > plan.num_rounds:
         return None
     if plan.seed is not None:
         secret = hashlib.sha256(f"feddp-seeded-master/{plan.seed}".encode()).digest()
         key, first = MasterKey(secret, run=plan.sha256.encode()), 1
     else:
-        key, first = _open_key(folder / SECRETS_NAME, plan, len(rows), starts_anew, disk)
+        key, first = _open_key(secrets, plan, next_row, bool(rows), starts_anew, disk)
     since = [row for row in rows if row.row >= first]
     history = mechanism.replay(since, master_key=key, first_row=first)
     return Segment(mechanism, key, history, plan.seed)
 
 
 def _open_key(
-    secrets: Path, plan: PrivacyPlan, num_rows: int, starts_anew: bool, disk: Disk
+    secrets: Path,
+    plan: PrivacyPlan,
+    next_row: int,
+    has_rows: bool,
+    starts_anew: bool,
+    disk: Disk,
 ) -> tuple[MasterKey, int]:
     """The master key of the newest segment, and the segment's first row."""
     run, first = plan.sha256.encode(), _last_start(secrets)
     if first is not None and not starts_anew:
         return load_master_key(_key_path(secrets, first), run=run), first
-    if num_rows and not starts_anew:
+    if has_rows and not starts_anew:
         raise FeddpError(
-            f"{secrets}: the master key of {num_rows} released rounds is missing. Restore it, or "
+            f"{secrets}: the master key of the rounds before {next_row} is missing. Restore it, or "
             "begin a new segment of the noise with --new-noise-segment, which costs utility and "
             "no privacy."
         )
-    first = num_rows + 1
-    return create_master_key(_key_path(secrets, first), run=run, disk=disk), first
+    return create_master_key(_key_path(secrets, next_row), run=run, disk=disk), next_row
 
 
-def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
-    """Why no segment can begin after `num_rows` rows; "" if one can."""
+def _why_not_anew(secrets: Path, plan: PrivacyPlan, next_row: int) -> str:
+    """Why no segment can begin at a row; "" if one can."""
     if not isinstance(plan.mechanism, CorrelatedGaussian):
         return (
             f'the noise of privacy.mechanism = "{plan.schedule.mechanism.name}" is independent in '
@@ -114,12 +130,14 @@ def _why_not_anew(secrets: Path, plan: PrivacyPlan, num_rows: int) -> str:
         )
     if plan.seed is not None:
         return "the master key of a seeded run follows from its seed. Resume without it."
-    if num_rows == plan.num_rounds:
-        return f"all {num_rows} rounds are released; no noise is left to make. Resume without it."
-    path = _key_path(secrets, num_rows + 1)
+    if next_row > plan.num_rounds:
+        return (
+            f"all {plan.num_rounds} rounds are over; no noise is left to make. Resume without it."
+        )
+    path = _key_path(secrets, next_row)
     if path.exists() or path.is_symlink():
         return (
-            f"a segment from round {num_rows + 1} has begun already. Resume without it; if "
+            f"a segment from round {next_row} has begun already. Resume without it; if "
             f"{path} cannot be read, remove that file first: no released round needs it."
         )
     return ""

@@ -16,7 +16,11 @@ METRICS_NAME = "metrics.jsonl"
 
 
 class Publisher:
-    """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only."""
+    """Writes to metrics.jsonl, the trackers, Prometheus and the console. Public values only.
+
+    How long a round took depends on who was drawn: it goes to the console and to the operator's
+    metrics alone.
+    """
 
     def __init__(
         self,
@@ -41,9 +45,8 @@ class Publisher:
         epsilon = self.measure(report.round)
         values = metrics_of(report.evaluation, task=self._task)
         line = {f"evaluation_{name}": value for name, value in values.items()}
-        seconds = round(report.seconds, 3)
         for tracker in self._trackers:
-            tracker.log(report.round, {"epsilon": epsilon, **line, "seconds": seconds})
+            tracker.log(report.round, {"epsilon": epsilon, **line})
         self._show(report, self._ledger.num_charges)
 
     def measure(self, round: int) -> float:

@@ -13,12 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.assembly import config_sha256
-from feddp.common.config.run_config import RunConfig, load_config, to_toml
-from feddp.common.disk import Disk
-from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
+from feddp.common.config.run_config import (
+    BEFORE,
+    RETIRED,
+    RunConfig,
+    from_flat,
+    read_flat,
+    to_flat,
+    to_toml,
+)
+from feddp.common.disk import Disk, remove_times
+from feddp.common.errors import BudgetSpentError, ConfigError, DiskError, PlanDiffersError
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.common.privacy.mechanism.cohorts import EXAMPLE
 from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.noise import check_entropy
@@ -28,17 +37,25 @@ from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import Checkpoints, RoundState
 from feddp.server.metrics import MeasuredDisk, Metrics, MetricsServer, run_checks
 from feddp.server.nodes import Nodes
-from feddp.server.noise_segment import Segment, open_segment
+from feddp.server.noise_segment import SECRETS_NAME, Segment, open_segment
 from feddp.server.optimizer import ServerOptimizer
 from feddp.server.publisher import METRICS_NAME, Publisher
 from feddp.server.release import Training, resume_state
 from feddp.server.rounds import RoundReport, evaluate, is_due, run_rounds
-from feddp.server.run_ledger import create_or_check_ledger, ledger_path, open_ledger
+from feddp.server.run_ledger import (
+    anchor_path,
+    create_or_check_ledger,
+    key_path,
+    ledger_path,
+    open_ledger,
+)
+from feddp.server.run_secrets import destroy_secrets, make_secrets_folder, secret_path
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"
 FINGERPRINTS = {"config_sha256", "base_sha256", "layout_sha256"}
 DEFAULT_EVALUATIONS = 10
+PREFIX = "evaluation_"  # of the evaluation's numbers in metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -69,13 +86,14 @@ def create_run(
     config: RunConfig,
     plan: PrivacyPlan,
     *,
-    add_files: Callable[[Path, str], None] = lambda folder, name: None,
+    add_secrets: Callable[[Path, str], None] = lambda folder, name: None,
 ) -> Run:
     """Makes the run folder with configuration, plan and ledger: completely, or not at all.
 
     A run of a named population makes no ledger: its population's must exist and have room.
 
-    `add_files`: adds files before the folder appears; called with the folder and the run's name.
+    `add_secrets`: adds to the run's secrets before its folder appears; called with their folder and
+    the run's name.
 
     Raises:
       ConfigError: the folder exists.
@@ -99,11 +117,14 @@ def create_run(
             disk.write(making / CONFIG_NAME, to_toml(config).encode())
             disk.write(making / PLAN_NAME, plan.to_json().encode())
             (making / CHECKPOINTS_NAME).mkdir()
-            create_or_check_ledger(making, config, plan, name, disk)
-            add_files(making, name)
+            secrets = make_secrets_folder(path)
+            create_or_check_ledger(making, path, config, plan, disk)
+            add_secrets(secrets, name)
             disk.place_folder(making, path)
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)
+            if not path.exists():
+                destroy_secrets(path)
             raise
     except OSError as error:
         raise DiskError(
@@ -121,19 +142,27 @@ def load_run(path: Path) -> Run:
     """
     if not (path / PLAN_NAME).is_file():
         raise ConfigError(f"{path}: no run here (no {PLAN_NAME}).")
-    config = load_config(path / CONFIG_NAME)
+    config, config_digest = _kept_config(path / CONFIG_NAME)
     try:
         plan = plan_from_json((path / PLAN_NAME).read_text(encoding="utf-8"))
         if not plan.details.keys() >= FINGERPRINTS:
             raise ValueError("a fingerprint is missing")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise PlanDiffersError(f"{path / PLAN_NAME}: missing or damaged.") from error
-    if plan.details["config_sha256"] != config_sha256(config):
+    if plan.details["config_sha256"] != config_digest:
         raise PlanDiffersError(
             f"{path / CONFIG_NAME} was changed after the plan was made. A run keeps its plan: undo "
             "the change, or start a new run."
         )
     return Run(path, config, plan)
+
+
+def _kept_config(path: Path) -> tuple[RunConfig, str]:
+    """A run's settings, and the hash that its plan has of them; retired keys have one alone."""
+    kept = read_flat(path)
+    config = from_flat(BEFORE | {key: kept[key] for key in kept if key not in RETIRED})
+    known = to_flat(config)
+    return config, config_sha256({key: known.get(key, value) for key, value in kept.items()})
 
 
 def check_run_model(run: Run, *, base: BaseModel, layout: AdapterLayout) -> None:
@@ -157,12 +186,14 @@ class Outcome:
     """How a call of `train` ended.
 
     Attributes:
-      is_complete: all planned rounds are released, and the adapter is exported.
+      is_complete: all planned rounds are over, and the adapter is exported.
+      num_burned: rounds that crashes burned: charged, and never released.
       state: after the last release.
       results: metrics of "base" and "private"; None where there are no evaluation users.
     """
 
     is_complete: bool
+    num_burned: int
     state: RoundState
     results: Mapping[str, Mapping[str, float] | None]
 
@@ -188,19 +219,24 @@ def train(
       measure_nodes: called with the metrics after the start and after every released round.
 
     Raises:
-      LedgerDamagedError, LedgerLockedError, PlanDiffersError, BudgetSpentError, DiskError.
+      LedgerDamagedError, LedgerLockedError, PlanDiffersError, DiskError.
+      BudgetSpentError: crashes burned every round, so that there is nothing to release.
     """
     check_entropy()
     metrics = Metrics(run.name, run.plan.epsilon, run.path, run.config.metrics.operator)
     disk = MeasuredDisk(metrics)
     with ExitStack() as stack:
+        stack.callback(remove_times, run.path)
+        if (ended := _ended(run, is_new_segment)) is not None:
+            return ended
         ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
         run.checkpoints.recover(ledger, disk)
         segment = open_segment(
-            run.path,
+            secret_path(run.path, SECRETS_NAME),
             run.plan,
             run.checkpoints.released_rows(ledger.releases) if run.plan.noise.matrix else [],
+            next_row=ledger.next_round,
             starts_anew=is_new_segment,
             disk=disk,
         )
@@ -220,21 +256,56 @@ def train(
             measure_nodes(metrics)
 
         state = run_rounds(training, state, on_round=on_round, is_stopped=is_stopped)
-    return Outcome(
-        is_complete=state.round == run.plan.num_rounds,
-        state=state,
-        results=measured(run.path, run.plan.num_rounds),
+        is_complete = ledger.next_round > run.plan.num_rounds
+        num_burned = ledger.num_burned
+    if is_complete:
+        destroy_secrets(run.path)
+    if is_complete and state.round == 0:
+        raise BudgetSpentError(
+            f"{run.path}: every one of the {run.plan.num_rounds} rounds was burned by a crash: "
+            "charged, and never released. There is no adapter; start a new run."
+        )
+    return Outcome(is_complete, num_burned, state, measured(run.path, state.round))
+
+
+def _ended(run: Run, is_new_segment: bool) -> Outcome | None:
+    """The outcome of a run whose secrets are destroyed, which nothing is charged for any more."""
+    key = key_path(run.path, run.config)
+    if key is None or key.exists():
+        return None
+    history = Ledger.read(run.ledger_path, anchor_path=anchor_path(run.config)).runs.get(run.name)
+    if history is None or history.next_round <= run.plan.num_rounds or not history.releases:
+        return None
+    open_segment(
+        secret_path(run.path, SECRETS_NAME),
+        run.plan,
+        [],
+        next_row=history.next_round,
+        starts_anew=is_new_segment,
+        disk=Disk(),
+    )
+    destroy_secrets(run.path)
+    state = read_released(run.checkpoints, history.releases[-1]).state
+    return Outcome(True, history.num_burned, state, measured(run.path, state.round))
+
+
+def burned_text(num_burned: int, num_rounds: int) -> str:
+    """What crashes cost a run, in a sentence; "" if they cost nothing."""
+    if not num_burned:
+        return ""
+    return (
+        f"Crashes burned {num_burned} of {num_rounds} rounds: charged, and never released. The "
+        "promise is the planned one."
     )
 
 
 def measured(path: Path, last_round: int) -> dict[str, Mapping[str, float] | None]:
     """Metrics of round 0 ("base") and of the last round ("private"), from metrics.jsonl."""
-    prefix = "evaluation_"
     by_round = {
         line["round"]: {
-            name.removeprefix(prefix): value
+            name.removeprefix(PREFIX): value
             for name, value in line.items()
-            if name.startswith(prefix)
+            if name.startswith(PREFIX)
         }
         for line in read_metrics(path / METRICS_NAME)
     }
@@ -300,7 +371,14 @@ def max_units_per_node(plan: PrivacyPlan, users_per_node: int | None) -> int:
 def _publish_missing(
     training: Training, state: RoundState, path: Path, publish: Callable[[RoundReport], None]
 ) -> None:
-    """Publishes the last release, or the base, if a crash prevented that."""
-    if all(line["round"] != state.round for line in read_metrics(path / METRICS_NAME)):
-        evaluation = evaluate(training, state) if is_due(training, state.round) else None
-        publish(RoundReport(state.round, 0.0, evaluation))
+    """Publishes the last release, or the base, if a crash prevented that.
+
+    Where the rounds after it were burned it is the last of all, and is evaluated as that.
+    """
+    lines = [line for line in read_metrics(path / METRICS_NAME) if line["round"] == state.round]
+    ledger = training.ledger
+    is_cut_short = ledger.num_burned > 0 and ledger.next_round > training.plan.num_rounds
+    is_evaluated = any(name.startswith(PREFIX) for line in lines for name in line)
+    if not lines or (is_cut_short and not is_evaluated):
+        wants = is_cut_short or is_due(training, state.round)
+        publish(RoundReport(state.round, 0.0, evaluate(training, state) if wants else None))

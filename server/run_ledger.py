@@ -8,6 +8,7 @@ from feddp.common.errors import ConfigError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
 from feddp.common.privacy.plan.plan import PrivacyPlan
+from feddp.server.run_secrets import LEDGER_KEY, secret_path
 
 LEDGER_NAME = "ledger.sqlite"
 
@@ -18,9 +19,11 @@ def ledger_path(run_path: Path, config: RunConfig) -> Path:
     return Path(shared) if shared else run_path / LEDGER_NAME
 
 
-def key_path(config: RunConfig) -> Path | None:
-    """Path of the ledger's private key; None: beside the ledger."""
-    return Path(config.privacy.ledger_key) if config.privacy.ledger_key else None
+def key_path(run_path: Path, config: RunConfig) -> Path | None:
+    """Path of the ledger's private key: among the run's secrets; None: beside a shared ledger."""
+    if config.privacy.ledger_key:
+        return Path(config.privacy.ledger_key)
+    return None if config.privacy.ledger else secret_path(run_path, LEDGER_KEY)
 
 
 def anchor_path(config: RunConfig) -> Path | None:
@@ -37,7 +40,7 @@ def open_ledger(run_path: Path, config: RunConfig, *, disk: Disk | None = None) 
     """
     path = ledger_path(run_path, config)
     ledger = Ledger.open(
-        path, key_path=key_path(config), anchor_path=anchor_path(config), disk=disk
+        path, key_path=key_path(run_path, config), anchor_path=anchor_path(config), disk=disk
     )
     population = ledger.history.plan["population"]
     if config.privacy.population and population != config.privacy.population:
@@ -50,20 +53,28 @@ def open_ledger(run_path: Path, config: RunConfig, *, disk: Disk | None = None) 
 
 
 def create_or_check_ledger(
-    run_path: Path, config: RunConfig, plan: PrivacyPlan, run: str, disk: Disk
+    making: Path, run_path: Path, config: RunConfig, plan: PrivacyPlan, disk: Disk
 ) -> None:
     """Creates a new run's own ledger, or checks that its population's ledger has room for the run.
+
+    Args:
+      making: the folder that becomes the run's.
+      run_path: which it becomes, with the run's name.
+      config: of the run.
+      plan: of the run.
+      disk: where they lie.
 
     Raises:
       ConfigError: the population has a run of that name.
       BudgetSpentError, PlanDiffersError: the run does not fit; nothing is written.
       LedgerDamagedError, LedgerLockedError, RolledBackError, DiskError: see `Ledger.open`.
     """
+    run = run_path.name
     if not config.privacy.ledger:
-        key = key_path(config)
-        Ledger.create(run_path / LEDGER_NAME, plan_row(plan, run), key_path=key, disk=disk)
+        key = key_path(run_path, config)
+        Ledger.create(making / LEDGER_NAME, plan_row(plan, run), key_path=key, disk=disk)
         return
-    with open_ledger(run_path, config, disk=disk) as ledger:
+    with open_ledger(making, config, disk=disk) as ledger:
         if run in ledger.history.runs:
             raise ConfigError(
                 f"run.name = {run!r}: a run of that name has charged {config.privacy.ledger}. "

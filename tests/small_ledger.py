@@ -19,12 +19,12 @@ LAYOUT_SHA256 = "1" * 64
 def small_plan(
     *,
     seed: int | None = None,
-    spare_attempts: int = 2,
+    spare_attempts: int = 0,
     num_rounds: int = 3,
     target_epsilon: float = 20.0,
     dimension: int = DIMENSION,
 ) -> PrivacyPlan:
-    """A real plan; every spare attempt more allows one more crash."""
+    """A real plan; with spare attempts it is one of before a burned attempt was its round."""
     return flat_plan(
         num_users=NUM_USERS,
         target_epsilon=target_epsilon,
@@ -41,7 +41,7 @@ def small_plan(
     )
 
 
-PLAN = small_plan(num_rounds=30, spare_attempts=5, target_epsilon=90.0)
+PLAN = small_plan(num_rounds=30, target_epsilon=90.0)
 
 
 class HeadedLedger:

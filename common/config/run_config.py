@@ -18,6 +18,16 @@ _FILTER = (
     "of which a later one may depend on an earlier, make a ledger with `feddp ledger create "
     "--filter adaptive` and name it: privacy.population and privacy.ledger."
 )
+# Keys that runs of before have, with why a new run has none.
+RETIRED = {
+    "privacy.spare-attempts": (
+        "privacy.spare-attempts: there are none any more. A burned attempt is its round, so a "
+        "crash costs one round and no run pays noise for it. Leave the key out."
+    )
+}
+# Keys that came later, with what runs from before them had.
+BEFORE: dict[str, object] = {"evaluation.consent": "declared"}
+DEMO_EVALUATION = 10
 LEDGER_KEYS = ("privacy.ledger", "privacy.ledger-key", "privacy.anchor")
 FILE_KEYS = (
     "data.path",
@@ -50,6 +60,14 @@ class RunConfig:
     def is_generated(self) -> bool:
         """The users are the demo's: generated, so no person's privacy is at stake."""
         return self.data.path == "demo"
+
+    @property
+    def evaluation_one_in(self) -> int:
+        """One user in this many is held out to evaluate; 0: none."""
+        asked = self.data.evaluation_users
+        if asked is None:
+            return DEMO_EVALUATION if self.is_generated and not self.data.evaluation_path else 0
+        return asked
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -132,6 +150,14 @@ def contradictions(config: RunConfig) -> list[str]:
         problems.append(
             f"evaluation.poison-users = {config.evaluation.poison_users}: only generated users are "
             "marked; among real ones, who is marked would depend on who else is there."
+        )
+    asks_for_consent = config.evaluation_one_in and not data.evaluation_path
+    if asks_for_consent and not config.is_generated and config.evaluation.consent == "none":
+        problems.append(
+            f"data.evaluation-users = {data.evaluation_users}: these users are measured without "
+            "noise, so nothing protects them. Give other users, public or consenting, as "
+            'data.evaluation-path, set 0, or say with evaluation.consent = "declared" that those '
+            "who are held out have agreed."
         )
     problems += _selection_problems(config)
     if bool(config.nodes.registry) != bool(config.nodes.server_key):
@@ -293,6 +319,8 @@ def _exists(path: Path) -> bool:
 def _unknown(key: str, known: Mapping[str, Setting]) -> str:
     if key == "privacy.filter":
         return _FILTER
+    if key in RETIRED:
+        return RETIRED[key]
     near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
     hint = f'Did you mean "{near[0]}"?' if near else "`feddp check --keys` lists all keys."
     return f'Unknown key "{key}". {hint}'

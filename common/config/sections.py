@@ -90,9 +90,10 @@ class DataSection:
     chunk_tokens: int | None = setting(
         None, "tokens of a block, random-chunk; auto: model.max-tokens", at_least=4
     )
-    evaluation_users: int = setting(
-        10,
-        "one user in this many is held out: SHA-256 of the id is 0 modulo it; 0: none",
+    evaluation_users: int | None = setting(
+        None,
+        "one user in this many is held out, measured without noise and not protected: SHA-256 of "
+        "the id is 0 modulo it; 0: none; auto: 10 of generated users, none of others",
         at_least=0,
     )
     evaluation_path: str = setting("", "evaluation data of public or consenting users")
@@ -168,9 +169,6 @@ class PrivacySection:
         "`feddp plan` also prints this estimate of epsilon; it is no guarantee",
         choices=("none", "edgeworth"),
     )
-    spare_attempts: int | None = setting(
-        None, "charges kept for crashes; auto: a tenth of the rounds, at least 3", at_least=0
-    )
     trust: str = setting(
         "simulation",
         "simulation: everything on one machine; server: the server app adds the noise; node: each "
@@ -211,7 +209,8 @@ class SamplingSection:
     )
     separation: int | None = setting(
         None,
-        "correlated noise: a user takes part in every so many rounds only; auto: N / cohort",
+        "correlated noise: a user takes part in every so many rounds only; auto: N / cohort, or "
+        "what leaves the least error where coins decide within a turn",
         at_least=2,
     )
 
@@ -235,6 +234,12 @@ class EvaluationSection:
 
     every: int | None = setting(None, "rounds between evaluations; auto: ten in a run", at_least=1)
     max_users: int = setting(500, "most evaluation users of a node", at_least=1)
+    consent: str = setting(
+        "none",
+        "declared: those that data.evaluation-users holds out have agreed to be measured without "
+        "protection",
+        choices=("none", "declared"),
+    )
     poison_users: int = setting(
         0,
         "training users who get wrong rows by a coin, to measure what is remembered of a user; "

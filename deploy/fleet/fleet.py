@@ -112,12 +112,8 @@ class Fleet:
         path = self.folder / CONFIG_NAME
         path.write_text(to_toml(config), encoding="utf-8")
         run = ["run", str(self.folder / APP_NAME), "loopback", "--run-config", str(path)]
-        child = Child(
-            "run",
-            self._flwr_command(*run, "--stream"),
-            self._environment("cli"),
-            self._log("run"),
-        )
+        command = [program("flwr"), *run, "--stream"]
+        child = Child("run", command, self._environment("cli"), self._log("run"))
         child.start()
         assert child.process is not None
         return child.process
@@ -129,7 +125,7 @@ class Fleet:
           FleetError: it failed.
         """
         done = subprocess.run(
-            self._flwr_command(*arguments),
+            [program("flwr"), *arguments],
             env=self._environment("cli"),
             capture_output=True,
             text=True,
@@ -242,9 +238,6 @@ class Fleet:
             "PATH": prepended(Path(sys.executable).parent, "PATH"),
         }
         return {**os.environ, **ENVIRONMENT, **own}
-
-    def _flwr_command(self, *arguments: str) -> list[str]:
-        return [program("flwr"), *arguments]
 
     def _supernode_key(self, i: int) -> Path:
         return self.folder / "keys" / f"supernode-{i}"

@@ -36,8 +36,7 @@ def deploy_local(
     """Brings up a fleet, runs the configuration on it, and takes everything down again.
 
     Args:
-      config: of the run; its users are spread over the nodes.
-      num_nodes: SuperNodes, each with a resident node.
+      num_nodes: SuperNodes, each with a resident node; the users are spread over them.
       is_sealed: nodes have keys, and replies are sealed.
       folder: keeps keys and logs; None: they are deleted, unless the run fails.
 
@@ -159,7 +158,6 @@ def deploy_resume(path: Path, *, num_nodes: int | None, folder: Path | None) -> 
     """Continues a run folder on a new fleet, where its ledger says it stopped.
 
     Args:
-      path: of the run folder.
       num_nodes: may differ from before, because sums do not depend on it; None: as before.
       folder: as in `deploy_local`.
 

@@ -87,12 +87,8 @@ def one_run_bound(
     >>> round(one_run_bound(1000, 200, 160, delta=1e-5, alpha=0.05), 3)
     1.085
     """
-
-    def is_refuted(epsilon: float) -> bool:
-        """Whether so many correct guesses are too many for epsilon."""
-        return one_run_p_value(num_canaries, num_guesses, num_correct, epsilon, delta) <= alpha
-
-    return _largest_refuted(is_refuted)
+    counts = (num_canaries, num_guesses, num_correct)
+    return _largest_refuted(lambda epsilon: one_run_p_value(*counts, epsilon, delta) <= alpha)
 
 
 def one_run_p_value(
@@ -164,22 +160,11 @@ def threshold_bound(present: Scores, absent: Scores, *, delta: float, alpha: flo
     best = 0.0
     share = alpha / (2 * len(THRESHOLD_SHARES))  # two directions each
     for quantile in THRESHOLD_SHARES:
-        top = everyone[min(math.ceil(quantile * len(everyone)), len(everyone) - 1)]
-        bottom = everyone[-1 - min(math.ceil(quantile * len(everyone)), len(everyone) - 1)]
-        counts = [
-            (int((present > top).sum()), len(present), int((absent > top).sum()), len(absent)),
-            (
-                int((absent < bottom).sum()),
-                len(absent),
-                int((present < bottom).sum()),
-                len(present),
-            ),
-        ]
-        for found, num_true, wrong, num_false in counts:
-            bound = clopper_pearson_bound(
-                found, num_true, wrong, num_false, delta=delta, alpha=share
-            )
-            best = max(best, bound)
+        place = min(math.ceil(quantile * len(everyone)), len(everyone) - 1)
+        top, bottom = everyone[place], everyone[-1 - place]
+        for found, wrong in ((present > top, absent > top), (absent < bottom, present < bottom)):
+            counts = (int(found.sum()), len(found), int(wrong.sum()), len(wrong))
+            best = max(best, clopper_pearson_bound(*counts, delta=delta, alpha=share))
     return best
 
 
@@ -314,12 +299,7 @@ def _where_positive(a: float, b: float, c: float) -> list[tuple[float, float]]:
 
 
 def _best_guesses(
-    present: Scores,
-    absent: Scores,
-    *,
-    delta: float,
-    alpha: float,
-    bound: Callable[..., float],
+    present: Scores, absent: Scores, *, delta: float, alpha: float, bound: Callable[..., float]
 ) -> float:
     """The best bound over fixed numbers of guesses, half at each end; Bonferroni."""
     scores = np.concatenate([present, absent])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from feddp.client.assembly import build_node
 from feddp.client.node import Node
-from feddp.common.assembly import load_model, load_users, plan_from_config
+from feddp.common.assembly import load_model, plan_from_config
 from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.data.users import UsersView
 from feddp.common.errors import ConfigError
@@ -35,8 +35,8 @@ from feddp.server.optimizer import ServerOptimizer
 from feddp.simulations.audit.bounds import AuditResult, audit_scores
 from feddp.simulations.leakage.attacks import Scores
 from feddp.simulations.run.progress import ignore
-from feddp.simulations.run.simulate import pinned_threads
-from feddp.simulations.run.users import Users, declare_users, table_of
+from feddp.simulations.run.simulate import load_given, pinned_threads
+from feddp.simulations.run.users import Users, declare_users
 
 ALPHA = 0.05
 CONTROLS = {"as planned": 1.0, "half the noise": 0.5, "no noise": 0.0}
@@ -162,7 +162,7 @@ def audit(
     with pinned_threads(config):
         base, layout = load_model(config)
         plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
-        training, evaluation = load_users(config, everyone=table_of(users))
+        training, evaluation = load_given(config, users)
         few = UsersView(training, np.arange(min(extent.num_users, training.num_users)))
         node = build_node(config, base, layout, few, evaluation)
         on_plan(plan)
@@ -271,7 +271,6 @@ def _audited(config: RunConfig, extent: AuditExtent) -> RunConfig:
     changes = {
         "run.rounds": extent.num_rounds,
         "privacy.num-users": num_units,
-        "privacy.spare-attempts": 0,
         "privacy.noise-multiplier": "auto",
         "sampling.expected-cohort-size": extent.sampling_probability * num_units,
     }

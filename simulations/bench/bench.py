@@ -13,7 +13,6 @@ import torch
 
 from feddp.client.engine.passes import padded_length
 from feddp.simulations.bench import contestants
-from feddp.simulations.bench.contestants import PASS_TOKENS
 from feddp.simulations.bench.race import paired, peak_megabytes, race, run_apart
 from feddp.simulations.bench.scale import measure_population, measure_vocabulary
 from feddp.simulations.bench.scoreboard import Measure, Scoreboard
@@ -25,9 +24,9 @@ from feddp.simulations.bench.workload import (
     make_base,
     make_users,
     num_tokens,
+    rows_of,
 )
 
-CLIPPING_NORM = 0.1
 ROWS_OF_USER = (0.7, 1.0, 1, 12)
 TOKENS_OF_ROW = (3.3, 0.8, 8, 128)
 
@@ -81,12 +80,9 @@ FLOWER_CASES = {
 
 
 def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
-    """Runs the stages, prints results, and writes bench.json and bench.png into `folder`.
+    """Runs the stages `only`, or all, prints results, and writes bench.json and bench.png.
 
-    Args:
-      repeats: measured turns; twice as many where they are short.
-      folder: of the result.
-      only: names of stages; empty means all.
+    Where turns are short, there are twice as many `repeats`.
     """
     torch.set_num_threads(1)
     # Opacus hooks modules whose inputs need no gradient, and torch warns each time.
@@ -104,8 +100,7 @@ def bench(*, repeats: int, folder: Path, only: Sequence[str] = ()) -> int:
 
 def useful_share(users: Sequence[User]) -> float:
     """Share of real tokens in the tokens that the engine computes."""
-    rows = [row for user in users for step in user for row in step]
-    return num_tokens(users) / sum(padded_length(row, None) for row in rows)
+    return num_tokens(users) / sum(padded_length(row, None) for row in rows_of(users))
 
 
 def user_contestants(case: Case, users: Sequence[User]) -> dict[str, Callable[[], object]]:
@@ -113,14 +108,10 @@ def user_contestants(case: Case, users: Sequence[User]) -> dict[str, Callable[[]
     base, layout = make_base(Shape(vocabulary=case.vocabulary))
     plain = contestants.Plain(base, layout)
     return {
-        "central": contestants.central(plain, users, pass_tokens=PASS_TOKENS, is_chunked=True),
-        "central, library loss": contestants.central(
-            plain, users, pass_tokens=PASS_TOKENS, is_chunked=False
-        ),
-        "loop": contestants.loop(plain, users, clipping_norm=CLIPPING_NORM),
-        "engine": contestants.engine(
-            base, layout, users, clipping_norm=CLIPPING_NORM, pass_tokens=PASS_TOKENS
-        ),
+        "central": contestants.central(plain, users),
+        "central, library loss": contestants.central(plain, users, is_chunked=False),
+        "loop": contestants.loop(plain, users),
+        "engine": contestants.engine(base, layout, users),
     }
 
 
@@ -137,18 +128,12 @@ def example_contestants() -> dict[str, Callable[[], object]]:
     """One step over examples: non-private, the engine with unit example, and Opacus."""
     base, layout = make_base(Shape())
     users = make_users(EXAMPLES.population, EXAMPLES.vocabulary)
-    rows = [row for user in users for step in user for row in step]
-    plain = contestants.Plain(base, layout)
-    norm = CLIPPING_NORM
+    rows = rows_of(users)
     return {
-        "non-private step": contestants.central(
-            plain, users, pass_tokens=PASS_TOKENS, is_chunked=True
-        ),
-        "engine": contestants.engine(
-            base, layout, users, clipping_norm=norm, pass_tokens=PASS_TOKENS
-        ),
-        "opacus hooks": contestants.opacus(base, layout, rows, clipping_norm=norm, is_ghost=False),
-        "opacus ghost": contestants.opacus(base, layout, rows, clipping_norm=norm, is_ghost=True),
+        "non-private step": contestants.central(contestants.Plain(base, layout), users),
+        "engine": contestants.engine(base, layout, users),
+        "opacus hooks": contestants.opacus(base, layout, rows, is_ghost=False),
+        "opacus ghost": contestants.opacus(base, layout, rows, is_ghost=True),
     }
 
 
@@ -174,8 +159,8 @@ def measure_pfl(board: Scoreboard, repeats: int) -> None:
             repeats=repeats,
         )
         _equal_work(board, name, found)
-        rows = [row for user in users for step in user for row in step]
-        board.figure(f"{name}: mean tokens of a row", num_tokens(users) / len(rows))
+        mean = num_tokens(users) / len(rows_of(users))
+        board.figure(f"{name}: mean tokens of a row", mean)
         seconds = {name: found["seconds"]["pfl"], "engine": found["seconds"]["engine"]}
         board.measure(_measures("100 lognormal users", seconds, num_tokens(users)))
 

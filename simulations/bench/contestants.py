@@ -26,9 +26,10 @@ from feddp.common.privacy.mechanism.gaussian import GaussianMechanism
 from feddp.common.privacy.mechanism.noise import BitStream, seeded_key
 from feddp.common.privacy.mechanism.sampling import PoissonSampler
 from feddp.common.privacy.mechanism.summation import UpdateSum
-from feddp.simulations.bench.workload import User, copy_base, nonzero_start
+from feddp.simulations.bench.workload import User, copy_base, nonzero_start, rows_of
 
 GRID_STEPS = 1 << 20
+CLIPPING_NORM, NOISE_MULTIPLIER = 0.1, 1.0
 LEARNING_RATE = 0.1
 PASS_TOKENS = 2048  # per thread: with more, activations no longer fit its caches
 
@@ -63,10 +64,7 @@ class Plain:
             head = self._model.lm_head.weight
             loss = LinearCrossEntropy.apply(hidden[keep], head, None, targets[keep], weights, None)  # type: ignore[no-untyped-call]
         else:
-            logits = self._model(input_ids=inputs, use_cache=False).logits.float()
-            loss = weight * functional.cross_entropy(
-                logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
-            )
+            loss = weight * _summed_loss(self._model, inputs, targets)
         (gradient,) = torch.autograd.grad(loss, live)
         return gradient
 
@@ -91,10 +89,10 @@ def num_targets(rows: Sequence[TokenRow]) -> int:
 
 
 def central(
-    plain: Plain, users: Sequence[User], *, pass_tokens: int, is_chunked: bool
+    plain: Plain, users: Sequence[User], *, pass_tokens: int = PASS_TOKENS, is_chunked: bool = True
 ) -> Callable[[], Tensor]:
     """Non-private training without users: one step over all rows, in passes of similar length."""
-    rows = sorted((r for user in users for step in user for r in step), key=lambda r: len(r.labels))
+    rows = sorted(rows_of(users), key=lambda row: len(row.labels))
     passes: list[list[TokenRow]] = [[]]
     for row in rows:
         if passes[-1] and (len(passes[-1]) + 1) * len(row.labels) > pass_tokens:
@@ -112,7 +110,9 @@ def central(
     return run
 
 
-def loop(plain: Plain, users: Sequence[User], *, clipping_norm: float) -> Callable[[], UpdateSum]:
+def loop(
+    plain: Plain, users: Sequence[User], *, clipping_norm: float = CLIPPING_NORM
+) -> Callable[[], UpdateSum]:
     """One user after another, with the library's forward and loss, clipped and added."""
 
     def run() -> UpdateSum:
@@ -136,8 +136,8 @@ def engine(
     layout: AdapterLayout,
     users: Sequence[User],
     *,
-    clipping_norm: float,
-    pass_tokens: int,
+    clipping_norm: float = CLIPPING_NORM,
+    pass_tokens: int = PASS_TOKENS,
     slots: int = 512,
     device: str = "cpu",
     num_threads: int = 1,
@@ -179,8 +179,8 @@ def opacus(
     layout: AdapterLayout,
     rows: Sequence[TokenRow],
     *,
-    clipping_norm: float,
     is_ghost: bool,
+    clipping_norm: float = CLIPPING_NORM,
 ) -> Callable[[], Tensor]:
     """Example-level clipped gradient sum by Opacus: per-example gradients by hooks, or ghost."""
     wrapped, trained = _opacus_model(base, layout, clipping_norm, is_ghost)
@@ -253,33 +253,37 @@ def peft_model(base: BaseModel, layout: AdapterLayout) -> tuple[Any, dict[str, A
 
 def mean_loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """The library's mean loss over the predicted positions of one local batch."""
+    return _summed_loss(model, inputs, targets) / (targets != IGNORE).sum().clamp_min(1)
+
+
+def _summed_loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     logits = model(input_ids=inputs, use_cache=False).logits.float()
-    loss = functional.cross_entropy(
+    return functional.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum"
     )
-    return loss / (targets != IGNORE).sum().clamp_min(1)
 
 
-def mean_update(total: UpdateSum, num_users: int, clipping_norm: float) -> NDArray[np.float64]:
+def mean_update(
+    total: UpdateSum, num_users: int, clipping_norm: float = CLIPPING_NORM
+) -> NDArray[np.float64]:
     """A sum of clipped updates as the mean that frameworks keep in float32; without noise."""
     return total.total.astype(np.float64) * (clipping_norm / GRID_STEPS / num_users)
 
 
-def private(run: Callable[[], UpdateSum], mechanism: GaussianMechanism) -> Callable[[], object]:
-    """The engine's sum, released with exact noise: what a framework does in one round."""
-    return lambda: mechanism.release(run(), bits=BitStream(seeded_key(0, 1)))
+def private(
+    run: Callable[[], UpdateSum], *, cohort_size: int, dimension: int
+) -> Callable[[], object]:
+    """The engine's sum, released with exact noise: what a framework does in one round.
 
-
-def make_mechanism(
-    *, cohort_size: int, dimension: int, clipping_norm: float, noise_multiplier: float = 1.0
-) -> GaussianMechanism:
-    """Noise for cohorts of `num_users`, drawn from a population a hundred times as large."""
-    return GaussianMechanism(
+    The cohort is drawn from a population a hundred times as large.
+    """
+    mechanism = GaussianMechanism(
         sampler=PoissonSampler(0.01),
         num_units=100 * cohort_size,
         expected_cohort_size=float(cohort_size),
-        clipping_norm=clipping_norm,
-        noise_multiplier=noise_multiplier,
+        clipping_norm=CLIPPING_NORM,
+        noise_multiplier=NOISE_MULTIPLIER,
         grid_steps=GRID_STEPS,
         dimension=dimension,
     )
+    return lambda: mechanism.release(run(), bits=BitStream(seeded_key(0, 1)))

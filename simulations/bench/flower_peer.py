@@ -22,17 +22,8 @@ from flwr.simulation import run_simulation
 from feddp.common.model.layout import AdapterLayout
 from feddp.simulations.bench import contestants
 from feddp.simulations.bench.race import Contestant
-from feddp.simulations.bench.workload import (
-    Population,
-    Shape,
-    User,
-    make_base,
-    make_users,
-    nonzero_start,
-)
+from feddp.simulations.bench.workload import User, make_workload, nonzero_start
 
-CLIPPING_NORM = 0.1
-NOISE_MULTIPLIER = 1.0
 DROPPED_ROUNDS = 2  # actors start, models load, caches fill
 NUM_CPUS = 2
 OBJECT_STORE_BYTES = 100 << 20
@@ -44,9 +35,7 @@ class Trainee:
 
     def __init__(self, population: list[Any], shape: dict[str, Any]):
         torch.set_num_threads(1)
-        of_base = Shape(**shape)
-        base, layout = make_base(of_base)
-        self.users = make_users(Population(*population), of_base.vocabulary)
+        base, layout, self.users = make_workload(population, shape)
         self.model, self.parameters = contestants.peft_model(base, layout)
 
     def train(self, user: User, adapter: ArrayRecord) -> ArrayRecord:
@@ -106,7 +95,7 @@ class Rounds:
         self.strategy = DifferentialPrivacyServerSideFixedClipping(
             FedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=num_users),
             noise_multiplier=0.0,  # of the first round, which proves equal work
-            clipping_norm=CLIPPING_NORM,
+            clipping_norm=contestants.CLIPPING_NORM,
             num_sampled_clients=num_users,
         )
         self.start = nonzero_start(layout)
@@ -141,7 +130,7 @@ class Rounds:
         if round == 1:
             arrays = adapter.to_numpy_ndarrays()
             self.first_update = np.concatenate([a.ravel() for a in arrays]) - self.start
-            self.strategy.noise_multiplier = NOISE_MULTIPLIER
+            self.strategy.noise_multiplier = contestants.NOISE_MULTIPLIER
         self._left, self._wall_left = tree_seconds(), time.perf_counter()
         return MetricRecord()
 
@@ -161,30 +150,28 @@ def compare(*, population: list[Any], shape: dict[str, Any], repeats: int) -> di
       noise.
     """
     torch.set_num_threads(1)
-    of_base = Shape(**shape)
-    base, layout = make_base(of_base)
-    users = make_users(Population(*population), of_base.vocabulary)
+    base, layout, users = make_workload(population, shape)
     run, wide = (
         contestants.engine(
             base,
             layout,
             users,
-            clipping_norm=CLIPPING_NORM,
             pass_tokens=contestants.PASS_TOKENS * num_threads,
             num_threads=num_threads,
         )
         for num_threads in (1, NUM_CPUS)
     )
-    expected = contestants.mean_update(run(), len(users), CLIPPING_NORM)
-    mechanism = contestants.make_mechanism(
-        cohort_size=len(users), dimension=layout.dimension, clipping_norm=CLIPPING_NORM
+    expected = contestants.mean_update(run(), len(users))
+    engine, wide_engine = (
+        contestants.private(each, cohort_size=len(users), dimension=layout.dimension)
+        for each in (run, wide)
     )
     rounds = Rounds(
         json.dumps({"population": population, "shape": shape}),
         layout,
         len(users),
-        engine=contestants.private(run, mechanism),
-        wide_engine=contestants.private(wide, mechanism),
+        engine=engine,
+        wide_engine=wide_engine,
     )
     _run_flower(rounds, num_nodes=len(users), num_rounds=repeats + DROPPED_ROUNDS)
     error = np.linalg.norm(rounds.first_update - expected) / np.linalg.norm(expected)

@@ -22,7 +22,6 @@ SHAPE = Shape(
     dtype=torch.bfloat16,
 )
 PASS_TOKENS = 32_768
-CLIPPING_NORM = 0.1
 CASES = {
     "64 users, 4 rows of 512": Population.equal(64, rows=4, tokens=512),
     "64 users, 1 row of 256": Population.equal(64, rows=1, tokens=256),
@@ -45,17 +44,11 @@ def gpu_bench(*, repeats: int, folder: Path) -> int:
     for name, population in CASES.items():
         users = make_users(population, SHAPE.vocabulary)
         engine = contestants.engine(
-            base,
-            layout,
-            users,
-            clipping_norm=CLIPPING_NORM,
-            pass_tokens=PASS_TOKENS,
-            slots=64,
-            device="cuda",
+            base, layout, users, pass_tokens=PASS_TOKENS, slots=64, device="cuda"
         )
         runs = {
-            "central": contestants.central(plain, users, pass_tokens=PASS_TOKENS, is_chunked=True),
-            "loop": contestants.loop(plain, users, clipping_norm=CLIPPING_NORM),
+            "central": contestants.central(plain, users, pass_tokens=PASS_TOKENS),
+            "loop": contestants.loop(plain, users),
             "engine": engine,
         }
         seconds = race(runs, repeats=repeats, clock=_synchronised)

@@ -27,10 +27,7 @@ from torch import Tensor
 from feddp.common.model.base import BaseModel
 from feddp.common.model.layout import AdapterLayout
 from feddp.simulations.bench import contestants
-from feddp.simulations.bench.workload import Population, Shape, User, make_base, make_users
-
-CLIPPING_NORM = 0.1
-NOISE_MULTIPLIER = 1.0
+from feddp.simulations.bench.workload import User, make_workload
 
 
 class Batches(Dataset):  # type: ignore[misc]
@@ -112,28 +109,18 @@ def compare(
       noise.
     """
     torch.set_num_threads(1)
-    of_base = Shape(**shape)
-    base, layout = make_base(of_base)
-    users = make_users(Population(*population), of_base.vocabulary)
-    run = contestants.engine(
-        base, layout, users, clipping_norm=CLIPPING_NORM, pass_tokens=contestants.PASS_TOKENS
-    )
-    mechanism = contestants.make_mechanism(
-        cohort_size=len(users),
-        dimension=layout.dimension,
-        clipping_norm=CLIPPING_NORM,
-        noise_multiplier=NOISE_MULTIPLIER,
-    )
-    expected = contestants.mean_update(run(), len(users), CLIPPING_NORM)
+    base, layout, users = make_workload(population, shape)
+    run = contestants.engine(base, layout, users)
+    expected = contestants.mean_update(run(), len(users))
     found = simulate(base, layout, users, width=width, noise_multiplier=0.0, rounds=1)
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-    each = EveryRound(contestants.private(run, mechanism))
+    each = EveryRound(contestants.private(run, cohort_size=len(users), dimension=layout.dimension))
     simulate(
         base,
         layout,
         users,
         width=width,
-        noise_multiplier=NOISE_MULTIPLIER,
+        noise_multiplier=contestants.NOISE_MULTIPLIER,
         rounds=repeats + 1,
         callbacks=[each],
     )
@@ -156,7 +143,7 @@ def simulate(
     datasets = [Batches(user, width) for user in users]
     sampler = get_user_sampler("minimize_reuse", list(range(len(users))))
     training = FederatedDataset(datasets.__getitem__, sampler)
-    gaussian = GaussianMechanism(CLIPPING_NORM, noise_multiplier)
+    gaussian = GaussianMechanism(contestants.CLIPPING_NORM, noise_multiplier)
     backend = SimulatedBackend(
         training, training, postprocessors=[CentrallyAppliedPrivacyMechanism(gaussian)]
     )
@@ -167,9 +154,7 @@ def simulate(
         backend,
         PyTorchModel(Loss(model), torch.optim.SGD, torch.optim.SGD(list(trained.values()), lr=1.0)),
         NNTrainHyperParams(
-            local_batch_size=1,
-            local_num_epochs=1,
-            local_learning_rate=contestants.LEARNING_RATE,
+            local_batch_size=1, local_num_epochs=1, local_learning_rate=contestants.LEARNING_RATE
         ),
         callbacks=callbacks,
     )

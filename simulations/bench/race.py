@@ -52,11 +52,6 @@ def race(
     The order is reversed in every other repeat and the first repeat is dropped (warm-up), so a slow
     phase of the machine affects all contestants alike.
 
-    Args:
-      contestants: by name.
-      repeats: kept ones.
-      clock: CPU seconds of this process, or another clock.
-
     >>> ticks = iter(range(100))
     >>> race({"a": lambda: None, "b": lambda: next(ticks)}, repeats=2, clock=lambda: next(ticks))
     {'a': [1, 1], 'b': [2, 2]}
@@ -91,10 +86,9 @@ def peak_megabytes() -> float:
 
 
 def run_apart(function: str, **arguments: Any) -> Any:
-    """Result of a function run in a fresh process, with its own memory and descendants.
+    """Result of "module:name" run in a fresh process, with its own memory and descendants.
 
-    Args:
-      function: "module:name"; its arguments and its result travel as JSON.
+    Arguments and result travel as JSON.
 
     Raises:
       FeddpError: the process failed; the text ends with its last output.

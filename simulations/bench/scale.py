@@ -39,25 +39,22 @@ def measure_population(board: Scoreboard, repeats: int) -> None:
         write_users(few, FEW)
         write_users(many, MANY)
 
-        def apart(path: Path, **arguments: Any) -> Any:
-            """`rounds_of` in a process of its own."""
-            return run_apart(
-                "feddp.simulations.bench.scale:rounds_of", path=str(path), cache=folder, **arguments
-            )
+        def apart(name: str, path: Path, **arguments: Any) -> Any:
+            """A function of this file in a process of its own."""
+            function = f"feddp.simulations.bench.scale:{name}"
+            return run_apart(function, path=str(path), cache=folder, **arguments)
 
         for path in (few, many):
-            board.figure(
-                f"index of {path.stem} users",
-                run_apart("feddp.simulations.bench.scale:index_of", path=str(path), cache=folder),
-            )
+            found = apart("index_of", path)
+            board.figure(f"index of {path.stem} users", found)
         peaks = []
         for path, cohort in ((few, COHORT), (many, COHORT), (many, TENTH), (many, LARGE_COHORT)):
-            found = apart(path, cohort_size=cohort)
+            found = apart("rounds_of", path, cohort_size=cohort)
             board.figure(f"a round of {cohort} of {path.stem} users", found)
             peaks.append(found["peak_megabytes"])
         board.figure(f"peak memory at {MANY} users / at {FEW}", peaks[1] / peaks[0])
         board.figure(f"peak memory, cohort {LARGE_COHORT} / {TENTH}", peaks[3] / peaks[2])
-        lost = apart(many, num_users=NODES, cohort_size=NODES // 50, dropout=1.0)
+        lost = apart("rounds_of", many, num_users=NODES, cohort_size=NODES // 50, dropout=1.0)
         board.figure(
             f"{NODES} one-user nodes, all of the drawn drop out: microseconds per node and round",
             1e6 * lost["cpu_seconds"] / NODES,
@@ -89,23 +86,13 @@ def index_of(path: str, cache: str) -> dict[str, float]:
     """Builds the index of a file; seconds and peak memory of this process."""
     started = time.process_time()
     _open(path, cache)
-    return {
-        "cpu_seconds": time.process_time() - started,
-        "peak_megabytes": peak_megabytes(),
-    }
+    return {"cpu_seconds": time.process_time() - started, "peak_megabytes": peak_megabytes()}
 
 
 def rounds_of(
     path: str, cache: str, cohort_size: int, num_users: int | None = None, dropout: float = 0.0
 ) -> dict[str, float]:
-    """Two rounds of a node on the demo's base model over an indexed file.
-
-    Args:
-      path: the file.
-      cache: where its index lies.
-      cohort_size: expected users of a round.
-      num_users: use only the first users; None: all.
-      dropout: share of the drawn users who do not answer.
+    """Two rounds of a node on the demo's base model over the first users of an indexed file.
 
     Returns:
       "opening_seconds" of the users, "cpu_seconds" of the second round, and "peak_megabytes".
@@ -135,11 +122,7 @@ def rounds_of(
         )
         node.train(request, dropout=dropout)
         seconds = time.process_time() - started
-    return {
-        "opening_seconds": opening,
-        "cpu_seconds": seconds,
-        "peak_megabytes": peak_megabytes(),
-    }
+    return {"opening_seconds": opening, "cpu_seconds": seconds, "peak_megabytes": peak_megabytes()}
 
 
 def loss_of(name: str, vocabulary: int = VOCABULARY) -> Callable[[], torch.Tensor]:

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,13 +63,7 @@ class Scoreboard:
             "versions": _versions(),
             "load_average": os.getloadavg(),
             "measures": [
-                {
-                    "case": m.case,
-                    "what": m.what,
-                    "beside": m.beside,
-                    "ratio": [m.ratio.least, m.ratio.median, m.ratio.most],
-                    "tokens_per_second": m.tokens_per_second,
-                }
+                asdict(m) | {"ratio": [m.ratio.least, m.ratio.median, m.ratio.most]}
                 for m in self.measures
             ],
             "figures": self.figures,
@@ -77,7 +71,7 @@ class Scoreboard:
         }
         (folder / "bench.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if self.measures:
-            _plot(self.measures, folder / "bench.png")
+            _draw(self.measures, folder / "bench.png")
         print(f"written: {folder}/bench.json" + (", bench.png" if self.measures else ""))
 
 
@@ -99,22 +93,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _plot(measures: Sequence[Measure], path: Path) -> None:
-    from matplotlib.figure import Figure  # slow to import
+def _draw(measures: Sequence[Measure], path: Path) -> None:
+    # Not above: matplotlib would count in the peak memory that other processes measure.
+    from feddp.simulations.run.pictures import BLUE, INK, panel, write_png
 
-    figure = Figure(figsize=(9, 0.4 * len(measures) + 1.4), layout="constrained")
-    axes = figure.subplots()
     names = [f"{m.case}: {m.what} / {m.beside}" for m in measures]
-    medians = [m.ratio.median for m in measures]
-    below = [m.ratio.median - m.ratio.least for m in measures]
-    above = [m.ratio.most - m.ratio.median for m in measures]
-    axes.errorbar(medians, names, xerr=[below, above], fmt="o", color="tab:blue", capsize=3)
-    for name, median in zip(names, medians, strict=True):
-        axes.annotate(f"{median:.2f}", (median, name), (0, 5), textcoords="offset points")
-    axes.grid(axis="x", alpha=0.3)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:g}x")
-    axes.invert_yaxis()
-    axes.set_xlabel("times as fast, CPU time unless said otherwise; median and range")
-    figure.savefig(path, dpi=150)
+    ratios = [m.ratio for m in measures]
+    ends = [[r.median - r.least for r in ratios], [r.most - r.median for r in ratios]]
+    with panel(0.4 * len(measures) + 1.4, width=9) as (figure, axis):
+        axis.errorbar([r.median for r in ratios], names, xerr=ends, fmt="o", color=BLUE, capsize=3)
+        for name, ratio in zip(names, ratios, strict=True):
+            place = (ratio.median, name)
+            axis.annotate(f"{ratio.median:.2f}", place, (0, 5), textcoords="offset points")
+        axis.axvline(1.0, color=INK, linewidth=0.8)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}x")
+        axis.invert_yaxis()
+        axis.set_xlabel("times as fast, CPU time unless said otherwise; median and range")
+    write_png(figure, path)

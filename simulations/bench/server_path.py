@@ -3,6 +3,7 @@
 import tempfile
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def measure_server(board: Scoreboard, repeats: int) -> None:
         each = Spread.of([1e6 * s / NUMBERS for s in seconds])
         board.figure(
             f"server, {kind}: sum, charge, exact noise, step: microseconds per parameter and core",
-            {"median": each.median, "least": each.least, "most": each.most},
+            asdict(each),
         )
         board.figure(f"server, {kind}: memory beyond the sum and the last state, adapters", copies)
 
@@ -42,11 +43,6 @@ def server_path(
     """CPU seconds of each release, and peak memory of one, in float32 adapters.
 
     The ledger is a real one in a temporary folder; checkpoint and publication are not included.
-
-    Args:
-      repeats: measured releases.
-      kind: of the server optimizer.
-      numbers: P.
     """
     plan = _plan(numbers, num_rounds=repeats + 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +87,6 @@ def _plan(numbers: int, num_rounds: int) -> PrivacyPlan:
         clipping_norm=0.1,
         num_rounds=num_rounds,
         expected_cohort_size=10.0,
-        spare_attempts=0,
     )
     return make_plan(
         request,

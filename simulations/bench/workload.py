@@ -1,8 +1,9 @@
 """What the bench trains: a Llama-shaped base with random weights and users with random tokens."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,14 @@ def make_base(shape: Shape) -> tuple[BaseModel, AdapterLayout]:
     return base, layout
 
 
+def make_workload(
+    population: Sequence[Any], shape: Mapping[str, Any]
+) -> tuple[BaseModel, AdapterLayout, list[User]]:
+    """(base, layout, users) of the fields of a `Population` and of a `Shape`, as processes pass."""
+    of_base = Shape(**shape)
+    return *make_base(of_base), make_users(Population(*population), of_base.vocabulary)
+
+
 def copy_base(base: BaseModel) -> BaseModel:
     """A copy of the base, because engines replace modules in place."""
     model = copy.deepcopy(base.model)
@@ -114,6 +123,11 @@ def nonzero_start(layout: AdapterLayout) -> np.ndarray[tuple[int], np.dtype[np.f
     return np.asarray(layout.start + noise, dtype=np.float32)
 
 
+def rows_of(users: Sequence[User]) -> list[TokenRow]:
+    """The rows of all local steps of all users."""
+    return [row for user in users for step in user for row in step]
+
+
 def num_tokens(users: Sequence[User]) -> int:
     """Real input tokens over all local steps."""
-    return sum(len(row.input_ids) for user in users for step in user for row in step)
+    return sum(len(row.input_ids) for row in rows_of(users))

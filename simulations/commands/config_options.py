@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from feddp.deploy.commands import argument, option
+
 if TYPE_CHECKING:
     from feddp.common.config.run_config import RunConfig
 
 Config = Annotated[
-    Path | None,
-    typer.Argument(metavar="CONFIG.toml", help="what to run", show_default="the demo"),
+    Path | None, typer.Argument(metavar="CONFIG.toml", help="what to run", show_default="the demo")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -22,13 +23,8 @@ Settings = Annotated[
         show_default=False,
     ),
 ]
-OutputDir = Annotated[
-    str | None,
-    typer.Option(metavar="FOLDER", help="parent folder of runs", show_default=False),
-]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="folder of a run", show_default=False)
-]
+OutputDir = Annotated[str | None, option("parent folder of runs", "FOLDER")]
+RunFolder = Annotated[Path, argument("RUN", "folder of a run")]
 
 
 def overrides_of(settings: Sequence[str] | None) -> dict[str, object]:

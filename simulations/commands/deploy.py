@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from feddp.deploy.commands import group, option
 from feddp.simulations.commands.config_options import (
     Config,
     OutputDir,
@@ -13,19 +14,9 @@ from feddp.simulations.commands.config_options import (
     config_of,
 )
 
-Nodes = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="machines that share the users; 2, or as before", show_default=False
-    ),
-]
-Keep = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="keep keys, logs and databases there", show_default=False),
-]
-commands = typer.Typer(
-    no_args_is_help=True, suggest_commands=False, help="Runs on a fleet of Flower processes."
-)
+Nodes = Annotated[int | None, option("machines that share the users; 2, or as before", "N")]
+Keep = Annotated[Path | None, option("keep keys, logs and databases there", "FOLDER")]
+commands = group("Runs on a fleet of Flower processes.")
 
 
 def add_to(app: typer.Typer) -> None:

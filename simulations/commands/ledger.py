@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feddp.common.errors import ConfigError, DiskError
+from feddp.deploy.commands import argument, group, option
 from feddp.simulations.commands.config_options import config_of
 
 if TYPE_CHECKING:
@@ -19,25 +20,13 @@ if TYPE_CHECKING:
     from feddp.server.run import Run
 
 Mode = StrEnum("Mode", {"FIXED_SCHEDULE": "fixed-schedule", "ADAPTIVE": "adaptive"})
-LedgerOrRun = Annotated[
-    Path,
-    typer.Argument(
-        metavar="LEDGER_OR_RUN", help="a ledger, or the folder of a run", show_default=False
-    ),
-]
-commands = typer.Typer(
-    no_args_is_help=True, suggest_commands=False, help="Shows, checks and makes privacy ledgers."
-)
+LedgerOrRun = Annotated[Path, argument("LEDGER_OR_RUN", "a ledger, or the folder of a run")]
+commands = group("Shows, checks and makes privacy ledgers.")
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds `feddp ledger ...`."""
     app.add_typer(commands, name="ledger", rich_help_panel="Ledger")
-
-
-def _option(about: str, metavar: str | None = None) -> typer.models.OptionInfo:
-    made: typer.models.OptionInfo = typer.Option(metavar=metavar, help=about, show_default=False)
-    return made
 
 
 @commands.command()
@@ -55,7 +44,7 @@ def show(path: LedgerOrRun) -> None:
 @commands.command()
 def verify(
     path: LedgerOrRun,
-    anchor: Annotated[Path | None, _option("a head to be extended", "FILE")] = None,
+    anchor: Annotated[Path | None, option("a head to be extended", "FILE")] = None,
 ) -> None:
     """Checks rows, signatures, anchor, plan and promise; recomputes epsilon from the events."""
     from feddp.common.privacy.ledger.ledger import Ledger
@@ -106,7 +95,7 @@ def export(path: LedgerOrRun) -> None:
 
 @commands.command()
 def anchor(
-    path: LedgerOrRun, file: Annotated[Path, _option("where the head is remembered", "FILE")]
+    path: LedgerOrRun, file: Annotated[Path, option("where the head is remembered", "FILE")]
 ) -> None:
     """Remembers the head in a file, best elsewhere; refuses to forget a newer one."""
     from feddp.common.disk import Disk
@@ -133,7 +122,7 @@ def rotate(path: LedgerOrRun) -> None:
     from feddp.server.run_ledger import key_path
 
     path, run = _locate(path)
-    key = key_path(run.config) if run else None
+    key = key_path(run.path, run.config) if run else None
     with Ledger.open(path, key_path=key) as ledger:
         ledger.rotate()
         print(f"{path}: row {ledger.history.num_rows} names the new key")
@@ -141,9 +130,7 @@ def rotate(path: LedgerOrRun) -> None:
 
 
 @commands.command()
-def backup(
-    path: LedgerOrRun, file: Annotated[Path, _option("where the copy goes", "FILE")]
-) -> None:
+def backup(path: LedgerOrRun, file: Annotated[Path, option("where the copy goes", "FILE")]) -> None:
     """Copies the ledger, verifies the copy, and says which head it holds."""
     from feddp.common.disk import Disk
     from feddp.common.privacy.ledger.store import copy_file
@@ -156,15 +143,15 @@ def backup(
 
 @commands.command()
 def create(
-    path: Annotated[Path, typer.Argument(metavar="LEDGER", help="a new file", show_default=False)],
-    population: Annotated[str, _option("name of the users", "NAME")],
+    path: Annotated[Path, argument("LEDGER", "a new file")],
+    population: Annotated[str, option("name of the users", "NAME")],
     config: Annotated[
         list[Path] | None,
-        _option("TOML file of an expected run; repeatable; default: the demo", "FILE"),
+        option("TOML file of an expected run; repeatable; default: the demo", "FILE"),
     ] = None,
-    num_users: Annotated[int | None, _option("N; default: the config's")] = None,
-    target_epsilon: Annotated[float | None, _option("of all runs; default: the config's")] = None,
-    target_delta: Annotated[float | None, _option("of all runs; default: the plan's")] = None,
+    num_users: Annotated[int | None, option("N; default: the config's")] = None,
+    target_epsilon: Annotated[float | None, option("of all runs; default: the config's")] = None,
+    target_delta: Annotated[float | None, option("of all runs; default: the plan's")] = None,
     runs: Annotated[int, typer.Option(help="runs of each config")] = 1,
     mode: Annotated[
         Mode,
@@ -175,49 +162,9 @@ def create(
 ) -> None:
     """Makes the ledger of a population from the plans of the runs that will share it."""
     configs = [config_of(each, ()) for each in config] if config else [config_of(None, ())]
-    create_ledger(
-        path,
-        configs,
-        population=population,
-        mode=mode.value,
-        num_users=num_users,
-        target_epsilon=target_epsilon,
-        target_delta=target_delta,
-        num_runs=runs,
-    )
-
-
-def create_ledger(
-    path: Path,
-    configs: Sequence["RunConfig"],
-    *,
-    population: str,
-    mode: str,
-    num_users: int | None,
-    target_epsilon: float | None,
-    target_delta: float | None,
-    num_runs: int,
-) -> None:
-    """Makes the ledger of a population from the plans of its expected runs.
-
-    Args:
-      path: of the ledger; its key goes beside it, or to `privacy.ledger-key`.
-      configs: of the runs; each is planned `num_runs` times.
-      population: name of the users.
-      mode: "fixed-schedule" or "adaptive".
-      num_users: N; None: the configs'.
-      target_epsilon: for all releases together; None: the first config's.
-      target_delta: likewise; None: the first plan's.
-      num_runs: of each config.
-
-    Raises:
-      ConfigError: the plans contradict each other, or cost more than the target.
-      DiskError: the ledger exists already, or cannot be written.
-    """
     from feddp.common.privacy.ledger.ledger import Ledger
     from feddp.common.privacy.plan.ledger_entries import terms_of
     from feddp.common.privacy.plan.shared_population import population_row
-    from feddp.server.run_ledger import key_path
     from feddp.simulations.commands.ledger_text import promise_lines
 
     if path.exists():
@@ -230,13 +177,14 @@ def create_ledger(
         )
     row = population_row(
         population=population,
-        mode=mode,
+        mode=mode.value,
         terms=terms,
         target_epsilon=target_epsilon or plans[0].target_epsilon,
         target_delta=target_delta or plans[0].delta,
-        schedule=_schedule(plans, num_runs),
+        schedule=_schedule(plans, runs),
     )
-    key = key_path(configs[0])
+    named = configs[0].privacy.ledger_key
+    key = Path(named) if named else None
     path.parent.mkdir(parents=True, exist_ok=True)
     Ledger.create(path, row, key_path=key)
     history = Ledger.read(path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feddp.common.errors import ConfigError
+from feddp.deploy.commands import argument, group, option
 from feddp.simulations.commands.config_options import Config, Settings, config_of
 
 if TYPE_CHECKING:
@@ -21,29 +22,15 @@ _TOO_MANY = (
 )
 NAMES = ("serve", "keygen", "enroll", "rotate", "revoke", "list")
 
-RegistryFile = Annotated[
-    Path, typer.Argument(metavar="REGISTRY", help="file of the nodes", show_default=False)
-]
-NodeName = Annotated[
-    str, typer.Argument(metavar="NAME", help="of the node in the registry", show_default=False)
-]
-PublicKey = Annotated[
-    Path, typer.Option(metavar="FILE", help="public key of the node", show_default=False)
-]
-commands = typer.Typer(
-    no_args_is_help=True,
-    suggest_commands=False,
-    help="Serves a node's users to a fleet; makes keys, and keeps the registry.",
-)
+RegistryFile = Annotated[Path, argument("REGISTRY", "file of the nodes")]
+NodeName = Annotated[str, argument("NAME", "of the node in the registry")]
+PublicKey = Annotated[Path, option("public key of the node", "FILE")]
+commands = group("Serves a node's users to a fleet; makes keys, and keeps the registry.")
 
 
 def add_to(app: typer.Typer) -> None:
     """Adds `feddp node ...`."""
     app.add_typer(commands, name="node", rich_help_panel="Deploy")
-
-
-def _file(about: str) -> Any:
-    return typer.Option(metavar="FILE", help=about, show_default=False)
 
 
 @dataclass(frozen=True)
@@ -84,32 +71,21 @@ def with_action(arguments: list[str]) -> list[str]:
 
 @commands.command()
 def serve(
-    address: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS", help="unix:/path/to/socket or 127.0.0.1:port", show_default=False
-        ),
-    ],
+    address: Annotated[str, option("unix:/path/to/socket or 127.0.0.1:port", "ADDRESS")],
     config: Config = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATH", help="this node's users: overrides data.path", show_default=False
-        ),
-    ] = None,
+    data: Annotated[str | None, option("this node's users: overrides data.path", "PATH")] = None,
     settings: Settings = None,
     part: Annotated[str, typer.Option(metavar="I/N", help="a part of the users: demo")] = "0/1",
     name: Annotated[
-        str | None,
-        typer.Option(
-            help="in the registry; with --key and --server-key: seal replies", show_default=False
-        ),
+        str | None, option("in the registry; with --key and --server-key: seal replies")
     ] = None,
-    key: Annotated[Path | None, _file("this node's private key")] = None,
-    server_key: Annotated[Path | None, _file("public key of the server")] = None,
-    state: Annotated[Path | None, _file("what was asked; beside the key")] = None,
-    ledger: Annotated[Path | None, _file('this node\'s own: privacy.trust = "node"')] = None,
-    token: Annotated[Path | None, _file("made anew; beside the socket")] = None,
+    key: Annotated[Path | None, option("this node's private key", "FILE")] = None,
+    server_key: Annotated[Path | None, option("public key of the server", "FILE")] = None,
+    state: Annotated[Path | None, option("what was asked; beside the key", "FILE")] = None,
+    ledger: Annotated[
+        Path | None, option('this node\'s own: privacy.trust = "node"', "FILE")
+    ] = None,
+    token: Annotated[Path | None, option("made anew; beside the socket", "FILE")] = None,
 ) -> None:
     """Loads model and users once, and answers client apps."""
     from concurrent.futures import ThreadPoolExecutor
@@ -142,11 +118,7 @@ def serve(
 
 
 @commands.command()
-def keygen(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="of the private key", show_default=False)
-    ],
-) -> None:
+def keygen(file: Annotated[Path, argument("FILE", "of the private key")]) -> None:
     """Makes a key: FILE, and its public half FILE.pub."""
     from feddp.common.wire.identity_keys import make_key
 
@@ -159,7 +131,7 @@ def enroll(
     registry: RegistryFile,
     name: NodeName,
     public_key: PublicKey,
-    users: Annotated[int, typer.Option(metavar="N", help="registered, public", show_default=False)],
+    users: Annotated[int, option("registered, public", "N")],
 ) -> None:
     """Adds a node to the registry."""
     from feddp.common.wire.identity_keys import read_public_key

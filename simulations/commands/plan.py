@@ -1,14 +1,18 @@
 """feddp plan and check: what to look at before anything is spent."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from feddp.common.errors import ConfigError, ProblemsError
+from feddp.deploy.commands import option
 from feddp.simulations.commands.config_options import Config, OutputDir, Settings, config_of
 
 if TYPE_CHECKING:
     from feddp.common.config.run_config import RunConfig
+    from feddp.common.model.base import BaseModel
     from feddp.common.privacy.plan.plan import PrivacyPlan
 
 
@@ -31,15 +35,21 @@ def plan(
     ] = False,
     proxy: Annotated[
         str | None,
+        option(
+            "with --group-size: users declared PUBLIC, in the columns of data; default: generated",
+            "FILE",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
         typer.Option(
             metavar="FILE",
-            help="with --group-size: users declared PUBLIC, in the columns of data; "
-            "default: generated",
+            help="also draw what more would buy, as .png or .svg",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Shows what a run would promise; reads no private data."""
+    """Shows what a run would promise, and what more would buy; reads no private data."""
     run_config = config_of(config, settings, output_dir=output_dir)
     if proxy is not None and not group_size:
         raise ConfigError(["--proxy: only --group-size reads it. Add --group-size."])
@@ -48,17 +58,37 @@ def plan(
     from feddp.common.assembly import load_model, plan_from_config
     from feddp.common.privacy.accounting.edgeworth import cross_check_lines
     from feddp.common.privacy.plan.plan import planned_curve
+    from feddp.simulations.run.alternatives import (
+        alternative_lines,
+        alternatives,
+        draw_alternatives,
+    )
     from feddp.simulations.run.console import curve_lines, plan_lines
 
     base, layout = load_model(run_config)
     made = plan_from_config(run_config, trust=run_config.privacy.trust, base=base, layout=layout)
     print("\n".join(["Plan", *plan_lines(made), "", "Epsilon over the charges"]))
     print("\n".join(curve_lines(planned_curve(made).tolist(), made)))
+    found = alternatives(made, _dimensions(run_config, base), run_config.adapter.rank)
+    print("\n".join(["", *alternative_lines(made, found)]))
+    if picture is not None:
+        draw_alternatives(made, found, picture)
     if run_config.privacy.cross_check == "edgeworth":
         lines = cross_check_lines(made.charges, delta=made.accounting_delta, relation=made.relation)
         print("\n".join(["", *lines]))
     if group_size:
         print("\n".join(["", *_grouping(run_config, made, proxy)]))
+
+
+def _dimensions(config: "RunConfig", base: "BaseModel") -> dict[int, int]:
+    """Trained numbers of half, twice and four times the rank, where the adapter has one."""
+    from feddp.common.assembly import layout_of
+
+    rank = config.adapter.rank
+    asked = {max(1, rank // 2), 2 * rank, 4 * rank}
+    found = {r: layout_of(replace(config.adapter, rank=r), base).dimension for r in asked}
+    own = layout_of(config.adapter, base).dimension
+    return {r: dimension for r, dimension in found.items() if dimension != own}
 
 
 def check(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from feddp.common.errors import ConfigError
+from feddp.deploy.commands import option
 from feddp.simulations.commands.config_options import (
     Config,
     OutputDir,
@@ -26,10 +27,7 @@ def simulate(
     config: Config = None,
     settings: Settings = None,
     output_dir: OutputDir = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="RUN", help="continue a run folder", show_default=False),
-    ] = None,
+    resume: Annotated[Path | None, option("continue a run folder", "RUN")] = None,
     with_non_private: Annotated[
         bool,
         typer.Option(
@@ -39,10 +37,8 @@ def simulate(
     ] = False,
     non_private_dir: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="real data: where the result WITHOUT privacy goes, outside the run folder",
-            show_default=False,
+        option(
+            "real data: where the result WITHOUT privacy goes, outside the run folder", "FOLDER"
         ),
     ] = None,
     new_noise_segment: Annotated[
@@ -75,9 +71,7 @@ def simulate(
 
 def chat(
     run: RunFolder,
-    prompt: Annotated[
-        str | None, typer.Option(help="answer this and exit; default: ask", show_default=False)
-    ] = None,
+    prompt: Annotated[str | None, option("answer this and exit; default: ask")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="longest answer")] = 60,
     temperature: Annotated[float, typer.Option(help="0: the most likely text")] = 0.7,
 ) -> None:

@@ -140,7 +140,7 @@ def mean_examples(config: RunConfig, grid: Grid, group_size: int) -> float:
     Counted for generated users; otherwise as declared, or G if not declared.
     """
     if config.is_generated:
-        return _mean_generated(config.data.evaluation_users, group_size)
+        return _mean_generated(config.evaluation_one_in, group_size)
     if group_size in grid.num_examples and config.privacy.num_users is not None:
         return grid.num_examples[group_size] / config.privacy.num_users
     return float(group_size)
@@ -183,13 +183,24 @@ def _train(config: RunConfig, cell: Cell, folder: Path) -> dict[str, Any]:
     log_path = folder / f"{cell.name}.log"
     with log_path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         if cell.method == NONE:
-            return _without_privacy(config, cell, folder / f"{cell.name}-adapter")
-        return _with_privacy(config, cell, folder / "runs" / cell.name)
+            adapter_path = folder / f"{cell.name}-adapter"
+            plan, metrics = _without_privacy(config, adapter_path)
+        else:
+            adapter_path = folder / "runs" / cell.name / "adapter"
+            plan, metrics = _with_privacy(config, adapter_path.parent)
+        return {
+            "status": "done",
+            "rounds": plan.num_rounds,
+            "promise": None if cell.method == NONE else promise_of(plan, cell),
+            "metrics": metrics,
+            "leakage": _leakage(config, cell, adapter_path),
+        }
 
 
-def _without_privacy(config: RunConfig, cell: Cell, folder: Path) -> dict[str, Any]:
+def _without_privacy(config: RunConfig, folder: Path) -> tuple[PrivacyPlan, Any]:
     training, evaluation = load_users(config)
-    plan = _plan(config)
+    base, layout = load_model(config)
+    plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
     evaluated = train_to_folder(
         config,
         training,
@@ -198,29 +209,16 @@ def _without_privacy(config: RunConfig, cell: Cell, folder: Path) -> dict[str, A
         num_rounds=plan.num_rounds,
         probability=plan.sampling_probability,
     )
-    return {
-        "status": "done",
-        "rounds": plan.num_rounds,
-        "promise": None,
-        "metrics": metrics_of(evaluated, task=config.model.task),
-        "leakage": _leakage(config, cell, folder),
-    }
+    return plan, metrics_of(evaluated, task=config.model.task)
 
 
-def _with_privacy(config: RunConfig, cell: Cell, path: Path) -> dict[str, Any]:
+def _with_privacy(config: RunConfig, path: Path) -> tuple[PrivacyPlan, Any]:
     if not (path / "ledger.sqlite").is_file():
         show_simulation(config, is_comparing=False, non_private_path=None)
     elif not (path / "result.json").is_file():
         show_resumption(path)  # an earlier call was stopped in the middle of this cell
-    metrics = json.loads((path / "result.json").read_text(encoding="utf-8"))["private"]
-    plan = load_run(path).plan
-    return {
-        "status": "done",
-        "rounds": plan.num_rounds,
-        "promise": promise_of(plan, cell),
-        "metrics": metrics,
-        "leakage": _leakage(config, cell, path / "adapter"),
-    }
+    results = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    return load_run(path).plan, results["private"]
 
 
 def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None]:
@@ -250,11 +248,6 @@ def promise_of(plan: PrivacyPlan, cell: Cell) -> Mapping[str, float | str | None
     )
     found["black_box_epsilon"] = bound if math.isfinite(bound) else None
     return found
-
-
-def _plan(config: RunConfig) -> PrivacyPlan:
-    base, layout = load_model(config)
-    return plan_from_config(config, trust="simulation", base=base, layout=layout)
 
 
 def _leakage(config: RunConfig, cell: Cell, adapter_path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def compare(
       ConfigError: the grid or the run has problems, or the folder holds another comparison.
     """
     run_config, grid = read_comparison(config, overrides or {})
-    folder, num_processes = Path(output_path), num_processes or default_processes()
+    folder, num_processes = Path(output_path), num_processes or os.cpu_count() or 1
     if is_quick:
         run_config, grid = _quick(run_config, grid)
     if not run_config.is_generated and not is_private_data:
@@ -126,13 +126,9 @@ def read_comparison(
     own = to_flat(source) if isinstance(source, RunConfig) else read_flat(Path(source))
     flat = {**own, **overrides}
     given = {k.removeprefix("compare."): v for k, v in flat.items() if k.startswith("compare.")}
-    problems = [
-        f'Unknown key "compare.{key}". The keys are {", ".join(_GRID_KEYS)}.'
-        for key in given
-        if key not in _GRID_KEYS
-    ]
-    if problems:
-        raise ConfigError(problems)
+    if unknown := [key for key in given if key not in _GRID_KEYS]:
+        keys = ", ".join(_GRID_KEYS)
+        raise ConfigError([f'Unknown key "compare.{key}". The keys are {keys}.' for key in unknown])
     config = from_flat({k: v for k, v in flat.items() if not k.startswith("compare.")})
     try:
         grid = Grid(
@@ -232,8 +228,3 @@ def outcome_text(result: Mapping[str, Any]) -> str:
     loss = (result["metrics"] or {}).get("loss", float("nan"))
     auc = result["leakage"]["user_inference"]["auc"]["value"]
     return f"loss {loss:.3f}, user inference AUC {auc:.3f}, {result['seconds']:.0f} CPU s"
-
-
-def default_processes() -> int:
-    """One per core."""
-    return os.cpu_count() or 1

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from feddp.simulations.comparison.table import Row
-from feddp.simulations.run.pictures import COLOURS, INK, STYLE, tick
+from feddp.simulations.run.pictures import COLOURS, INK, panel, tick
 
 # Value without memorisation, and the least range shown.
 _AT_CHANCE = {"user_inference": (0.5, 0.4, 0.6), "exposure": (1.443, 0.0, 4.0)}
@@ -15,9 +14,7 @@ _AT_CHANCE = {"user_inference": (0.5, 0.4, 0.6), "exposure": (1.443, 0.0, 4.0)}
 
 def draw_against_epsilon(rows: Sequence[Row], figure_name: str, label: str) -> Figure | None:
     """A figure of the rows against a user's epsilon, one line per method and group size."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axis = figure.subplots()
+    with panel(3.6) as (figure, axis):
         num_drawn = 0
         for (method, adapter, size), line in _lines(rows, figure_name).items():
             style = "-" if size == max(row.group_size for row in rows) else "--"
@@ -80,9 +77,7 @@ def draw_noise(rows: Sequence[Row]) -> Figure | None:
     if len(sizes) < 2 and len(epsilons) < 2:
         return None
     is_by_size = len(sizes) > 1
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
-        axis = figure.subplots()
+    with panel(3.2) as (figure, axis):
         for method in ("uls", "els"):
             for name, line in _noise_lines(found, method, is_by_size=is_by_size).items():
                 axis.plot(*zip(*line, strict=True), marker="o", color=COLOURS[method])

@@ -12,6 +12,7 @@ import numpy as np
 from feddp.common.errors import ConfigError
 from feddp.simulations.comparison.cells import ELS, FEDERATED, ULS, Cell
 from feddp.simulations.leakage.attacks import Interval, mean_interval
+from feddp.simulations.leakage.table import with_intervals
 
 PAIRS = ((ULS, ELS), (FEDERATED, ULS))
 COMPARED = ("loss", "accuracy", "user_inference")
@@ -48,12 +49,10 @@ class Row:
 
 def summarise(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     """One row per method, epsilon and group size, over its seeds."""
-    groups: dict[tuple[str, float, int, str], list[Mapping[str, Any]]] = {}
+    groups: dict[Cell, list[Mapping[str, Any]]] = {}
     for result in results:
-        cell = Cell(**result["cell"])
-        key = (cell.method, cell.epsilon, cell.group_size, cell.adapter)
-        groups.setdefault(key, []).append(result)
-    return [_row(*key, found) for key, found in groups.items()]
+        groups.setdefault(replace(Cell(**result["cell"]), seed=0), []).append(result)
+    return [_row(cell, found) for cell, found in groups.items()]
 
 
 @dataclass(frozen=True)
@@ -125,17 +124,13 @@ def write_comparison(
             ("method", "adapter", "epsilon", "group_size", "figure", "value", "low", "high")
         )
         for row in rows:
+            key = (row.method, row.adapter, row.epsilon, row.group_size)
             numbers = {"tokens": row.tokens, **(row.promise or {})}
             for name, value in numbers.items():
                 if isinstance(value, int | float):
-                    writer.writerow(
-                        (row.method, row.adapter, row.epsilon, row.group_size, name, value, "", "")
-                    )
+                    writer.writerow((*key, name, value, "", ""))
             for name, interval in {**row.metrics, **row.leakage}.items():
-                cells = (interval.value, interval.low, interval.high)
-                writer.writerow(
-                    (row.method, row.adapter, row.epsilon, row.group_size, name, *cells)
-                )
+                writer.writerow((*key, name, interval.value, interval.low, interval.high))
 
 
 def read_rows(folder: Path) -> tuple[str, list[Row], list[Difference]]:
@@ -144,24 +139,14 @@ def read_rows(folder: Path) -> tuple[str, list[Row], list[Difference]]:
     Raises:
       ConfigError: there is none.
     """
-    path = folder / COMPARISON_NAME
-    if not path.is_file():
+    if not is_comparison(folder):
         raise ConfigError([f"{folder}: no comparison here (no {COMPARISON_NAME})."])
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads((folder / COMPARISON_NAME).read_text(encoding="utf-8"))
     rows = [
-        Row(
-            **{
-                **row,
-                "metrics": {k: Interval(**v) for k, v in row["metrics"].items()},
-                "leakage": {k: Interval(**v) for k, v in row["leakage"].items()},
-            }
-        )
+        Row(**row | {key: with_intervals(row[key]) for key in ("metrics", "leakage")})
         for row in content["rows"]
     ]
-    differences = [
-        Difference(**{**found, "interval": Interval(**found["interval"])})
-        for found in content["differences"]
-    ]
+    differences = [Difference(**with_intervals(found)) for found in content["differences"]]
     return str(content["command"]), rows, differences
 
 
@@ -177,10 +162,10 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
             continue
         promise = row.promise or {}
         lines.append(
-            f"  {row.label:<18}{row.group_size:>4}{_number(promise.get('user_epsilon')):>10}"
+            f"  {row.label:<18}{row.group_size:>4}{number(promise.get('user_epsilon')):>10}"
             f"{example_epsilon(row):>13}"
-            f"{_number(promise.get('black_box_epsilon')):>11}"
-            f"{_number(promise.get('noise_to_signal')):>9}{shown(row.metrics.get('loss')):>24}"
+            f"{number(promise.get('black_box_epsilon')):>11}"
+            f"{number(promise.get('noise_to_signal')):>9}{shown(row.metrics.get('loss')):>24}"
             f"{shown(row.leakage.get('user_inference')):>24}{row.tokens:>10.3g}{row.seconds:>9.0f}"
         )
     return [
@@ -197,8 +182,13 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
 
 def example_epsilon(row: Row) -> str:
     """Epsilon of one example; if users are drawn, at most a user's, and marked so."""
-    number = _number((row.promise or {}).get("example_epsilon"))
-    return f"<= {number}" if row.method in (ULS, FEDERATED) and number != "-" else number
+    text = number((row.promise or {}).get("example_epsilon"))
+    return f"<= {text}" if row.method in (ULS, FEDERATED) and text != "-" else text
+
+
+def number(value: object) -> str:
+    """A number in three digits; "-" for none."""
+    return f"{value:.3g}" if isinstance(value, float) else "-"
 
 
 def shown(interval: Interval | None, *, is_signed: bool = False) -> str:
@@ -216,27 +206,19 @@ def is_comparison(folder: Path) -> bool:
     return (folder / COMPARISON_NAME).is_file()
 
 
-def _row(
-    method: str,
-    epsilon: float,
-    group_size: int,
-    adapter: str,
-    results: Sequence[Mapping[str, Any]],
-) -> Row:
+def _row(cell: Cell, results: Sequence[Mapping[str, Any]]) -> Row:
+    key = (cell.method, cell.epsilon, cell.group_size)
     done = [result for result in results if result["status"] == "done"]
     if not done:
-        reason = str(results[0]["reason"])
-        return Row(method, epsilon, group_size, 0, None, {}, {}, 0.0, reason, adapter)
+        return Row(*key, 0, None, {}, {}, 0.0, str(results[0]["reason"]), cell.adapter)
     return Row(
-        method=method,
-        epsilon=epsilon,
-        group_size=group_size,
+        *key,
         num_seeds=len(done),
         promise=done[0]["promise"],
         metrics=_means([result["metrics"] for result in done]),
         leakage=_means([_figures(result["leakage"]) for result in done]),
         seconds=float(np.mean([result["seconds"] for result in done])),
-        adapter=adapter,
+        adapter=cell.adapter,
         tokens=float(done[0].get("tokens", 0.0)),
     )
 
@@ -264,7 +246,3 @@ def _means(results: Sequence[Mapping[str, float]]) -> dict[str, Interval]:
         name: mean_interval(np.array([result[name] for result in results if name in result]))
         for name in results[0]
     }
-
-
-def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else "-"

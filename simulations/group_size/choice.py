@@ -31,7 +31,6 @@ def choose_grouping(
     """Lines that explain the choice; saves its plot in the folder of runs.
 
     Args:
-      config: of the run that is planned.
       setting: what is promised; its examples per round assume `most` per user.
       most: examples of one unit of the cohort.
       proxy_path: of public users; None: generated ones.

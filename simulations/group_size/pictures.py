@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from feddp.simulations.run.pictures import COLOURS, INK, RED, STYLE, tick
+from feddp.simulations.run.pictures import COLOURS, INK, RED, panel, tick
 
 
 def draw_nu(
@@ -21,11 +20,8 @@ def draw_nu(
       points: (G, nu of users, nu of examples), in the order of G.
       crossings: group sizes at which both are equal.
       chosen: (G, nu).
-      title: what is promised.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 3.6), layout="constrained")
-        axis = figure.subplots()
+    with panel(3.6) as (figure, axis):
         sizes = [size for size, _, _ in points]
         for column, method, title_of in (
             (1, "uls", "users drawn (ULS)"),

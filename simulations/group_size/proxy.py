@@ -76,11 +76,7 @@ class Proxy:
 
 
 def public_users(config: RunConfig, path: str | None) -> Users:
-    """The users of a file declared public; generated ones if there is no file.
-
-    Args:
-      config: of the run that is planned; a file has the columns of its data.
-      path: of the file.
+    """The users of a file declared public, with the columns of the run's; else generated ones.
 
     Raises:
       ConfigError: the file is the run's own data, there are too few users, or the task is
@@ -113,13 +109,11 @@ def warm_adapter(config: RunConfig, users: Users) -> NDArray[np.float32]:
     node, layout = _node(config, users)
     adapter, _ = train_without_privacy(
         node,
-        layout.initial(),
+        layout,
         num_rounds=WARM_ROUNDS,
         sampling_probability=min(1.0, WARM_COHORT / users.num_users),
         optimizer=optimizer_from_config(config),
-        layout_sha256=layout.sha256,
         seed=_SEED,
-        is_stopped=lambda: False,
     )
     return adapter
 
@@ -135,19 +129,17 @@ def measure_proxy(config: RunConfig, users: Users, adapter: NDArray[np.float32])
     method = local_method(config.local)
     found = []
     for user in _sample(users):
-        steps = [
-            rows
-            for example in users.examples(int(user))
-            if (
-                rows := tokenize_example(
-                    example,
-                    base.tokenizer,
-                    task=config.model.task,
-                    max_tokens=config.model.max_tokens,
-                    labels=config.labels,
-                )
+        rows = (
+            tokenize_example(
+                example,
+                base.tokenizer,
+                task=config.model.task,
+                max_tokens=config.model.max_tokens,
+                labels=config.labels,
             )
-        ]
+            for example in users.examples(int(user))
+        )
+        steps = [step for step in rows if step]
         if steps:
             updates = _updates(engine, adapter, steps[:MAX_EXAMPLES], method)
             found.append((len(steps), *_moments(updates)))
@@ -162,12 +154,7 @@ def clipping_norm_of(
 ) -> float:
     """Median norm of what would be clipped: the updates of public users, or of their examples.
 
-    Args:
-      config: of the run, for its local training.
-      users: public.
-      adapter: float32 (P,), where they start.
-      unit: "user" or "example".
-      group_size: examples of a user.
+    They start at the adapter, float32 (P,); a user has `group_size` examples.
     """
     size = group_size if unit == "user" else 1
     data = replace(config.data, max_examples_per_user=size, selection="random")

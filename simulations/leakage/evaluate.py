@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.assembly import build_node
-from feddp.common.assembly import load_model, load_users
+from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.demo import DEMO_NUM_USERS, demo_user_id, fresh_messages
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, poison
-from feddp.common.data.tokens import tokenize_example
 from feddp.common.data.users import Example, Users, UsersView, keys_of, user_digest
 from feddp.common.errors import ConfigError
 from feddp.common.evaluation import Evaluation
@@ -24,11 +23,14 @@ from feddp.simulations.leakage.scoring import BaseScores, Scorer
 from feddp.simulations.leakage.suite import Ceilings, Leakage, Subject, Subjects, exceeded, measure
 from feddp.simulations.leakage.table import LEAKAGE_NAME, leakage_lines, write_leakage
 from feddp.simulations.run.non_private import train_without_privacy
+from feddp.simulations.run.progress import ignore
 from feddp.simulations.run.run import Run as RunFolder
 from feddp.simulations.run.run import load_run, path_of
-from feddp.simulations.run.simulate import check_users, pinned_threads
+from feddp.simulations.run.simulate import check_users, load_given, pinned_threads
 from feddp.simulations.run.users import Users as GivenUsers
-from feddp.simulations.run.users import table_of
+
+Given = tuple[GivenUsers | None, GivenUsers | None]
+"""All users of a run, and those to evaluate on; None: those that the configuration names."""
 
 _OWN_EXAMPLES, _FRESH_EXAMPLES = 4, 8
 _OVERFIT_ROUNDS, _OVERFIT_EXAMPLES, _OVERFIT_PASSES, _OVERFIT_RATE = 25, 8, 2, 2.5
@@ -82,7 +84,7 @@ def evaluate(
     evaluation_users: GivenUsers | None = None,
     extent: Extent = Extent(),
     measurements_path: Path | None = None,
-    on_control: Callable[[], None] = lambda: None,
+    on_control: Callable[[], None] = ignore,
 ) -> LeakageTable:
     """Measures what a finished run's adapter leaks about its users, and writes leakage.json.
 
@@ -102,7 +104,7 @@ def evaluate(
     target = _target(folder, measurements_path)
     adapter_path = folder.adapter
     check_users(config, users, evaluation_users)
-    given = Given(table_of(users), table_of(evaluation_users))
+    given = (users, evaluation_users)
     # A promise to examples puts no ceiling on attacks on users.
     ceilings = Ceilings(plan.epsilon if plan.unit == "user" else math.inf, plan.delta)
     with pinned_threads(config):
@@ -114,18 +116,6 @@ def evaluate(
     return LeakageTable(models, ceilings, tuple(exceeded(models["private"], ceilings)), target)
 
 
-@dataclass(frozen=True)
-class Given:
-    """Users that are already open; None: those that the configuration names."""
-
-    everyone: Users | None = None
-    evaluation: Users | None = None
-
-    def load(self, config: RunConfig) -> tuple[Users, Users]:
-        """(training users, evaluation users) of a configuration."""
-        return load_users(config, everyone=self.everyone, evaluation=self.evaluation)
-
-
 def measure_adapter(
     config: RunConfig,
     adapter_path: Path,
@@ -134,22 +124,15 @@ def measure_adapter(
     *,
     has_control: bool = True,
     base_scores: BaseScores | None = None,
-    given: Given = Given(),
+    given: Given = (None, None),
 ) -> dict[str, Leakage]:
     """Leakage of an adapter ("private") and, first, of its base ("base", the negative control).
 
-    Args:
-      config: of the run.
-      adapter_path: in PEFT's format.
-      extent: how much is measured.
-      users: who was trained on; None is everybody.
-      has_control: also measure the base.
-      base_scores: see `Scorer`.
-      given: the run's users, if already open.
+    `users` are those who were trained on; None is everybody. `base_scores`: see `Scorer`.
     """
     base, _ = load_model(config)
     scorer = Scorer(base, adapter_path, max_tokens=config.model.max_tokens, base_scores=base_scores)
-    training, evaluation = given.load(config)
+    training, evaluation = load_given(config, *given)
     subjects = choose_subjects(config, users or training, evaluation, scorer, extent)
     return {
         name: measure(
@@ -164,7 +147,7 @@ def measure_adapter(
     }
 
 
-def measure_overfitted(config: RunConfig, extent: Extent, given: Given = Given()) -> Leakage:
+def measure_overfitted(config: RunConfig, extent: Extent, given: Given = (None, None)) -> Leakage:
     """Leakage of an adapter trained without privacy on few users: every attack must detect it.
 
     More rows, passes and learning rate than the run's make sure that it memorises them.
@@ -176,7 +159,7 @@ def measure_overfitted(config: RunConfig, extent: Extent, given: Given = Given()
         server=replace(config.server, learning_rate=_OVERFIT_RATE * config.server.learning_rate),
         evaluation=replace(config.evaluation, poison_users=0),
     )
-    everyone, evaluation = given.load(plain)
+    everyone, evaluation = load_given(plain, *given)
     num_users = min(extent.num_overfitted, everyone.num_users)
     few: Users = UsersView(everyone, np.arange(num_users))
     few = PoisonedUsers(few, num_users // 2, config.labels)
@@ -196,20 +179,17 @@ def train_to_folder(
     *,
     num_rounds: int,
     probability: float,
-    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Trains without privacy and saves the adapter in PEFT's format; returns its evaluation."""
     base, layout = load_model(config)
     node = build_node(config, base, layout, users, evaluation)
     adapter, evaluated = train_without_privacy(
         node,
-        layout.initial(),
+        layout,
         num_rounds=num_rounds,
         sampling_probability=probability,
         optimizer=optimizer_from_config(config),
-        layout_sha256=layout.sha256,
         seed=config.run.seed,
-        is_stopped=is_stopped,
     )
     save_adapter(folder, adapter, layout, load_model(config)[0])
     return evaluated
@@ -222,16 +202,20 @@ def choose_subjects(
     rng = np.random.default_rng(extent.seed)
     ids = _demo_ids() if config.is_generated else {}
 
+    def scorable(examples: Sequence[Example]) -> list[Example]:
+        """Those that predict something."""
+        return [example for example in examples if scorer.rows_of(example)]
+
     def subject(users: Users, user: int, *, is_marked: bool = False) -> Subject | None:
         """A user with scorable examples; None where nothing is."""
         key = int(users.keys[user])
-        own = _scorable(config, scorer, users.examples(user))[:_OWN_EXAMPLES]
+        own = scorable(users.examples(user))[:_OWN_EXAMPLES]
         fresh = own
         if key in ids:
             texts = fresh_messages(ids[key], _FRESH_EXAMPLES)
-            fresh = _scorable(config, scorer, [Example(text=text) for text in texts])
+            fresh = scorable([Example(text=text) for text in texts])
         elif is_marked:
-            fresh = _scorable(config, scorer, training_as_they_are.examples(user))
+            fresh = scorable(training_as_they_are.examples(user))
         if not own or not fresh:
             return None
         endings = [poison(example, key, config.labels) for example in fresh] if is_marked else []
@@ -272,21 +256,6 @@ def _target(run: RunFolder, measurements_path: Path | None) -> Path:
             [f"--measurements-dir {measurements_path}: must lie outside {run.path.parent}."]
         )
     return measurements_path / f"{run.path.name}-{LEAKAGE_NAME}"
-
-
-def _scorable(config: RunConfig, scorer: Scorer, examples: Sequence[Example]) -> list[Example]:
-    """The examples that predict something."""
-    return [
-        example
-        for example in examples
-        if tokenize_example(
-            example,
-            scorer.tokenizer,
-            task=config.model.task,
-            max_tokens=config.model.max_tokens,
-            labels=config.labels,
-        )
-    ]
 
 
 def _demo_ids() -> dict[int, str]:

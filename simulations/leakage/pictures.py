@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from feddp.simulations.leakage.suite import Leakage
-from feddp.simulations.run.pictures import BLUE, GREY, INK, RED, STYLE
+from feddp.simulations.run.pictures import BLUE, GREY, INK, RED, panel
 
 _PALETTE = {"base": GREY, "private": BLUE, "overfitted": RED}
 
 
 def draw_attacks(models: Mapping[str, Leakage], ceiling: float) -> Figure:
     """AUC of every attack on the measured models, with intervals, one row each."""
-    with rc_context(STYLE):
-        names = ["user inference", *(f"membership, {n}" for n in models["private"].membership)]
-        figure = Figure(figsize=(7, 0.7 + 0.55 * len(names)), layout="constrained")
-        axis = figure.subplots()
+    names = ["user inference", *(f"membership, {n}" for n in models["private"].membership)]
+    with panel(0.7 + 0.55 * len(names)) as (figure, axis):
         for offset, (model, leakage) in enumerate(models.items()):
             attacks = [leakage.user_inference, *leakage.membership.values()]
             values = [attack.auc.value for attack in attacks]
@@ -49,9 +46,7 @@ def draw_exposure(models: Mapping[str, Leakage]) -> Figure | None:
     found = {name: model.exposure for name, model in models.items() if model.exposure}
     if not found:
         return None
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7, 2.8), layout="constrained")
-        axis = figure.subplots()
+    with panel(2.8) as (figure, axis):
         top = max(max(exposure.bits) for exposure in found.values())
         bins = [index * 0.5 for index in range(int(2 * top) + 3)]
         axis.hist(

@@ -21,6 +21,8 @@ from feddp.common.model.base import BaseModel
 from feddp.common.model.other_kinds import load_trained, replaced_names
 
 BATCH_TOKENS = 4096
+Predictions = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""Losses, and whether the most likely answer is right, as in `ExampleScore`."""
 _PERSONAL = re.compile(
     r"(?P<mail>[\w.+-]+@[\w-]+\.[\w.]+)|(?P<phone>\+?\d[\d ()-]{6,}\d)"
     r"|(?P<identifier>\b(?=\w*\d)[A-Z0-9][A-Z0-9-]{5,}\b)"
@@ -54,7 +56,6 @@ class Scorer:
 
     Args:
       base: freshly loaded; changed in place.
-      adapter_path: the folder of an adapter.
       max_tokens: longest row.
       base_scores: of earlier scorers of this base, by example; what is scored here is added.
     """
@@ -85,6 +86,16 @@ class Scorer:
         """Whether texts are predicted, not classes."""
         return self._base.task == "causal-lm"
 
+    def rows_of(self, example: Example) -> list[TokenRow]:
+        """The rows of an example; none if it predicts nothing."""
+        return tokenize_example(
+            example,
+            self.tokenizer,
+            task=self._base.task,
+            max_tokens=self._max_tokens,
+            labels=self._base.labels,
+        )
+
     def score(self, examples: Sequence[Example], *, is_base: bool) -> list[ExampleScore | None]:
         """Scores in the order of the examples; None if nothing is predicted."""
         if not is_base:
@@ -98,19 +109,11 @@ class Scorer:
 
     def _score(self, examples: Sequence[Example]) -> list[ExampleScore | None]:
         rows = [
-            (index, row)
-            for index, example in enumerate(examples)
-            for row in tokenize_example(
-                example,
-                self.tokenizer,
-                task=self._base.task,
-                max_tokens=self._max_tokens,
-                labels=self._base.labels,
-            )
+            (index, row) for index, example in enumerate(examples) for row in self.rows_of(example)
         ]
-        parts: dict[int, list[tuple[NDArray[np.float64], NDArray[np.bool_]]]] = {}
+        parts: dict[int, list[Predictions]] = {}
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][1].input_ids))
-        scored: dict[int, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {}
+        scored: dict[int, Predictions] = {}
         for batch in _batches(order, [len(row.input_ids) for _, row in rows]):
             found = self._score_rows([rows[i][1] for i in batch])
             scored.update(zip(batch, found, strict=True))
@@ -123,18 +126,16 @@ class Scorer:
         self, rows: Sequence[Sequence[int]], *, is_base: bool
     ) -> NDArray[np.float32]:
         """log p(next token) after each of several sequences of one length; (rows, vocabulary)."""
-        found = []
+        found, size = [], max(1, BATCH_TOKENS // len(rows[0]))
         with self._adapter(is_base):
-            for start in range(0, len(rows), max(1, BATCH_TOKENS // len(rows[0]))):
-                ids = torch.tensor(rows[start : start + max(1, BATCH_TOKENS // len(rows[0]))])
+            for start in range(0, len(rows), size):
+                ids = torch.tensor(rows[start : start + size])
                 logits = self._model(input_ids=ids, logits_to_keep=1).logits[:, -1].float()
                 found.append(torch.log_softmax(logits, dim=-1).numpy())
         return np.concatenate(found)
 
     @torch.inference_mode()
-    def _score_rows(
-        self, rows: Sequence[TokenRow]
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    def _score_rows(self, rows: Sequence[TokenRow]) -> list[Predictions]:
         length = max(len(row.input_ids) for row in rows)
         ids = np.full((len(rows), length), self._pad, dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -217,8 +218,6 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]
         yield batch
 
 
-def _join(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]) -> ExampleScore:
-    return ExampleScore(
-        np.concatenate([losses for losses, _ in parts]),
-        np.concatenate([corrects for _, corrects in parts]),
-    )
+def _join(parts: Sequence[Predictions]) -> ExampleScore:
+    losses, corrects = zip(*parts, strict=True)
+    return ExampleScore(np.concatenate(losses), np.concatenate(corrects))

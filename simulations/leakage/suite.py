@@ -1,5 +1,6 @@
 """The leakage suite: runs every attack on one model's scores."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -138,12 +139,9 @@ def measure(
     num_unknown_digits: int,
     rng: np.random.Generator,
 ) -> Leakage:
-    """Runs every attack that the data allows on the base model or on the adapter.
+    """Runs every attack that the data allows on the adapter, or on the base, the control.
 
     Args:
-      scorer: of the base and one adapter.
-      subjects: who is attacked.
-      is_base: attack the base, the negative control, which has no reference model.
       num_secrets: most secrets of each side whose exposure is searched for.
       num_unknown_digits: of an order id; the others are given to the attacker.
       rng: of the bootstrap.
@@ -174,11 +172,9 @@ def exceeded(leakage: Leakage, ceilings: Ceilings) -> list[str]:
             leakage.user_inference.true_positive_rate,
             ceilings.true_positive_rate,
         ),
-        **{
-            f"membership by {name}, AUC": (attack.auc, ceilings.auc)
-            for name, attack in leakage.membership.items()
-        },
     }
+    for name, attack in leakage.membership.items():
+        pairs[f"membership by {name}, AUC"] = (attack.auc, ceilings.auc)
     if leakage.exposure is not None:
         pairs["exposure"] = (leakage.exposure.share_high, ceilings.share_high_exposure)
     if leakage.poison_gap is not None:
@@ -225,23 +221,11 @@ def _user_scores(users: Sequence[_Scored]) -> NDArray[np.float64]:
     return user_inference_scores(fresh, base)
 
 
-def _by_loss(user: _Scored) -> float:
-    return -user.own[0].loss
-
-
-def _by_reference(user: _Scored) -> float:
-    return _by_loss(user) + (user.base_own[0].loss if user.base_own else 0.0)
-
-
-def _by_lowest(user: _Scored) -> float:
-    return min_k_score(-user.own[0].losses)
-
-
 # Of the first own example: one per user, so that what is scored is independent.
 _MEMBERSHIP: dict[str, Callable[[_Scored], float]] = {
-    "loss": _by_loss,
-    "reference": _by_reference,
-    "min-k": _by_lowest,
+    "loss": lambda user: -user.own[0].loss,
+    "reference": lambda user: (user.base_own[0].loss if user.base_own else 0) - user.own[0].loss,
+    "min-k": lambda user: min_k_score(-user.own[0].losses),
 }
 
 
@@ -251,18 +235,11 @@ def _exposure(
     ids = digit_ids(scorer.tokenizer) if scorer.is_causal and num_secrets else None
     if ids is None:
         return None
+    next_after = functools.partial(scorer.next_log_probabilities, is_base=is_base)
     sides = []
     for users in (subjects.members, subjects.non_members):
         known = [pair for user in users if (pair := _secret(scorer, user, num_unknown))]
-        ranks = [
-            secret_rank(
-                context,
-                secret,
-                ids,
-                lambda rows: scorer.next_log_probabilities(rows, is_base=is_base),
-            )
-            for context, secret in known[:num_secrets]
-        ]
+        ranks = [secret_rank(*pair, ids, next_after) for pair in known[:num_secrets]]
         sides.append(np.array([exposure(rank, 10**num_unknown) for rank in ranks]))
     bits, null_bits = sides
     if len(bits) < 2 or len(null_bits) < 2:
@@ -321,10 +298,7 @@ def _num_planted(scorer: Scorer, planted: Example, plain: Example) -> int:
 
 
 def _sensitive_tokens(
-    scorer: Scorer,
-    subjects: Subjects,
-    members: Sequence[_Scored],
-    others: Sequence[_Scored],
+    scorer: Scorer, subjects: Subjects, members: Sequence[_Scored], others: Sequence[_Scored]
 ) -> SensitiveTokens | None:
     if not scorer.is_causal:
         return None

@@ -11,6 +11,7 @@ from feddp.simulations.leakage.attacks import Attack, Interval
 from feddp.simulations.leakage.suite import Ceilings, Exposure, Leakage, SensitiveTokens
 
 LEAKAGE_NAME = "leakage.json"
+Row = tuple[str, list[str], str]
 
 
 def write_leakage(
@@ -38,19 +39,18 @@ def read_leakage(path: Path) -> tuple[dict[str, Leakage], Ceilings] | None:
 def _leakage(body: Mapping[str, Any]) -> Leakage:
     exposure, tokens, gap = (body[n] for n in ("exposure", "sensitive_tokens", "poison_gap"))
     return Leakage(
-        user_inference=_attack(body["user_inference"]),
-        membership={name: _attack(attack) for name, attack in body["membership"].items()},
-        exposure=exposure and Exposure(**_with_intervals(exposure)),
+        user_inference=Attack(**with_intervals(body["user_inference"])),
+        membership={
+            name: Attack(**with_intervals(attack)) for name, attack in body["membership"].items()
+        },
+        exposure=exposure and Exposure(**with_intervals(exposure)),
         poison_gap=gap and Interval(**gap),
-        sensitive_tokens=tokens and SensitiveTokens(**_with_intervals(tokens)),
+        sensitive_tokens=tokens and SensitiveTokens(**with_intervals(tokens)),
     )
 
 
-def _attack(body: Mapping[str, Any]) -> Attack:
-    return Attack(**_with_intervals(body))
-
-
-def _with_intervals(body: Mapping[str, Any]) -> dict[str, Any]:
+def with_intervals(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What was read from JSON, with every mapping as the interval that it was."""
     return {
         name: Interval(**value) if isinstance(value, dict) else value
         for name, value in body.items()
@@ -74,60 +74,51 @@ def leakage_lines(models: Mapping[str, Leakage], ceilings: Ceilings) -> list[str
     ]
 
 
-def leakage_rows(models: Sequence[Leakage], ceilings: Ceilings) -> list[tuple[str, list[str], str]]:
+def leakage_rows(models: Sequence[Leakage], ceilings: Ceilings) -> list[Row]:
     """(figure, one text per model, ceiling) of every attack that was run on some model."""
-    first = models[0]
-    rows = [
-        (
-            "user inference, AUC",
-            [_interval(m.user_inference.auc) for m in models],
-            f"{ceilings.auc:.3f}",
-        ),
-        (
-            "user inference, TPR at 1 % FPR",
-            [_interval(m.user_inference.true_positive_rate) for m in models],
-            f"{ceilings.true_positive_rate:.3f}",
-        ),
-    ]
-    for name in first.membership:
-        cells = [_interval(m.membership[name].auc) for m in models]
-        rows.append((f"example membership by {name}, AUC", cells, f"{ceilings.auc:.3f}"))
     exposures = [m.exposure for m in models]
-    if any(exposures):
-        bits = [_interval(e.mean) if e else "-" for e in exposures]
-        null = [_interval(e.null_mean) if e else "-" for e in exposures]
-        high = [_interval(e.share_high) if e else "-" for e in exposures]
-        rows += [
-            ("exposure, bits", bits, ""),
-            ("  of secrets never seen (1.443)", null, ""),
-            ("  share exposed >= 8 bits", high, f"{ceilings.share_high_exposure:.3f}"),
-        ]
-    if any(m.poison_gap for m in models):
-        cells = [_interval(m.poison_gap) if m.poison_gap else "-" for m in models]
-        rows.append(("poisoning gap", cells, f"{ceilings.poison_gap:.3f}"))
-    return [*rows, *_token_rows(models)]
-
-
-def _token_rows(models: Sequence[Leakage]) -> list[tuple[str, list[str], str]]:
     tokens = [m.sensitive_tokens for m in models]
-    if not any(tokens):
-        return []
-    return [
-        ("loss, sensitive tokens", [f"{t.sensitive:.3f}" if t else "-" for t in tokens], ""),
-        ("  of held-out users", [f"{t.held_out_sensitive:.3f}" if t else "-" for t in tokens], ""),
-        (
-            "  held-out minus training",
-            [_interval(t.controlled_gain) if t else "-" for t in tokens],
-            "",
+    rows = [
+        _row("user inference, AUC", [m.user_inference.auc for m in models], ceilings.auc),
+        _row(
+            "user inference, TPR at 1 % FPR",
+            [m.user_inference.true_positive_rate for m in models],
+            ceilings.true_positive_rate,
         ),
-        ("  lowest 5 %", [f"{t.lowest:.3f}" if t else "-" for t in tokens], ""),
-        (
-            "loss, other tokens (held-out)",
-            [f"{t.non_sensitive:.3f}" if t else "-" for t in tokens],
-            "",
+        *(
+            _row(
+                f"example membership by {name}, AUC",
+                [m.membership[name].auc for m in models],
+                ceilings.auc,
+            )
+            for name in models[0].membership
         ),
+        _row("exposure, bits", [e.mean if e else None for e in exposures]),
+        _row("  of secrets never seen (1.443)", [e.null_mean if e else None for e in exposures]),
+        _row(
+            "  share exposed >= 8 bits",
+            [e.share_high if e else None for e in exposures],
+            ceilings.share_high_exposure,
+        ),
+        _row("poisoning gap", [m.poison_gap for m in models], ceilings.poison_gap),
+        _row("loss, sensitive tokens", [t.sensitive if t else None for t in tokens]),
+        _row("  of held-out users", [t.held_out_sensitive if t else None for t in tokens]),
+        _row("  held-out minus training", [t.controlled_gain if t else None for t in tokens]),
+        _row("  lowest 5 %", [t.lowest if t else None for t in tokens]),
+        _row("loss, other tokens (held-out)", [t.non_sensitive if t else None for t in tokens]),
     ]
+    return [row for row in rows if set(row[1]) != {"-"}]
 
 
-def _interval(interval: Interval) -> str:
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+def _row(
+    title: str, values: Sequence[Interval | float | None], ceiling: float | None = None
+) -> Row:
+    return title, [_text(value) for value in values], "" if ceiling is None else _text(ceiling)
+
+
+def _text(value: Interval | float | None) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"

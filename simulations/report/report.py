@@ -11,7 +11,14 @@ from feddp.common.tracking import read_metrics
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import CONFIG_NAME, Run, load_run
 from feddp.simulations.comparison.pictures import draw_against_epsilon, draw_noise
-from feddp.simulations.comparison.table import Row, example_epsilon, is_comparison, read_rows, shown
+from feddp.simulations.comparison.table import (
+    Row,
+    example_epsilon,
+    is_comparison,
+    number,
+    read_rows,
+    shown,
+)
 from feddp.simulations.leakage.pictures import draw_attacks, draw_exposure
 from feddp.simulations.leakage.table import LEAKAGE_NAME, leakage_rows, read_leakage
 from feddp.simulations.report.page import (
@@ -25,6 +32,7 @@ from feddp.simulations.report.page import (
     table,
     verbatim,
 )
+from feddp.simulations.run.console import result_rows
 from feddp.simulations.run.pictures import curves_of, save
 from feddp.simulations.run.run import Run as OpenRun
 from feddp.simulations.run.run import path_of
@@ -73,7 +81,7 @@ def _run_page(run: Run) -> str:
             "Above, the loss on the declared evaluation users. Below, epsilon after each round; "
             "the dotted line is the target, and the planned value holds also after an early stop.",
         ),
-        *_results(_read_json(run.path / "result.json")),
+        *_results(run),
         *_leakage(run.path / LEAKAGE_NAME, pictures),
         heading("The promise"),
         *_statement(statement(run.plan, not_covered=not_covered)),
@@ -82,7 +90,8 @@ def _run_page(run: Run) -> str:
         folded("config.toml", (run.path / CONFIG_NAME).read_text(encoding="utf-8")),
         folded("plan.json", run.plan.to_json()),
     ]
-    lead = f"A private fine-tuning run of feddp: {run.plan.num_rounds} rounds over {_about(run)}."
+    about = f"{run.plan.num_users} users, base model {Path(run.config.model.base).name}"
+    lead = f"A private fine-tuning run of feddp: {run.plan.num_rounds} rounds over {about}."
     return page(f"Run {run.path.name}", lead, parts)
 
 
@@ -106,36 +115,22 @@ def _commands(run: Run) -> str:
     return f"feddp simulate {CONFIG_NAME}"
 
 
-def _about(run: Run) -> str:
-    base = Path(run.config.model.base).name
-    return f"{run.plan.num_users} users, base model {base}"
-
-
-def _results(results: Mapping[str, Any] | None) -> list[str]:
-    rows = [(name, values) for name, values in (results or {}).items() if values]
+def _results(run: Run) -> list[str]:
+    head, rows = result_rows(_read_json(run.path / "result.json") or {}, run.plan)
     if not rows:
         return [paragraph("There are no results yet, or no evaluation users.", "note")]
-    names = list(rows[0][1])
-    return [
-        table(
-            ["", *names],
-            [[name, *(f"{values[metric]:.4f}" for metric in names)] for name, values in rows],
-        )
-    ]
+    return [table(head[:-1], [row[:-1] for row in rows])]
 
 
 def _leakage(path: Path, pictures: Path) -> list[str]:
     found = read_leakage(path)
+    title = heading("What it leaks")
     if found is None:
-        return [
-            heading("What it leaks"),
-            paragraph(
-                "Not measured. `feddp evaluate RUN` does, then make this page again.", "note"
-            ),
-        ]
+        text = "Not measured. `feddp evaluate RUN` does, then make this page again."
+        return [title, paragraph(text, "note")]
     models, ceilings = found
     parts = [
-        heading("What it leaks"),
+        title,
         picture(
             save(draw_attacks(models, ceilings.auc), pictures, "attacks"),
             "How well each attack tells members from non-members, with 95 % intervals. The base "
@@ -202,19 +197,17 @@ def _comparison_page(folder: Path) -> str:
         if not any(name in row.metrics or name in row.leakage for row in rows):
             continue
         if (figure := draw_against_epsilon(rows, name, label)) is not None:
-            caption = f"{label[0].upper()}{label[1:]} against the epsilon of a user."
-            parts += [heading(label[0].upper() + label[1:])]
-            parts += [picture(save(figure, pictures, name.replace("_", "-")), caption)]
+            title = label[0].upper() + label[1:]
+            drawn = save(figure, pictures, name.replace("_", "-"))
+            parts += [heading(title), picture(drawn, f"{title} against the epsilon of a user.")]
     if (figure := draw_noise(rows)) is not None:
         caption = (
             "Noise in a released update over the clipping norm. Users drawn (uls) have more of it, "
             "and gain from averaging what one user sends: they win where the norm of a mean of G "
             "updates, over that of one, is below the ratio of the two lines."
         )
-        parts += [
-            heading("Where the units cross"),
-            picture(save(figure, pictures, "noise"), caption),
-        ]
+        noise = picture(save(figure, pictures, "noise"), caption)
+        parts += [heading("Where the units cross"), noise]
     config = (folder / CONFIG_NAME).read_text(encoding="utf-8")
     parts += [heading("How it was made"), verbatim(command), folded(CONFIG_NAME, config)]
     return page(
@@ -231,18 +224,12 @@ def _full_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cells(row: Row) -> list[str]:
     found = row.promise or {}
-    user, black_box, noise = [
-        f"{found[key]:.3g}" if isinstance(found.get(key), float) else "–"
-        for key in ("user_epsilon", "black_box_epsilon", "noise_to_signal")
-    ]
     if row.reason:
-        return [
-            row.method,
-            str(row.group_size),
-            *["–"] * 4,
-            f"not available: {row.reason}",
-            *[""] * 6,
-        ]
+        reason = f"not available: {row.reason}"
+        return [row.method, str(row.group_size), *["–"] * 4, reason, *[""] * 6]
+    user, black_box, noise = (
+        number(found.get(key)) for key in ("user_epsilon", "black_box_epsilon", "noise_to_signal")
+    )
     metrics = [shown(row.metrics.get(name)) for name in ("loss", "accuracy")]
     leaks = [shown(row.leakage.get(n)) for n in ("user_inference", "exposure", "poison_gap")]
     example = example_epsilon(row).replace("<=", "≤")

@@ -67,9 +67,7 @@ def _generate(
 @torch.inference_mode()
 def _classify(model: Any, base: BaseModel, text: str) -> str:
     encoded = base.tokenizer(text, return_tensors="pt", truncation=True)
-    logits = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]).logits[
-        0
-    ]
-    shares = torch.softmax(logits.float(), dim=-1).tolist()
+    output = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"])
+    shares = torch.softmax(output.logits[0].float(), dim=-1).tolist()
     ranked = sorted(zip(shares, base.labels, strict=True), reverse=True)
     return "  ".join(f"{label} {share:.3f}" for share, label in ranked)

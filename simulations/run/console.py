@@ -51,7 +51,11 @@ def _examples(plan: PrivacyPlan) -> list[tuple[str, str, str]]:
         lines.append(("coins of a user", f"{plan.population.num_coins}", plan.reasons["num_coins"]))
     if plan.cohorts.separation > 1:
         lines.append(
-            ("separation", f"{plan.cohorts.separation}", "rounds from one turn to the next")
+            (
+                "separation",
+                f"{plan.cohorts.separation}",
+                plan.reasons.get("separation", "rounds from one turn to the next"),
+            )
         )
     return lines
 

@@ -18,12 +18,6 @@ def data_problems(
 
     Looks at a bounded sample. The result depends on private rows: show it only to their owner, on
     the machine that holds them.
-
-    Args:
-      config: of the run.
-      users: training users.
-      evaluation_users: of `data.evaluation-users` or `data.evaluation-path`.
-      base: the frozen model, for its tokenizer.
     """
     path, problems = config.data.path, []
     if users.num_users < 2:
@@ -48,12 +42,13 @@ def _evaluation_problems(
             return []
         missing = _what_is_missing(config)
         return [f'data.evaluation-path = "{data.evaluation_path}": {missing} in the first users.']
-    if data.evaluation_users == 1:
+    one_in = config.evaluation_one_in
+    if one_in == 1:
         return ["data.evaluation-users = 1: holds out every user. Use a larger number, or 0."]
-    if data.evaluation_users == 0 or evaluation_users.num_users or users.num_users < 2:
+    if one_in == 0 or evaluation_users.num_users or users.num_users < 2:
         return []
     return [
-        f"data.evaluation-users = {data.evaluation_users}: no user falls into it. Use a smaller "
+        f"data.evaluation-users = {one_in}: no user falls into it. Use a smaller "
         "number, or 0 for a run without evaluation."
     ]
 

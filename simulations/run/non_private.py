@@ -7,21 +7,22 @@ from numpy.typing import NDArray
 
 from feddp.client.node import Node
 from feddp.common.evaluation import Evaluation, add_evaluations
+from feddp.common.model.layout import AdapterLayout
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
 from feddp.server.optimizer import ServerOptimizer
+from feddp.simulations.run.progress import never
 
 
 def train_without_privacy(
     node: Node,
-    initial: NDArray[np.float32],
+    layout: AdapterLayout,
     *,
     num_rounds: int,
     sampling_probability: float,
     optimizer: ServerOptimizer,
-    layout_sha256: str,
     seed: int | None,
-    is_stopped: Callable[[], bool],
+    is_stopped: Callable[[], bool] = never,
 ) -> tuple[NDArray[np.float32], Evaluation | None]:
     """The same rounds, cohorts, local work and server optimizer, without clip and noise.
 
@@ -31,14 +32,14 @@ def train_without_privacy(
     Returns:
       The final adapter, float32 (P,), and its evaluation.
     """
-    adapter, moments = initial, optimizer.initial_moments(len(initial))
+    adapter, moments = layout.initial(), optimizer.initial_moments(layout.dimension)
     for number in range(1, num_rounds + 1):
         if is_stopped():
             break
         request = TrainRequest(
             round=number,
             adapter=adapter,
-            layout_sha256=layout_sha256,
+            layout_sha256=layout.sha256,
             draw=Draw(probability=sampling_probability),
             clipping_norm=float("inf"),
             grid_steps=1,
@@ -47,7 +48,7 @@ def train_without_privacy(
             seed=seed,
         )
         adapter, moments = optimizer.descend(adapter, _mean_update(node, request), moments)
-    reply = node.evaluate(EvaluateRequest(adapter=adapter, layout_sha256=layout_sha256))
+    reply = node.evaluate(EvaluateRequest(adapter=adapter, layout_sha256=layout.sha256))
     return adapter, add_evaluations([reply])
 
 

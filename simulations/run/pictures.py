@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,18 @@ STYLE = {
 }
 
 
+@contextmanager
+def panel(height: float, *, width: float = 7.0) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the shared style, in inches, and its one axis, to draw on inside the block."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots()
+
+
 def draw_curves(
     lines: Sequence[Mapping[str, Any]], *, unit: str, target_epsilon: float, delta: float
 ) -> Figure:
-    """Evaluation loss, and epsilon of the protected unit, over the rounds: two panels.
-
-    Args:
-      lines: of metrics.jsonl.
-      unit: what epsilon protects, "user" or "example".
-      target_epsilon: drawn as a dotted line.
-      delta: of the promise.
-    """
+    """Evaluation loss, and epsilon of the protected unit, by lines of metrics.jsonl: two panels."""
     with rc_context(STYLE):
         figure = Figure(figsize=(7, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -93,7 +95,7 @@ def curves_of(folder: Path, plan: PrivacyPlan) -> Figure:
 
 def leave_curves(folder: Path, plan: PrivacyPlan) -> None:
     """Writes curves.png of a run into its folder."""
-    (folder / CURVES_NAME).write_bytes(_png(curves_of(folder, plan)))
+    write_png(curves_of(folder, plan), folder / CURVES_NAME)
 
 
 def tick(axis: Any, values: Sequence[float]) -> None:
@@ -110,7 +112,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     (folder / f"{name}.svg").write_text(svg.replace(INK, "#333333"), encoding="utf-8")
-    (folder / f"{name}.png").write_bytes(_png(figure))
+    write_png(figure, folder / f"{name}.png")
     body = svg[svg.index("<svg") :]
     body = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'role="img"', body, count=1)
     # Unique ids, because several pictures share one page.
@@ -128,12 +130,10 @@ def _without_colours(body: str) -> str:
     )
 
 
-def _png(figure: Figure) -> bytes:
-    """The figure as PNG, in dark ink on white."""
+def write_png(figure: Figure, path: Path) -> None:
+    """Writes the figure as PNG, in dark ink on white."""
     for axis in figure.axes:
         for text in axis.findobj(Text):
             if text.get_color() == INK:
                 text.set_color("#333333")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, facecolor="white")
-    return content.getvalue()
+    figure.savefig(path, format="png", dpi=150, facecolor="white")

@@ -32,6 +32,11 @@ def ignore(*_: object) -> None:
     """Does nothing."""
 
 
+def never() -> bool:
+    """No stop is requested."""
+    return False
+
+
 @dataclass(frozen=True)
 class Listener:
     """Callbacks for the events of a run, with public values only; by default none.

@@ -45,7 +45,7 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """All planned rounds are released, and the adapter is exported."""
+        """All planned rounds are over, and the adapter is exported."""
         return (self.path / RESULT_NAME).is_file()
 
     @property
@@ -75,6 +75,15 @@ class Run:
         return int(metrics[-1]["round"]) if metrics else 0
 
     @property
+    def num_burned(self) -> int:
+        """Rounds that crashes burned: charged, and never released.
+
+        Raises:
+          LedgerDamagedError: the ledger does not verify.
+        """
+        return self.ledger.runs[self._folder.name].num_burned
+
+    @property
     def results(self) -> Mapping[str, Mapping[str, float] | None]:
         """Metrics of "base", "private" and "non_private"; None if not measured.
 
@@ -99,7 +108,7 @@ class Run:
         Raises:
           LedgerDamagedError: it does not verify.
         """
-        return Ledger.read(folder.Run(self.path, self.config, self.plan.privacy_plan).ledger_path)
+        return Ledger.read(self._folder.ledger_path)
 
     def load_model(self) -> Any:
         """The trained model, in eval mode: a `PeftModel`, or the model itself for "head", "full".
@@ -129,6 +138,10 @@ class Run:
             head, rows = result_rows(self.results, self.plan.privacy_plan)
             table = html_table(rows, head=head) if rows else ""
         return f"<p>{escape(self._head)}</p>{table}<p>{promise}</p>"
+
+    @property
+    def _folder(self) -> folder.Run:
+        return folder.Run(self.path, self.config, self.plan.privacy_plan)
 
     @property
     def _head(self) -> str:

@@ -14,16 +14,18 @@ from feddp.client.assembly import build_node, build_part
 from feddp.client.node import Node
 from feddp.client.own_noise import OwnNoise, open_own_noise
 from feddp.client.sharding import ShardedNode
-from feddp.common import assembly
 from feddp.common.assembly import (
     Part,
+    columns_of,
     describe_evaluation,
     load_model,
+    load_users,
     pin_threads,
     plan_from_config,
 )
 from feddp.common.config.run_config import RunConfig
 from feddp.common.data.users import Users as Table
+from feddp.common.disk import remove_times
 from feddp.common.errors import ConfigError, DataError
 from feddp.common.evaluation import metrics_of
 from feddp.common.model.base import BaseModel
@@ -36,22 +38,17 @@ from feddp.server import run as folder
 from feddp.server.export import finish_run
 from feddp.server.rounds import RoundReport
 from feddp.server.run import Outcome, check_run_model, create_run, optimizer_from_config, train
+from feddp.server.run_secrets import NODE_LEDGER, secret_path, secrets_folder
 from feddp.simulations.run.data_problems import data_problems
 from feddp.simulations.run.local_nodes import LocalNodes
 from feddp.simulations.run.non_private import train_without_privacy
 from feddp.simulations.run.pictures import leave_curves
-from feddp.simulations.run.progress import Bar, Listener, Meter, ignore
+from feddp.simulations.run.progress import Bar, Listener, Meter, ignore, never
 from feddp.simulations.run.run import Run, describe_run, path_of
-from feddp.simulations.run.users import Users, declare_users, table_of
+from feddp.simulations.run.users import Users, declare_users
 
-NODE_LEDGER_NAME = "node-ledger.sqlite"
 COMMAND_NAME = "command.txt"
 NON_PRIVATE_NOTE = "NOT PRIVATE. Publishing this beside the private run voids its promise."
-
-
-def never() -> bool:
-    """No stop is requested."""
-    return False
 
 
 def simulate(
@@ -101,14 +98,12 @@ def simulate(
     listener = _listener(progress)
     with pinned_threads(config):
         base, layout = load_model(config)
-        training, evaluation = assembly.load_users(
-            config, everyone=table_of(users), evaluation=table_of(evaluation_users)
-        )
+        training, evaluation = load_given(config, users, evaluation_users)
         plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
         if problems := data_problems(config, training, evaluation, base):
             raise DataError(problems)
         listener.on_plan(plan)
-        run = create_run(config, plan, add_files=_node_ledger_maker(plan))
+        run = create_run(config, plan, add_secrets=_node_ledger_maker(plan))
         keep_command(run.path, command)
         with _opened_node(run, base, layout, training, evaluation) as node:
             return _train(
@@ -159,9 +154,7 @@ def resume(
     with pinned_threads(stored.config):
         base, layout = load_model(stored.config)
         check_run_model(stored, base=base, layout=layout)
-        training, evaluation = assembly.load_users(
-            stored.config, everyone=table_of(users), evaluation=table_of(evaluation_users)
-        )
+        training, evaluation = load_given(stored.config, users, evaluation_users)
         with _opened_node(stored, base, layout, training, evaluation) as node:
             listener.on_resume(stored.path, stored.plan)
             return _train(
@@ -183,9 +176,19 @@ def check_users(
         raise ConfigError(
             [
                 f"users: {users!r} are not those of the run, which reads "
-                f"{assembly.columns_of(config)} of {config.data.path}. Give the same as before."
+                f"{columns_of(config)} of {config.data.path}. Give the same as before."
             ]
         )
+
+
+def load_given(
+    config: RunConfig, users: Users | None = None, evaluation_users: Users | None = None
+) -> tuple[Table, Table]:
+    """(training users, evaluation users): those given in Python, or else the configuration's."""
+    everyone, evaluation = (
+        None if given is None else given.table for given in (users, evaluation_users)
+    )
+    return load_users(config, everyone=everyone, evaluation=evaluation)
 
 
 def _listener(progress: bool | Listener) -> Listener:
@@ -206,12 +209,12 @@ def pinned_threads(config: RunConfig) -> Iterator[None]:
 
 
 def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
-    """What adds the node's own ledger to a new run folder, if the node adds the noise."""
+    """What adds the node's own ledger to a new run's secrets, if the node adds the noise."""
 
     def make(folder: Path, name: str) -> None:
         """The ledger that a node with its own noise keeps."""
         if plan.trust.is_noised_by_nodes:
-            Ledger.create(folder / NODE_LEDGER_NAME, plan_row(plan, name))
+            Ledger.create(folder / NODE_LEDGER, plan_row(plan, name))
 
     return make
 
@@ -219,7 +222,9 @@ def _node_ledger_maker(plan: PrivacyPlan) -> Callable[[Path, str], None]:
 def _own_noise(run: folder.Run) -> AbstractContextManager[OwnNoise | None]:
     if not run.plan.trust.is_noised_by_nodes:
         return nullcontext()
-    ledger_path = run.path / NODE_LEDGER_NAME
+    ledger_path = secret_path(run.path, NODE_LEDGER)
+    if not ledger_path.exists() and not secrets_folder(run.path).exists():
+        return nullcontext()  # the run has ended: nothing is asked for any more
     return open_own_noise(run.plan, ledger_path=ledger_path, run=run.name, name=str(Part()))
 
 
@@ -268,6 +273,7 @@ def _train(
             run, node, layout, listener.meter, on_round, has_to_stop, is_new_segment
         )
         if not outcome.is_complete:
+            remove_times(run.path)
             return describe_run(run)
         if is_comparing and isinstance(node, Node):
             listener.on_comparing()
@@ -280,6 +286,7 @@ def _train(
     outside = not_covered(describe_evaluation(run.config), is_generated=run.config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
     leave_curves(run.path, run.plan)
+    remove_times(run.path)
     return describe_run(run)
 
 
@@ -319,11 +326,10 @@ def _without_privacy(
     """Metrics of the same rounds without clip and noise, to compare the private run with."""
     _, evaluation = train_without_privacy(
         node,
-        layout.initial(),
+        layout,
         num_rounds=run.plan.num_rounds,
         sampling_probability=run.plan.sampling_probability,
         optimizer=optimizer_from_config(run.config),
-        layout_sha256=layout.sha256,
         seed=run.plan.seed,
         is_stopped=is_stopped,
     )

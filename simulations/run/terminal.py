@@ -10,6 +10,7 @@ from feddp.common.config.run_config import RunConfig
 from feddp.common.privacy.plan.plan import PrivacyPlan, planned_curve
 from feddp.common.privacy.plan.statement import epsilon_text, guarantee_line
 from feddp.server.rounds import RoundReport
+from feddp.server.run import burned_text
 from feddp.simulations.run.console import plan_lines, result_lines
 from feddp.simulations.run.progress import Bar, Listener, Meter
 from feddp.simulations.run.run import Run
@@ -76,6 +77,8 @@ def _show_end(run: Run, seconds: float, non_private: Mapping[str, float] | None 
         return INTERRUPTED
     results = run.results if not non_private else {**run.results, "non_private": non_private}
     print("\n".join(["", *result_lines(results, plan)]))
+    if burned := burned_text(run.num_burned, plan.num_rounds):
+        print(f"\n  {burned}")
     print(f"\n  {run.path}  ({seconds:.0f} s)")
     print(f"  try: feddp chat {run.path}")
     return 0

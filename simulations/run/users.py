@@ -213,11 +213,6 @@ def declare_users(
     return from_flat({**to_flat(config), **changes})
 
 
-def table_of(users: Users | None) -> data.Users | None:
-    """The users themselves; None if the configuration names them."""
-    return None if users is None else users.table
-
-
 def _column_settings(columns: Columns) -> dict[str, object]:
     """The `data` settings for these columns."""
     named = {f"data.{key}-column": getattr(columns, key) for key in _KEYS}

@@ -193,7 +193,7 @@ def test_a_node_whose_budget_is_spent_answers_no_more_and_the_round_still_ends(
     with Ledger.open(ledger_path) as ledger:  # three crashes, and nothing is left
         ledger.open_run(start_of("r", plan))
         for _ in range(plan.num_charges):
-            ledger.burn(ledger.charge(1), "crash")
+            ledger.burn(ledger.charge(ledger.next_round), "crash")
     with node(tmp_path, plan) as (own, _):
         assert refusal(own, request(plan)) == "budget-spent"
     noised = add_noised_replies([], request(plan))

@@ -64,12 +64,22 @@ def test_nobody_is_protected_and_measured_without_noise_at_once(tmp_path: Path) 
         assert "u0" not in str(refused.value)
 
 
-def test_a_user_may_be_evaluated_on_others_than_her_protected_examples(tmp_path: Path) -> None:
+def test_a_user_is_never_both_even_where_only_examples_are_protected(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", 50, text="t")
     other = write(tmp_path / "public.jsonl", 7, text="public")
     by_example = {"privacy__unit": "example", "sampling__unit": "example"}
     settings = config(path, data__evaluation_path=other, privacy__num_examples=100, **by_example)
-    assert load_users(settings)[1].num_users == 7
+    with pytest.raises(DataError, match=r"has users of data\.path"):
+        load_users(settings)
+
+
+def test_nobody_is_held_out_by_default_but_generated_users(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", 50, text="t")
+    training, evaluation = load_users(config(path))
+    assert (training.num_users, evaluation.num_users) == (50, 0)
+    assert load_users(from_flat({}))[1].num_users > 0
+    asked = config(path, data__evaluation_users=5, evaluation__consent="declared")
+    assert load_users(asked)[1].num_users > 0
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 5])

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from feddp.common.disk import PRIVATE, PUBLIC, Disk, filesystem_of, host_id, is_remote
+from feddp.common.disk import (
+    PRIVATE,
+    PUBLIC,
+    TIME_NS,
+    Disk,
+    filesystem_of,
+    host_id,
+    is_remote,
+    remove_times,
+)
 
 
 @pytest.fixture
@@ -177,3 +186,14 @@ def test_this_machines_file_system_is_known(tmp_path: Path) -> None:
 def test_a_host_has_one_id_and_shows_no_name() -> None:
     assert host_id() == host_id()
     assert len(host_id()) == 16
+
+
+def test_what_is_written_tells_no_time(tmp_path: Path) -> None:
+    Disk().replace(tmp_path / "file", b"content")
+    assert (tmp_path / "file").stat().st_mtime_ns == TIME_NS
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    remove_times(tmp_path)
+    found = {path.lstat().st_mtime_ns for path in (*tmp_path.rglob("*"), tmp_path)}
+    assert found == {TIME_NS}

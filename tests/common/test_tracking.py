@@ -1,3 +1,4 @@
+import importlib
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,17 @@ def test_metrics_jsonl_is_always_written(tmp_path: Path) -> None:
     tracker.log(0, {"epsilon": 0.0})
     tracker.close()
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"round": 0, "epsilon": 0.0}]
+
+
+def test_the_events_of_tensorboard_carry_no_time(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    loader = importlib.import_module("tensorboard.backend.event_processing.event_file_loader")
+    for rounds in ((0, 1), (2,)):  # the second time as after a restart
+        *_, tracker = open_trackers("tensorboard", folder=tmp_path, config={})
+        for round in rounds:
+            tracker.log(round, {"epsilon": 0.5 * round})
+        tracker.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    events = list(loader.LegacyEventFileLoader(str(path)).Load())
+    assert {event.wall_time for event in events} == {0.0}
+    assert [event.step for event in events if event.HasField("summary")] == [0, 1, 2]

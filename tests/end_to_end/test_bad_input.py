@@ -185,8 +185,11 @@ def test_evaluation_users_who_are_everyone_or_nobody(
 ) -> None:
     write(tmp_path, people(8))
     answer = simulate(capsys, tmp_path, data__evaluation_users=100_003)
+    assert is_clear(answer, tmp_path, 'evaluation.consent = "declared"')
+    agreed = {"evaluation__consent": "declared"}
+    answer = simulate(capsys, tmp_path, data__evaluation_users=100_003, **agreed)
     assert is_clear(answer, tmp_path, "evaluation-users = 100003: no user falls into it")
-    answer = simulate(capsys, tmp_path, data__evaluation_users=1)
+    answer = simulate(capsys, tmp_path, data__evaluation_users=1, **agreed)
     assert is_clear(
         answer, tmp_path, "one training user only, or none", "holds out every user", num_lines=2
     )

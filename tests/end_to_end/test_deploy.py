@@ -41,7 +41,6 @@ SMALL = {
     "evaluation.max-users": 10,
     "evaluation.every": 100,
     "nodes.deadline-seconds": 120.0,
-    "privacy.spare-attempts": 20,
 }
 
 

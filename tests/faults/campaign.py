@@ -42,7 +42,6 @@ SMALL = {
     "evaluation.every": 100,
     "evaluation.max-users": 10,
     "nodes.deadline-seconds": DEADLINE_SECONDS,
-    "privacy.spare-attempts": 60,
 }
 # What is noticed at once, and what takes Flower, or the deadline, up to a minute.
 FAST = (
@@ -229,7 +228,7 @@ def check_run(config: RunConfig) -> str:
     """What must hold of a run that has ended."""
     history = Ledger.read(Path(config.run.output_dir) / (config.run.name or "") / LEDGER_NAME)
     num_charges, num_releases = len(history.charges), len(history.releases)
-    if not num_charges >= num_releases == config.run.rounds:
+    if not config.run.rounds == num_charges >= num_releases > 0:
         raise BrokenPromiseError(f"{num_charges} charges, {num_releases} releases")
     return f"{num_releases} releases, {num_charges} charges, {history.num_opened} starts"
 

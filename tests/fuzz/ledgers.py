@@ -21,7 +21,7 @@ def _write(path: Path) -> str:
         ledger.open_run(start_of("r", PLAN))
         ledger.release(ledger.charge(1), "b" * 64)
         ledger.burn(ledger.charge(2), "crash")
-        ledger.charge(2)
+        ledger.charge(3)
         return ledger.head
 
 

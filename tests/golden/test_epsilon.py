@@ -36,7 +36,10 @@ GOLDEN: dict[str, tuple[Event, int, float, str, float, float]] = {
         PoissonGaussianEvent(0.01, 2.0, 2), 1000, 1e-6, ADD_OR_REMOVE_ONE, 1.5261, 0.7230,
     ),
     "fixed size, not unhalved": (
-        FixedSizeGaussianEvent(1000, 50, 1.0), 100, 1e-5, REPLACE_ONE, 34.26, 6.47,
+        FixedSizeGaussianEvent(1000, 100, 1.699), 55, 0.99e-5, REPLACE_ONE, 7.997, 2.351,
+    ),
+    "fixed size, not one pair": (
+        FixedSizeGaussianEvent(1000, 100, 3.791), 55, 0.99e-5, REPLACE_ONE, 2.0, 1.868,
     ),
 }  # fmt: skip
 

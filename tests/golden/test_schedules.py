@@ -155,7 +155,7 @@ def test_tuning_costs_its_golden_epsilon_and_feddp_charges_all_trials(
     assert found == pytest.approx(composed, rel=1e-3)
 
 
-# (N, cohort, z, rounds): with the halved multiplier, and the mistake of not halving it.
+# (N, cohort, z, rounds): by Renyi with the halved multiplier, and the mistake of not halving it.
 @pytest.mark.parametrize(
     ("num_users", "cohort", "rounds", "golden", "mistaken"),
     [(10_000, 200, 500, 31.50, 5.43), (1000, 50, 100, 34.26, 6.47)],
@@ -165,7 +165,7 @@ def test_cohorts_of_fixed_size_cost_far_more_than_without_the_factor_of_two(
 ) -> None:
     def bound(z: float) -> float:
         charges = [(FixedSizeGaussianEvent(num_users, cohort, z), rounds)]
-        return epsilon(charges, delta=1e-5, relation=REPLACE_ONE)
+        return epsilon_rdp(charges, 1e-5, REPLACE_ONE)
 
     assert bound(1.0) == pytest.approx(golden, rel=1e-3)
     assert bound(2.0) == pytest.approx(mistaken, rel=1e-3)

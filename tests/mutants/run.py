@@ -23,7 +23,7 @@ import pytest
 from mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("feddp", "common", "client", "server", "simulations", "tests", "pyproject.toml")
+COPIED = ("feddp", "common", "client", "server", "deploy", "simulations", "tests", "pyproject.toml")
 LIBRARIES = (
     "numpy",
     "scipy.stats",

@@ -34,13 +34,11 @@ class Mutant:
       mutate: called in the forked process.
       breaks: part of the broken rule's text.
       is_seeded: whether the run is seeded.
-      spare: spare attempts of its plan.
     """
 
     mutate: Callable[[OutsideLog], None]
     breaks: str
     is_seeded: bool = False
-    spare: int = 2
 
 
 def draw(
@@ -137,8 +135,12 @@ def reuse_open_charge(log: OutsideLog) -> None:
         ledger.release(charge, digest)
         return state
 
+    def next_round(ledger: Ledger) -> int:
+        return ledger.open_charge.round if ledger.open_charge else ledger._run.next_round
+
     use_release(release)
     small_run.recover = lambda *parts: None
+    Ledger.next_round = property(next_round)  # type: ignore
 
 
 def refund_open_charge(log: OutsideLog) -> None:
@@ -166,7 +168,7 @@ def server_history(connection: sqlite3.Connection) -> History:
 
 
 def allow_one_charge_more(log: OutsideLog) -> None:
-    """`>` for `>=`, wherever the writer looks at the budget."""
+    """A burned round is charged again, beyond the budget."""
 
     def charge(ledger: Ledger, round: int) -> Charge:
         history, start = ledger._history, ledger._start
@@ -174,7 +176,7 @@ def allow_one_charge_more(log: OutsideLog) -> None:
         honest, planned = run.opened, run.opened["num_charges"]
         if run.num_charges > planned:
             raise AssertionError("far beyond the plan")
-        next_charge = run.next_charge(UPDATE)
+        next_charge = Charge(round, run.attempts.get(UPDATE, 0) + 1)
         run.opened = {**honest, "num_charges": planned + 1}
         budget._left[slot] += 1
         try:
@@ -185,6 +187,7 @@ def allow_one_charge_more(log: OutsideLog) -> None:
         return next_charge
 
     Ledger.charge = charge  # type: ignore[method-assign]
+    Ledger.next_round = property(lambda ledger: ledger._run.last_released + 1)  # type: ignore
 
 
 def forget_moments(log: OutsideLog) -> None:
@@ -239,7 +242,7 @@ MUTANTS = {
     "draw before charge": Mutant(draw_before_charge, "without a charge"),
     "open charge answered again": Mutant(reuse_open_charge, "two answers"),
     "refund": Mutant(refund_open_charge, "two answers"),
-    "one charge too many": Mutant(allow_one_charge_more, "does not verify", spare=0),
+    "one charge too many": Mutant(allow_one_charge_more, "does not verify"),
     "moments forgotten": Mutant(forget_moments, "another final adapter", is_seeded=True),
     "release drawn again": Mutant(redraw_a_release, "another file"),
     "torn file adopted": Mutant(adopt_any_file, "ended with 3"),

@@ -14,7 +14,8 @@ from feddp.common.evaluation import Evaluation
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainReply, TrainRequest
-from feddp.server.cohort_draw import POPULATION_NAME, ServerDraw
+from feddp.server.cohort_draw import ServerDraw
+from feddp.server.run_secrets import POPULATION
 from feddp.simulations.run.local_nodes import LocalNodes
 
 P, K = 4, 1 << 20
@@ -28,7 +29,7 @@ def request(draw: Draw, round: int = 1, seed: int | None = None) -> TrainRequest
 def server_draw(
     folder: Path, names: list[str] | None = None, *, separation: int = 1, has_begun: bool = False
 ) -> ServerDraw:
-    made = ServerDraw(folder / POPULATION_NAME, separation=separation, has_begun=has_begun)
+    made = ServerDraw(folder / POPULATION, separation=separation, has_begun=has_begun)
     made.fix(NAMES if names is None else names)
     return made
 
@@ -126,7 +127,7 @@ def test_what_was_drawn_is_durable_before_it_is_told(
         raise OSError(28, "No space left on device")
 
     names, _ = made.draw(request(draw, 1))
-    kept = json.loads(json.loads((tmp_path / POPULATION_NAME).read_text())["turns"])
+    kept = json.loads(json.loads((tmp_path / POPULATION).read_text())["turns"])
     assert set(kept["last"]) == set(names)
     monkeypatch.setattr(Disk, "write", full)
     with pytest.raises(DiskError):
@@ -140,7 +141,7 @@ def test_a_run_that_has_begun_is_not_drawn_without_its_file(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["", "[]", '{"names": 1, "turns": null}', '{"names": ["a"]}'])
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / POPULATION_NAME).write_text(text)
+    (tmp_path / POPULATION).write_text(text)
     with pytest.raises(LedgerDamagedError):
         server_draw(tmp_path)
 
@@ -153,6 +154,6 @@ def test_the_file_of_a_run_with_another_separation_is_refused(tmp_path: Path) ->
 
 
 def test_nobody_is_drawn_before_the_population_is_fixed(tmp_path: Path) -> None:
-    made = ServerDraw(tmp_path / POPULATION_NAME, separation=1, has_begun=False)
+    made = ServerDraw(tmp_path / POPULATION, separation=1, has_begun=False)
     with pytest.raises(ValueError, match="not fixed"):
         made.draw(request(Draw()))

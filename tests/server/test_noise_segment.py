@@ -28,7 +28,6 @@ def plan_of(mechanism: str = "blt", seed: int | None = None) -> PrivacyPlan:
         clipping_norm=1.0,
         num_rounds=NUM_ROUNDS,
         expected_cohort_size=20.0,
-        spare_attempts=2,
         dimension=DIMENSION,
         trust="server",
         seed=seed,
@@ -48,7 +47,10 @@ def opened(
     plan: PrivacyPlan = PLAN,
     starts_anew: bool = False,
 ) -> Segment | None:
-    return open_segment(folder, plan, rows, starts_anew=starts_anew, disk=Disk())
+    next_row = 1 + max((row.row for row in rows), default=0)
+    return open_segment(
+        folder / SECRETS_NAME, plan, rows, next_row=next_row, starts_anew=starts_anew, disk=Disk()
+    )
 
 
 def grown(folder: Path, rows: list[NoisedRow], num_rounds: int) -> list[NoisedRow]:
@@ -73,7 +75,7 @@ def test_a_segment_goes_on_after_a_restart_and_its_key_is_asked_for(tmp_path: Pa
     assert [row.row for row in rows] == [1, 2, 3, 4]
     assert [path.name for path in (tmp_path / SECRETS_NAME).iterdir()] == ["noise-from-000001.key"]
     lose_keys(tmp_path)
-    with pytest.raises(FeddpError, match=r"4 released rounds is missing.*--new-noise-segment"):
+    with pytest.raises(FeddpError, match=r"the rounds before 5 is missing.*--new-noise-segment"):
         opened(tmp_path, rows)
 
 
@@ -106,7 +108,7 @@ def test_a_run_that_is_over_needs_no_key_and_no_segment(tmp_path: Path) -> None:
     rows = grown(tmp_path, [], NUM_ROUNDS)
     lose_keys(tmp_path)
     assert opened(tmp_path, rows) is None
-    with pytest.raises(ConfigError, match="all 6 rounds are released"):
+    with pytest.raises(ConfigError, match="all 6 rounds are over"):
         opened(tmp_path, rows, starts_anew=True)
     assert list((tmp_path / SECRETS_NAME).iterdir()) == []
 
@@ -129,3 +131,36 @@ def test_runs_without_a_key_have_none_to_lose(
 def test_a_new_segment_is_for_resumed_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", "--new-noise-segment"]) == 2
     assert "--new-noise-segment: only a run that is resumed" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_after_burned_rows_and_a_restart(tmp_path: Path) -> None:
+    rows = grown(tmp_path, [], 2)
+    total = UpdateSum(np.full(DIMENSION, 7, dtype=np.int64))
+    segment = opened(tmp_path, rows)
+    assert segment is not None
+    segment.release(total, Charge(3, 1))  # drawn, and lost in a crash before it was appended
+    ends = []
+    for _ in range(2):  # the same restart twice
+        segment = open_segment(
+            tmp_path / SECRETS_NAME, PLAN, rows, next_row=4, starts_anew=False, disk=Disk()
+        )
+        assert segment is not None
+        _, row = segment.release(total, Charge(4, 1))
+        segment.append(row)
+        assert segment._history.next_row == 5
+        ends.append(segment._history.earlier_sums())
+    assert np.array_equal(*ends)
+    later = open_segment(
+        tmp_path / SECRETS_NAME, PLAN, [*rows, row], next_row=6, starts_anew=False, disk=Disk()
+    )
+    assert later is not None
+    _, last = later.release(total, Charge(6, 1))
+    assert last.row == 6
+
+
+def test_a_run_whose_last_rows_were_burned_needs_no_segment(tmp_path: Path) -> None:
+    rows = grown(tmp_path, [], 4)
+    over = open_segment(
+        tmp_path / SECRETS_NAME, PLAN, rows, next_row=NUM_ROUNDS + 1, starts_anew=False, disk=Disk()
+    )
+    assert over is None

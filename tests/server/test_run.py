@@ -9,7 +9,7 @@ from flat_plan import changed, flat_plan
 from fuzz.changes import change_bytes, change_tree
 
 from feddp.common.assembly import config_sha256
-from feddp.common.config.run_config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat
 from feddp.common.errors import ConfigError, DiskError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.plan import PrivacyPlan, planned_curve
@@ -37,11 +37,14 @@ def plan() -> PrivacyPlan:
         clipping_norm=1.0,
         num_rounds=4,
         expected_cohort_size=None,
-        spare_attempts=1,
         dimension=10,
         trust="simulation",
         seed=None,
-        details={"config_sha256": config_sha256(config), "base_sha256": "b", "layout_sha256": "l"},
+        details={
+            "config_sha256": config_sha256(to_flat(config)),
+            "base_sha256": "b",
+            "layout_sha256": "l",
+        },
     )
 
 

@@ -18,6 +18,7 @@ from feddp.server.run_ledger import (
     ledger_path,
     open_ledger,
 )
+from feddp.server.run_secrets import LEDGER_KEY, make_secrets_folder
 
 PLAN = small_plan()
 
@@ -32,10 +33,14 @@ def population(folder: Path, *, name: str = "clinic") -> RunConfig:
 
 def test_a_run_without_a_population_has_its_own_ledger(tmp_path: Path) -> None:
     config = from_flat({})
-    create_or_check_ledger(tmp_path, config, PLAN, "r", Disk())
-    assert ledger_path(tmp_path, config) == tmp_path / LEDGER_NAME
-    assert (key_path(config), anchor_path(config)) == (None, None)
-    with open_ledger(tmp_path, config) as ledger:
+    make_secrets_folder(tmp_path / "r")
+    (tmp_path / "r").mkdir()
+    create_or_check_ledger(tmp_path / "r", tmp_path / "r", config, PLAN, Disk())
+    assert ledger_path(tmp_path / "r", config) == tmp_path / "r" / LEDGER_NAME
+    assert key_path(tmp_path / "r", config) == tmp_path / ".secrets" / "r" / LEDGER_KEY
+    assert anchor_path(config) is None
+    assert [path.name for path in (tmp_path / "r").iterdir()] == [LEDGER_NAME]
+    with open_ledger(tmp_path / "r", config) as ledger:
         ledger.open_run(start_of("r", PLAN))
         assert ledger.history.plan["population"] == "r"
 
@@ -47,7 +52,7 @@ def test_key_and_anchor_lie_where_the_configuration_says(tmp_path: Path) -> None
             "privacy.anchor": str(tmp_path / "anchor.json"),
         }
     )
-    create_or_check_ledger(tmp_path, config, PLAN, "r", Disk())
+    create_or_check_ledger(tmp_path, tmp_path / "r", config, PLAN, Disk())
     with open_ledger(tmp_path, config):
         assert {path.name for path in tmp_path.iterdir()} >= {"elsewhere.key", "anchor.json"}
 
@@ -55,7 +60,7 @@ def test_key_and_anchor_lie_where_the_configuration_says(tmp_path: Path) -> None
 def test_a_run_of_a_population_makes_no_ledger(tmp_path: Path) -> None:
     config = population(tmp_path)
     (tmp_path / "run").mkdir()
-    create_or_check_ledger(tmp_path / "run", config, PLAN, "r", Disk())
+    create_or_check_ledger(tmp_path / "run", tmp_path / "r", config, PLAN, Disk())
     assert list((tmp_path / "run").iterdir()) == []
     assert Ledger.read(tmp_path / "clinic.sqlite").num_rows == 1
 
@@ -65,9 +70,9 @@ def test_a_name_that_a_population_knows_is_refused(tmp_path: Path) -> None:
     with open_ledger(tmp_path, config) as ledger:
         ledger.open_run(start_of("r", PLAN))
     with pytest.raises(ConfigError, match="has charged"):
-        create_or_check_ledger(tmp_path, config, PLAN, "r", Disk())
+        create_or_check_ledger(tmp_path, tmp_path / "r", config, PLAN, Disk())
     with pytest.raises(BudgetSpentError, match="kept for runs that have begun"):
-        create_or_check_ledger(tmp_path, config, PLAN, "another", Disk())
+        create_or_check_ledger(tmp_path, tmp_path / "another", config, PLAN, Disk())
 
 
 def test_the_ledger_of_another_population_is_refused_and_let_go(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ CONFIGURED = "[CONFIG.toml=path] --set=text* --output-dir=text"
 SURFACE = {
     "feddp simulate": f"{CONFIGURED} --resume=path --with-non-private --non-private-dir=path "
     "--new-noise-segment",
-    "feddp plan": f"{CONFIGURED} --group-size --proxy=text",
+    "feddp plan": f"{CONFIGURED} --group-size --proxy=text --picture=path",
     "feddp check": f"{CONFIGURED} --keys --count-users",
     "feddp chat": "RUN=path --prompt=text --max-new-tokens=integer(60) --temperature=float(0.7)",
     "feddp evaluate": "RUN=path --users=integer(300) --secrets=integer(20) "

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+from scipy.optimize import brentq
+
 from feddp.common.privacy.accounting.epsilon import COARSE, FINE
 
 # Below the smallest, one privacy loss distribution takes gigabytes for no real protection; above
 # the largest, the noise of 2^20 grid steps passes the sampler's largest scale.
 MIN_NOISE_MULTIPLIER, MAX_NOISE_MULTIPLIER = 0.1, 60
 _STEPS_PER_UNIT = 10_000
+_COARSEST = 1e-2  # interval of estimates
 _MIN_STEPS, _MAX_STEPS = 1_000, 600_000  # the same two on the grid of 1e-4
 
 Spent = Callable[[float, float], float]
@@ -54,6 +57,29 @@ def calibrate(spent: Spent, target_epsilon: float) -> float:
             break
         high, stride = lower, 2 * stride
     return _smallest(lambda steps: keeps(steps, FINE), low, high) / _STEPS_PER_UNIT
+
+
+def estimate_noise_multiplier(spent: Spent, target_epsilon: float) -> float | None:
+    """About the noise multiplier that keeps a target, to three digits: to compare, not to promise.
+
+    Args:
+      spent: as in `calibrate`; asked at a coarse interval, which is cheap.
+      target_epsilon: to be kept.
+
+    Returns:
+      None where the largest noise multiplier exceeds the target.
+    """
+
+    def excess(multiplier: float) -> float:
+        """Epsilon above the target."""
+        return spent(multiplier, _COARSEST) - target_epsilon
+
+    if excess(MAX_NOISE_MULTIPLIER) > 0:
+        return None
+    least = 3 * MIN_NOISE_MULTIPLIER  # below, a distribution is huge
+    if excess(least) <= 0:
+        return least
+    return float(brentq(excess, least, MAX_NOISE_MULTIPLIER, xtol=1e-4, rtol=1e-3))
 
 
 def next_noise_multiplier(noise_multiplier: float) -> float:

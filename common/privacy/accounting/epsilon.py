@@ -1,21 +1,22 @@
 """Epsilon of any schedule of events, and the curve of epsilon over its charges.
 
 The certificate is the privacy loss distribution (PLD) of dp-accounting, composed over a fixed
-schedule; for cohorts of fixed size, which no PLD covers, it is Renyi differential privacy. One
-charge's PLD is built once and composed with itself, which costs the same for ten rounds as for ten
-thousand. Everything is rounded toward privacy.
+schedule. One charge's PLD is built once and composed with itself, which costs the same for ten
+rounds as for ten thousand. Everything is rounded toward privacy. Plans with cohorts of fixed size
+that were made under Renyi differential privacy keep their accountant.
 """
 
 import functools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from dp_accounting.pld import privacy_loss_distribution as pld
 from numpy.typing import NDArray
 
 from feddp.common.errors import ConfigError
-from feddp.common.privacy.accounting.mixture import mixture_pld
+from feddp.common.privacy.accounting.mixture import fixed_size_pld, mixture_pld
 from feddp.common.privacy.accounting.renyi import ORDERS, conversion, epsilon_rdp, renyi_divergence
 from feddp.common.privacy.mechanism.events import (
     RELATIONS,
@@ -34,37 +35,43 @@ _MAX_CURVE_POINTS = 256
 
 
 def accountant_of(charges: Charges, relation: str) -> str:
-    """Which accountant certifies these charges: "pld", or "rdp" for cohorts of fixed size.
+    """Which accountant certifies these charges in a new plan: "pld".
 
     | event | add-or-remove-one, zero-out | replace-one |
     |---|---|---|
     | Poisson Gaussian, one coin | pld | pld |
     | Poisson Gaussian, several coins | pld | refused |
     | Gaussian | pld | pld |
-    | fixed-size Gaussian | refused | rdp |
+    | fixed-size Gaussian | refused | pld |
 
     Raises:
-      ConfigError: no accountant covers an event under this relation, or not all events at once.
+      ConfigError: no accountant covers an event under this relation.
     """
-    names = {_accountant_of(event, relation) for event, _ in charges}
-    if len(names) > 1:
-        raise ConfigError(["Cohorts of fixed size and other events have no accountant in common."])
-    return names.pop() if names else PLD
+    for event, _ in charges:
+        _check_is_covered(event, relation)
+    return PLD
 
 
-def _accountant_of(event: Event, relation: str) -> str:
+def _check_is_covered(event: Event, relation: str) -> None:
     replaces = relation == REPLACE_ONE
     match event:
         case FixedSizeGaussianEvent() if replaces:
-            return RDP
+            return
         case GaussianEvent():
-            return PLD
-        case PoissonGaussianEvent(_, _, num_coins) if num_coins == 1 or not replaces:
-            return PLD
+            return
+        case PoissonGaussianEvent(num_coins=coins) if coins == 1 or not replaces:
+            return
     raise ConfigError([f"No accountant covers {event} under {relation}."])
 
 
-def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = FINE) -> float:
+def epsilon(
+    charges: Charges,
+    *,
+    delta: float,
+    relation: str,
+    interval: float = FINE,
+    accountant: str = PLD,
+) -> float:
     """Upper bound of epsilon for a fixed schedule.
 
     **Guarantee:** the schedule is (epsilon, delta)-private for neighbours by `relation`, in both
@@ -84,7 +91,8 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
       charges: each event and how often it is charged.
       delta: in (0, 1).
       relation: one of `events.RELATIONS`.
-      interval: discretisation of the privacy loss; of no effect where RDP certifies.
+      interval: discretisation of the privacy loss; of no effect under RDP.
+      accountant: RDP only for a plan that was made under it.
 
     Raises:
       ConfigError: no accountant covers these charges; see `accountant_of`.
@@ -98,7 +106,7 @@ def epsilon(charges: Charges, *, delta: float, relation: str, interval: float = 
     2.1245
     """
     charged = _merged(charges)
-    if accountant_of(charged, relation) == RDP:
+    if accountant == RDP:
         return epsilon_rdp(charged, delta, relation) * ROUND_UP
     if not charged:
         return 0.0
@@ -116,16 +124,15 @@ def compose(
       interval: discretisation of the privacy loss, in units of epsilon.
 
     Raises:
-      ConfigError: see `accountant_of`; RDP is no distribution.
+      ConfigError: see `accountant_of`.
     """
-    if accountant_of(charges, relation) != PLD:
-        raise ConfigError([f"No privacy loss distribution covers {charges[0][0]}."])
+    accountant_of(charges, relation)
     parts = [_self_composed(event, count, relation, interval) for event, count in charges]
     return functools.reduce(lambda left, right: left.compose(right), parts)
 
 
 def epsilon_curve(
-    event: Event, num_charges: int, *, delta: float, relation: str
+    event: Event, num_charges: int, *, delta: float, relation: str, accountant: str = PLD
 ) -> NDArray[np.float64]:
     """Epsilon after 1, 2, ..., num_charges charges of one event, in one pass.
 
@@ -141,6 +148,7 @@ def epsilon_curve(
       num_charges: at least 0.
       delta: in (0, 1).
       relation: one of `events.RELATIONS`.
+      accountant: RDP only for a plan that was made under it.
 
     Returns:
       float64, shape (num_charges,), non-decreasing.
@@ -150,7 +158,7 @@ def epsilon_curve(
     """
     if num_charges == 0:
         return np.zeros(0)
-    if accountant_of([(event, 1)], relation) == RDP:
+    if accountant == RDP:
         return _rdp_curve(event, num_charges, delta, relation)
     stride = math.ceil(num_charges / _MAX_CURVE_POINTS)
     one = compose([(event, stride)], relation=relation, interval=COARSE)
@@ -193,6 +201,9 @@ def _self_composed(
     if isinstance(event, GaussianEvent):
         # Independent Gaussian releases are one of their common precision, exactly.
         return _single(GaussianEvent(event.noise_multiplier / math.sqrt(count)), relation, interval)
+    if isinstance(event, PoissonGaussianEvent) and event.num_releases > 1:
+        count *= event.num_releases
+        event = replace(event, num_releases=1)
     return _single(event, relation, interval).self_compose(count)
 
 
@@ -203,6 +214,9 @@ def _single(event: Event, relation: str, interval: float) -> pld.PrivacyLossDist
         return mixture_pld(
             mixture.standard_deviation, mixture.sensitivities, mixture.sampling_probs, interval
         )
+    if isinstance(event, FixedSizeGaussianEvent):
+        share = event.cohort_size / event.num_users
+        return fixed_size_pld(event.noise_multiplier, share, interval)
     probability = event.sampling_probability if isinstance(event, PoissonGaussianEvent) else 1.0
     return pld.from_gaussian_mechanism(
         event.noise_multiplier,

@@ -1,11 +1,11 @@
-"""Privacy loss distribution of a mixture of Gaussians, fast.
+"""Privacy loss distributions of mixtures of Gaussians, fast: coins, and cohorts of fixed size.
 
 dp-accounting finds where the loss takes each value of its grid by a search in Python, which takes
 minutes at 1e-4. The loss is convex in the point, so Newton's method finds all of them at once; what
 the grid is turned into, and how it composes, is dp-accounting's. The tests compare both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from dp_accounting.pld import pld_pmf
@@ -40,20 +40,53 @@ def mixture_pld(
     """
     mixture = _Mixture(noise_multiplier, sensitivities, weights)
     low, high = mixture.reach()
-    pmfs = []
-    for deltas_of, (least, most) in (
-        (mixture.removed, (mixture.loss(low), mixture.loss(high))),
-        (mixture.added, (-mixture.loss(-low), -mixture.loss(low))),
-    ):
-        first, last = int(np.floor(least[0] / interval)), int(np.ceil(most[0] / interval))
-        losses: Vector = np.arange(first, last + 1) * np.float64(interval)
-        parts = [deltas_of(losses[i : i + _CHUNK]) for i in range(0, len(losses), _CHUNK)]
-        # Round-off must not make delta rise with the loss.
-        deltas = np.maximum.accumulate(np.clip(np.concatenate(parts), 0, 1)[::-1])[::-1]
-        pmfs.append(
-            pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(interval, first, last, deltas)
-        )
-    return pld.PrivacyLossDistribution(*pmfs)
+    removed = _connected(mixture.removed, mixture.loss(low), mixture.loss(high), interval)
+    added = _connected(mixture.added, -mixture.loss(-low), -mixture.loss(low), interval)
+    return pld.PrivacyLossDistribution(removed, added)
+
+
+def fixed_size_pld(
+    noise_multiplier: float, probability: float, interval: float
+) -> pld.PrivacyLossDistribution:
+    """The privacy loss distribution of a cohort of fixed size, drawn without replacement.
+
+    **Guarantee:** an upper bound under replace-one, also composed with itself and with others.
+    With P = N(0, z^2), Q = N(2, z^2) (one user replaced moves the sum by up to 2 C) and q = m / N,
+    the divergence at alpha of any two neighbours is at most that of (1 - q) P + q Q from P where
+    alpha >= 1, and that of P from (1 - q) P + q Q where alpha < 1. Neither pair alone is enough
+    for a composition: the curve of both, which is convex and meets at alpha = 1, is.
+
+    Args:
+      noise_multiplier: z > 0, noise standard deviation over the clipping norm C.
+      probability: q of one unit to be in the cohort, in (0, 1].
+      interval: discretisation of the privacy loss.
+
+    Reference: Zhu, Dong & Wang 2022 (arXiv 2106.08567), theorem 11 and proposition 8; Lebeda et
+    al. 2024 (2405.20769) on why one pair does not dominate.
+    """
+    mixture = _Mixture(noise_multiplier, [0.0, 2.0], [1 - probability, probability])
+    low, high = mixture.reach()
+
+    def deltas_of(losses: Vector) -> Vector:
+        """The composite curve: alpha = 1 is a point of the grid, so no chord cuts its kink."""
+        below = losses < 0
+        return np.concatenate([mixture.added(losses[below]), mixture.removed(losses[~below])])
+
+    return pld.PrivacyLossDistribution(
+        _connected(deltas_of, -mixture.loss(-low), mixture.loss(high), interval)
+    )
+
+
+def _connected(
+    deltas_of: Callable[[Vector], Vector], least: Vector, most: Vector, interval: float
+) -> pld_pmf.PLDPmf:
+    """Connects the dots of a divergence at e^loss over all losses from `least` to `most`."""
+    first, last = int(np.floor(least[0] / interval)), int(np.ceil(most[0] / interval))
+    losses: Vector = np.arange(first, last + 1) * np.float64(interval)
+    parts = [deltas_of(losses[i : i + _CHUNK]) for i in range(0, len(losses), _CHUNK)]
+    # Round-off must not make delta rise with the loss.
+    deltas = np.maximum.accumulate(np.clip(np.concatenate(parts), 0, 1)[::-1])[::-1]
+    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(interval, first, last, deltas)
 
 
 class _Mixture:

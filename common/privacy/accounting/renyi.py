@@ -78,7 +78,8 @@ def _quiet() -> Iterator[None]:
 def epsilon_rdp(charges: Charges, delta: float, relation: str) -> float:
     """Epsilon of a schedule by Renyi divergences at the best order: a looser cross-check.
 
-    For fixed-size samples, which no privacy loss distribution covers, it is the certificate.
+    Of plans with cohorts of fixed size that were made before `fixed_size_pld` it is the
+    certificate.
 
     Args:
       charges: each event and how often it is charged.
@@ -123,7 +124,7 @@ def _check_renyi(event: Event, relation: str) -> None:
     match event:
         case GaussianEvent():
             return
-        case PoissonGaussianEvent(_, _, 1) if relation != REPLACE_ONE:
+        case PoissonGaussianEvent(num_coins=1) if relation != REPLACE_ONE:
             return
         case FixedSizeGaussianEvent() if relation == REPLACE_ONE:
             return

@@ -105,22 +105,42 @@ class Release:
 class RunHistory:
     """What the rows say of one run.
 
+    A burned attempt is its round: the next update's charge is for the round after it. Only runs
+    whose plan has spare attempts, as all had once, charge a burned round again.
+
     Attributes:
       opened: body of its last OPEN row.
       releases: of its updates, in order of rounds.
       num_charges: all of them, released, burned or open.
+      last_charged: round of the last update that was charged; 0 before the first.
       attempts: charges by purpose since its last released round.
     """
 
     opened: Body
     releases: list[Release] = field(default_factory=list)
     num_charges: int = 0
+    last_charged: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
 
     @property
+    def has_spare_attempts(self) -> bool:
+        """Its plan counts more charges than rounds, so that burned rounds are charged again."""
+        return bool(self.opened["num_charges"] > self.opened["num_rounds"])
+
+    @property
+    def last_released(self) -> int:
+        """The newest released round; 0 before the first."""
+        return self.releases[-1].round if self.releases else 0
+
+    @property
+    def num_burned(self) -> int:
+        """Rounds that were charged, are closed, and were never released."""
+        return max(self.next_round - 1 - len(self.releases), 0)
+
+    @property
     def next_round(self) -> int:
-        """The first round without a release."""
-        return len(self.releases) + 1
+        """The round that an update is charged for next."""
+        return (self.last_released if self.has_spare_attempts else self.last_charged) + 1
 
     @property
     def num_kept(self) -> int:
@@ -130,9 +150,16 @@ class RunHistory:
         return int(self.opened["num_charges"]) - self.num_charges
 
     def next_charge(self, purpose: str) -> Charge:
-        """The only charge of a purpose that may come next."""
-        number = self.next_round if purpose == UPDATE else self.next_round - 1
-        return Charge(number, self.attempts.get(purpose, 0) + 1, purpose)
+        """The charge of a purpose that comes next."""
+        number = self.next_round if purpose == UPDATE else self.last_released
+        is_first = purpose == UPDATE and number > self.last_charged
+        return Charge(number, 1 if is_first else self.attempts.get(purpose, 0) + 1, purpose)
+
+    def may_charge(self, charge: Charge) -> bool:
+        """Whether a charge may come next: `next_charge`, or a burned round again, as once."""
+        again = Charge(self.last_charged, self.attempts.get(UPDATE, 0) + 1)
+        is_burned = self.last_charged > self.last_released
+        return charge == self.next_charge(charge.purpose) or (is_burned and charge == again)
 
 
 @dataclass
@@ -259,7 +286,7 @@ class History:
         charge = Charge(body["round"], body["attempt"], slot.purpose)
         return (
             body["run"] == self.run
-            and charge == run.next_charge(slot.purpose)
+            and run.may_charge(charge)
             and run.num_charges < run.opened["num_charges"]
             and self.budget.accepts(slot, body["cost"], kept=self.kept_for_others(slot, self.run))
         )
@@ -286,10 +313,12 @@ class History:
         run, slot = self.runs[self.run], slot_from_body(body)
         assert self.budget is not None  # `_can_charge`
         self.budget.take(slot, body["cost"])
-        self.open_charge = run.next_charge(slot.purpose)
+        self.open_charge = Charge(body["round"], body["attempt"], slot.purpose)
         self.charges.append(body)
         run.num_charges += 1
         run.attempts[slot.purpose] = self.open_charge.attempt
+        if slot.purpose == UPDATE:
+            run.last_charged = self.open_charge.round
 
     def _take_release(self, body: Body) -> None:
         assert self.open_charge is not None  # `_can_follow`

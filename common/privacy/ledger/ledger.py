@@ -42,6 +42,8 @@ from feddp.common.privacy.ledger.signing import (
     writer_key,
 )
 
+_UNOPENED = {"num_charges": 0, "num_rounds": 0}
+
 
 class Ledger:
     """One population's record, held by one process.
@@ -193,8 +195,13 @@ class Ledger:
 
     @property
     def next_round(self) -> int:
-        """The first round of this run that has no release."""
+        """The round that this run charges next."""
         return self._run.next_round
+
+    @property
+    def num_burned(self) -> int:
+        """Rounds of this run that were charged and never released."""
+        return self._run.num_burned
 
     @property
     def num_rows(self) -> int:
@@ -297,8 +304,7 @@ class Ledger:
         if (num_left := self._start.num_charges - self.num_charges) <= 0:
             raise BudgetSpentError(
                 f"The plan of this run allows {self._start.num_charges} charges and all are spent. "
-                f"Requested 1, remaining {num_left}, difference {1 - num_left}. {self._last()}; in "
-                "a new run, `privacy.spare-attempts` plans for more crashes."
+                f"Requested 1, remaining {num_left}, difference {1 - num_left}. {self._last()}."
             )
         kept = self._history.kept_for_others(slot, self._start.run)
         if shortage := self._shortage(slot, 1, kept):
@@ -347,10 +353,10 @@ class Ledger:
 
     @property
     def _run(self) -> RunHistory:
-        return self._history.runs[self._start.run] if self._start else RunHistory({})
+        return self._history.runs[self._start.run] if self._start else RunHistory(_UNOPENED)
 
     def _last(self) -> str:
-        return f"The adapter of round {self.next_round - 1} is the last"
+        return f"The adapter of round {self._run.last_released} is the last"
 
     def _shortage(self, slot: Slot, count: int, kept: int) -> Shortage | None:
         assert self._history.budget is not None  # the PLAN row set it

@@ -70,7 +70,7 @@ def recover(ledger: Ledger, files: AnswerFiles[Answer], disk: Disk) -> None:
 
     **Guarantee:** a charge has at most one answer. A whole file is adopted byte for byte, after a
     second sync, because a file that is seen after a crash need not be durable; without one the
-    charge stays spent, and its round is charged again. A charge that was not for an update has no
+    charge stays spent: it is its round. A charge that was not for an update has no
     file: it is burned.
 
     Raises:

@@ -74,8 +74,10 @@ class Cohorts:
       population: who is drawn.
       size: units of a round on average, the divisor of every released update.
       num_rounds: T.
-      num_charges: T plus the spare attempts that crashes may burn.
+      num_charges: T; in plans from before a burned attempt was its round, also spare attempts.
       separation: rounds between two participations of a unit; 1 without correlated noise.
+      num_releases: of a round, each with all of the noise, that may hold one user: the nodes of a
+        user where nodes add the noise.
     """
 
     population: Population
@@ -83,10 +85,11 @@ class Cohorts:
     num_rounds: int
     num_charges: int
     separation: int
+    num_releases: int = 1
 
     @property
     def num_spare(self) -> int:
-        """Attempts that crashes may burn."""
+        """Charges beyond the rounds, for burned attempts; 0 but in plans of before."""
         return self.num_charges - self.num_rounds
 
     @property

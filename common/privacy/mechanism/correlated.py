@@ -61,16 +61,17 @@ class CorrelatedGaussian:
     """Clipped updates, noise that is correlated over the rounds, a constant divisor.
 
     **Guarantee:** all rows together cost `event()`, up to the bridge term of the discrete noise
-    over `num_charges` rows, when every user's point has norm <= K, users take part as
-    `participation` says, and at most `num_spare` attempts are burned. Rounds may be chosen by what
-    was released before them.
+    over `num_charges` rows, when every user's point has norm <= K and users take part as
+    `participation` says. Rounds may be chosen by what was released before them, and any of them may
+    be burned, also by that: a burned attempt is its row, which later rows hold as zero. All entries
+    of C are not negative, so a zero in place of one moves no row further, on any path of burns.
 
     **Edge cases:**
 
     | what happens | what follows |
     |---|---|
     | nobody answers a round | x_t = 0; the row is noise and earlier sums |
-    | a charged attempt is burned | its sum enters no later row; the answer has its own noise |
+    | a charged attempt is burned | its row is spent: no later row holds its sum, it counts 0 |
     | the master key is lost | `start` at the next row: the sensitivity does not grow |
     | the ledger is rolled back, the machine cloned | no noise is used with two sums (`MasterKey`) |
 
@@ -84,7 +85,7 @@ class CorrelatedGaussian:
       coefficients: a, integers; not negative, not increasing, a_0 = 2^shift, the last not zero.
       shift: bits of the quantisation, 1 to 16.
       num_rounds: rows.
-      num_spare: burned attempts that the promise covers, over all rounds.
+      num_spare: attempts that may be answered again, over all rounds; 0 but in plans of before.
       participation: fixed separation, or cyclic Poisson.
 
     Reference: Denisov et al. 2022 (arXiv 2202.08312) for adaptive rounds; Choquette-Choo et al.
@@ -137,7 +138,7 @@ class CorrelatedGaussian:
 
     @property
     def num_charges(self) -> int:
-        """Most answers that the promise covers: rounds and spare attempts."""
+        """Most answers that the promise covers: a row each."""
         return self.num_rounds + self.num_spare
 
     @property
@@ -199,11 +200,14 @@ class CorrelatedGaussian:
     ) -> "History":
         """The history after these rows, bit for bit as it was when they were released.
 
+        Rows that are missing between them were burned.
+
         Raises:
           FeddpError: rows out of order, or of another key, run or mechanism.
         """
         history = self.start(first_row)
         for row in rows:
+            history.burn_until(row.row)
             history.append(row, master_key=master_key)
         return history
 
@@ -308,6 +312,19 @@ class History:
         self._sums.appendleft(total)
         self._estimates.appendleft(estimate)
         self._next_row += 1
+
+    def burn_until(self, row: int) -> None:
+        """Takes the rows before `row` in as burned: no later row holds their sums.
+
+        Raises:
+          FeddpError: the row lies before the next one, or beyond the last.
+        """
+        if not self._next_row <= row <= self._mechanism.num_rounds:
+            raise FeddpError(f"Row {row} does not follow row {self._next_row - 1}.")
+        for _ in range(row - self._next_row):
+            self._sums.appendleft(np.zeros(self._mechanism.dimension, dtype=np.int64))
+            self._estimates.appendleft(np.zeros(self._mechanism.dimension))
+        self._next_row = row
 
     def earlier_sums(self) -> NDArray[np.int64]:
         """a_1 x_(t-1) + a_2 x_(t-2) + ..., exact; int64, shape (P,). Sensitive."""

@@ -26,14 +26,14 @@ from feddp.common.privacy.mechanism.turns import (
 class CyclicPoissonTurns:
     """Units take turns, and a coin decides who of a turn takes part.
 
-    **Guarantee:** one charge per turn of a unit, and one per spare attempt, which throws coins of
-    its own; add-or-remove-one.
+    **Guarantee:** one charge per turn of a unit; add-or-remove-one.
     """
 
     name: str = "cyclic-poisson"
     relation: str = ADD_OR_REMOVE_ONE
     is_amplified: bool = True
     is_correlated: bool = True
+    has_choice_of_turns: bool = True
     has_independent_rounds: bool = False
     needs_one_node: bool = False
 
@@ -69,7 +69,7 @@ class CyclicPoissonTurns:
         return cohorts.turn_probability
 
     def charges(self, cohorts: Cohorts, noise_multiplier: float) -> Charges:
-        """One event per turn of a unit, and one per spare attempt."""
+        """One event per turn of a unit."""
         made = self._participation(cohorts).event(
             noise_multiplier=noise_multiplier,
             num_rows=cohorts.num_rounds,

@@ -27,12 +27,16 @@ class PoissonGaussianEvent:
     """Independent coins decide who takes part; noise of z C is added to the sum.
 
     A user may have several coins: one per node that holds the user's data, or one per example
-    where examples are drawn. Each success adds a vector of norm at most C.
+    where examples are drawn. Each success adds a vector of norm at most C. Where every node adds
+    the whole noise to its own sum, one charge is as many releases as nodes may hold a user, each
+    with coins and noise of its own: given what was released before, they are independent, so they
+    compose like charges one after the other.
 
     Attributes:
       sampling_probability: q of one coin, in (0, 1].
       noise_multiplier: z > 0.
-      num_coins: most coins of one user; 1 is plain user-level sampling.
+      num_coins: most coins of one user in one release; 1 is plain user-level sampling.
+      num_releases: most releases of one charge that a user's coins may enter.
 
     Reference: Charles et al. 2024 (arXiv 2407.07737), Choquette-Choo et al. 2023 (2310.15526).
     """
@@ -40,15 +44,20 @@ class PoissonGaussianEvent:
     sampling_probability: float
     noise_multiplier: float
     num_coins: int = 1
+    num_releases: int = 1
 
     def to_dp_event(self) -> dp_accounting.DpEvent:
         """A Poisson-sampled Gaussian, or a mixture of Gaussians with Binomial(num_coins, q)."""
         if self.num_coins == 1:
-            return dp_accounting.PoissonSampledDpEvent(
+            release: dp_accounting.DpEvent = dp_accounting.PoissonSampledDpEvent(
                 self.sampling_probability, dp_accounting.GaussianDpEvent(self.noise_multiplier)
             )
-        counts, weights = _binomial(self.num_coins, self.sampling_probability)
-        return MixtureOfGaussiansDpEvent(self.noise_multiplier, counts, weights)
+        else:
+            counts, weights = _binomial(self.num_coins, self.sampling_probability)
+            release = MixtureOfGaussiansDpEvent(self.noise_multiplier, counts, weights)
+        if self.num_releases == 1:
+            return release
+        return dp_accounting.SelfComposedDpEvent(release, self.num_releases)
 
 
 def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float]]:
@@ -68,7 +77,7 @@ def _binomial(num_coins: int, probability: float) -> tuple[list[int], list[float
 
 @dataclass(frozen=True)
 class FixedSizeGaussianEvent:
-    """Exactly `cohort_size` of `num_users`, without replacement; replace-one, RDP only.
+    """Exactly `cohort_size` of `num_users`, without replacement; replace-one.
 
     Replacing a user moves the sum by up to 2 C, so the Gaussian's multiplier is z / 2.
     """
@@ -114,11 +123,15 @@ KINDS: Mapping[str, type[Event]] = {
 def to_body(event: Event) -> Body:
     """Kind and numbers as texts and integers: floats as their shortest exact decimals.
 
+    A single release per charge is not written out: events had no such number once.
+
     >>> to_body(GaussianEvent(2.5))
     {'event': 'gaussian', 'noise_multiplier': '2.5'}
     """
     kind = next(kind for kind, made in KINDS.items() if type(event) is made)
     numbers = {k: repr(v) if isinstance(v, float) else v for k, v in asdict(event).items()}
+    if numbers.get("num_releases") == 1:
+        del numbers["num_releases"]
     return {"event": kind, **numbers}
 
 
@@ -148,8 +161,10 @@ def _is_in_range(event: Event) -> bool:
     if type(multiplier) is not float or not 0 < multiplier < float("inf"):
         return False
     match event:
-        case PoissonGaussianEvent(q, _, num_coins):
-            return type(q) is float and 0 < q <= 1 and type(num_coins) is int and num_coins >= 1
+        case PoissonGaussianEvent(q, _, num_coins, num_releases):
+            counts = (num_coins, num_releases)
+            is_counted = all(type(count) is int and count >= 1 for count in counts)
+            return type(q) is float and 0 < q <= 1 and is_counted
         case FixedSizeGaussianEvent(num_users, cohort_size, _):
             return type(cohort_size) is int and 1 <= cohort_size <= num_users
         case GaussianEvent():

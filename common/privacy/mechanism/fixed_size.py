@@ -21,13 +21,14 @@ from feddp.common.privacy.mechanism.sampling import Draw, FixedSizeSampler
 class FixedSize:
     """Cohorts of fixed size, sampled without replacement.
 
-    **Guarantee:** every round and every spare attempt is one charge; replace-one.
+    **Guarantee:** every round is one charge; replace-one.
     """
 
     name: str = "fixed-size"
     relation: str = REPLACE_ONE
     is_amplified: bool = True
     is_correlated: bool = False
+    has_choice_of_turns: bool = False
     has_independent_rounds: bool = False
     needs_one_node: bool = True
 
@@ -64,7 +65,7 @@ class FixedSize:
         return cohorts.turn_probability
 
     def charges(self, cohorts: Cohorts, noise_multiplier: float) -> Charges:
-        """One event per round and per spare attempt."""
+        """One event per round."""
         return ((self._sampler(cohorts).event(noise_multiplier), cohorts.num_charges),)
 
     def choose_matrix(self, cohorts: Cohorts) -> NoiseMatrix | None:

@@ -39,6 +39,7 @@ class FixedTurns:
     relation: str = ZERO_OUT
     is_amplified: bool = False
     is_correlated: bool = True
+    has_choice_of_turns: bool = False
     has_independent_rounds: bool = False
     needs_one_node: bool = False
 

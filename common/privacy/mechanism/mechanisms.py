@@ -41,6 +41,11 @@ class Mechanism(Protocol):
         ...
 
     @property
+    def has_choice_of_turns(self) -> bool:
+        """Coins decide within a turn, so that separation and cohort size are two choices."""
+        ...
+
+    @property
     def has_independent_rounds(self) -> bool:
         """Each unit has its own coin in each round, and each round its own noise."""
         ...

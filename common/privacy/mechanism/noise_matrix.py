@@ -22,7 +22,7 @@ class NoiseMatrix:
     Attributes:
       coefficients: of the Toeplitz matrix, integers; the first is 2^shift.
       shift: bits of the quantisation.
-      num_spare: burned attempts that its sensitivity covers.
+      num_spare: attempts answered again that its sensitivity covers; 0 but in plans of before.
     """
 
     coefficients: tuple[int, ...]

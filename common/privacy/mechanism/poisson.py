@@ -14,13 +14,14 @@ from feddp.common.privacy.mechanism.sampling import Draw, PoissonSampler
 class Poisson:
     """Poisson sampling; the one mechanism that accounts for several coins of one user.
 
-    **Guarantee:** every round and every spare attempt is one charge; add-or-remove-one.
+    **Guarantee:** every round is one charge; add-or-remove-one.
     """
 
     name: str = "poisson"
     relation: str = ADD_OR_REMOVE_ONE
     is_amplified: bool = True
     is_correlated: bool = False
+    has_choice_of_turns: bool = False
     has_independent_rounds: bool = True
     needs_one_node: bool = False
 
@@ -45,7 +46,7 @@ class Poisson:
         return cohorts.turn_probability
 
     def charges(self, cohorts: Cohorts, noise_multiplier: float) -> Charges:
-        """One event per round and per spare attempt."""
+        """One event per round."""
         return ((self._sampler(cohorts).event(noise_multiplier), cohorts.num_charges),)
 
     def choose_matrix(self, cohorts: Cohorts) -> NoiseMatrix | None:
@@ -86,7 +87,9 @@ class Poisson:
         )
 
     def _sampler(self, cohorts: Cohorts) -> PoissonSampler:
-        return PoissonSampler(self.probability(cohorts), cohorts.population.num_coins)
+        num_releases = cohorts.num_releases
+        coins = cohorts.population.num_coins // num_releases
+        return PoissonSampler(self.probability(cohorts), coins, num_releases)
 
 
 POISSON = Poisson()

@@ -107,13 +107,15 @@ class PoissonSampler:
       probability: q, in (0, 1].
       num_coins: most coins of one user: one per node that holds the user's data, or one per
         example where examples are drawn.
+      num_releases: releases of a round that have coins and noise of their own: see the event.
     """
 
     probability: float
     num_coins: int = 1
+    num_releases: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1 or self.num_coins < 1:
+        if not 0 < self.probability <= 1 or min(self.num_coins, self.num_releases) < 1:
             raise ValueError("sampling probability must be in (0, 1], coins at least 1")
 
     @property
@@ -132,7 +134,9 @@ class PoissonSampler:
 
     def event(self, noise_multiplier: float) -> Event:
         """A Poisson-sampled Gaussian; a mixture of Gaussians for several coins."""
-        return PoissonGaussianEvent(self.probability, noise_multiplier, self.num_coins)
+        return PoissonGaussianEvent(
+            self.probability, noise_multiplier, self.num_coins, self.num_releases
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.common.field_types import check_fields
-from feddp.common.privacy.accounting.epsilon import epsilon_curve
+from feddp.common.privacy.accounting.epsilon import PLD, RDP, epsilon_curve
 from feddp.common.privacy.mechanism.cohorts import Cohorts, Population
 from feddp.common.privacy.mechanism.correlated import CorrelatedGaussian
 from feddp.common.privacy.mechanism.events import Charges, Event, to_body
@@ -22,6 +22,7 @@ from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.plan.noise_choice import Noise, choose_noise
 from feddp.common.privacy.plan.request import Request, Trust
 from feddp.common.privacy.plan.schedule import Schedule, make_schedule, noised_dimension
+from feddp.common.privacy.plan.separation_choice import choose_separation
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class PrivacyPlan:
 
     @property
     def num_charges(self) -> int:
-        """T plus the spare attempts that crashes may burn."""
+        """T: a burned attempt is its round."""
         return self.cohorts.num_charges
 
     @property
@@ -125,7 +126,7 @@ class PrivacyPlan:
 
     @property
     def charges(self) -> Charges:
-        """All that the run may ever charge, spare attempts included."""
+        """All that the run may ever charge."""
         return self.schedule.charges(self.noise.multiplier)
 
     @property
@@ -215,6 +216,8 @@ def _content(plan: PrivacyPlan) -> dict[str, Any]:
         "asks_everyone": plan.trust.asks_everyone,
         "details": dict(plan.details),
         "reasons": dict(plan.reasons),
+        # Plans of before have no such number.
+        **({"num_releases": plan.cohorts.num_releases} if plan.cohorts.num_releases > 1 else {}),
     }
 
 
@@ -265,6 +268,7 @@ def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
             content["num_rounds"],
             content["num_charges"],
             content["separation"],
+            content.get("num_releases", 1),
         ),
         mechanism=_mechanism_named(content["mechanism_name"]),
         target_epsilon=content["target_epsilon"],
@@ -272,6 +276,7 @@ def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
         dimension=noised_dimension(
             content["dimension"], population, trust, is_adaptive=quantile is not None
         ),
+        accountant=content["accountant"],
     )
     noise = Noise(
         content["noise_multiplier"],
@@ -281,6 +286,8 @@ def _plan_from_content(content: Mapping[str, Any]) -> PrivacyPlan:
         content["bridge_epsilon"],
         content["bridge_delta"],
     )
+    if schedule.accountant not in (PLD, RDP):
+        raise ValueError("no such accountant")
     return PrivacyPlan(
         schedule,
         noise,
@@ -334,6 +341,9 @@ def make_plan(
     schedule, reasons = make_schedule(
         request, population=population, mechanism=mechanism, trust=trust, dimension=dimension
     )
+    if request.separation is None and mechanism.has_choice_of_turns:
+        schedule = choose_separation(schedule, request.noise_multiplier)
+        reasons |= {"separation": "rounds between turns; of those tried, the least prefix error"}
     quantile = None if request.quantile is None else request.quantile(schedule.cohorts.size)
     clipping = Clipping(float(request.clipping_norm), quantile)
     noise, noise_reasons = choose_noise(schedule, request.noise_multiplier, clipping)
@@ -356,7 +366,13 @@ def planned_curve(plan: PrivacyPlan) -> NDArray[np.float64]:
     correlated noise the first charges are counted as if each began an event of its own.
     """
     event, count = plan.charges[0]
-    curve = epsilon_curve(event, count, delta=plan.accounting_delta, relation=plan.relation)
+    curve = epsilon_curve(
+        event,
+        count,
+        delta=plan.accounting_delta,
+        relation=plan.relation,
+        accountant=plan.schedule.accountant,
+    )
     begun = np.minimum(np.arange(1, plan.num_charges + 1), count)
     rising: NDArray[np.float64] = curve[begun - 1]
     return rising

@@ -18,7 +18,6 @@ class Request:
     | target_delta | min(1e-5, N^-1.1), N the protected units |
     | noise_multiplier | the smallest that keeps the target |
     | num_rounds | 50 |
-    | spare_attempts | a tenth of the rounds, at least 3 |
     | expected_cohort_size | N/10 of the drawn units, between 20 and 1000, at most N |
     | separation | with correlated noise: N / cohort, at least 2 |
     | quantile | the clipping norm is fixed |
@@ -30,7 +29,6 @@ class Request:
       clipping_norm: C of the first round.
       num_rounds: T.
       expected_cohort_size: units of a round on average; without coins, all whose turn it is.
-      spare_attempts: charges beyond T, for attempts that crashes burn.
       separation: rounds between two participations; of no effect without correlated noise.
       quantile: expected cohort size -> how C follows a quantile of the updates' norms.
     """
@@ -41,7 +39,6 @@ class Request:
     noise_multiplier: float | None = None
     num_rounds: int | None = None
     expected_cohort_size: float | None = None
-    spare_attempts: int | None = None
     separation: int | None = None
     quantile: Callable[[float], QuantileClipping] | None = None
 

@@ -1,12 +1,11 @@
 """Who is drawn how often, by which rule, and what that costs under any noise; no noise yet."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.bridge import bridge_cost
-from feddp.common.privacy.accounting.epsilon import FINE, accountant_of, epsilon
+from feddp.common.privacy.accounting.epsilon import FINE, PLD, epsilon
 from feddp.common.privacy.mechanism.cohorts import EXAMPLE, NODE, USER, Cohorts, Population
 from feddp.common.privacy.mechanism.events import Charges
 from feddp.common.privacy.mechanism.mechanisms import Mechanism
@@ -29,6 +28,7 @@ class Schedule:
       target_epsilon: what was asked for.
       delta: of the promise.
       dimension: numbers that get noise in a release, on all nodes that may hold one user.
+      accountant: which certifies the schedule; a plan keeps the one that it was made with.
     """
 
     cohorts: Cohorts
@@ -36,16 +36,12 @@ class Schedule:
     target_epsilon: float
     delta: float
     dimension: int
+    accountant: str = PLD
 
     @property
     def accounting_delta(self) -> float:
         """The share of delta at which epsilon is read."""
         return ACCOUNTING_SHARE * self.delta
-
-    @property
-    def accountant(self) -> str:
-        """Which accountant certifies the schedule."""
-        return accountant_of(self.charges(1.0), self.mechanism.relation)
 
     def charges(self, noise_multiplier: float) -> Charges:
         """All that the run may ever charge under this noise multiplier."""
@@ -58,6 +54,7 @@ class Schedule:
             delta=self.accounting_delta,
             relation=self.mechanism.relation,
             interval=interval,
+            accountant=self.accountant,
         )
 
     def bridge(self, spent: float, noise_scale: int) -> tuple[float, float]:
@@ -94,12 +91,15 @@ def make_schedule(
         "the smaller of 1e-5 and N^-1.1",
     )
     rounds, rounds_reason = choose(request.num_rounds, 50, "the default")
-    spare, _ = choose(request.spare_attempts, max(3, math.ceil(rounds / 10)), "")
     _, size_reason = choose(request.expected_cohort_size, None, "N/10, between 20 and 1000")
     size, separation = mechanism.arrange(
         population.num_units, request.expected_cohort_size, request.separation
     )
-    cohorts = Cohorts(population, float(size), rounds, rounds + spare, separation)
+    if request.separation is None and mechanism.has_choice_of_turns:
+        separation = min(separation, rounds)
+    has_several_noises = trust.is_noised_by_nodes and population.unit == USER
+    num_releases = population.max_nodes_per_user if has_several_noises else 1
+    cohorts = Cohorts(population, float(size), rounds, rounds, separation, num_releases)
     if problems := _number_problems(delta, cohorts) + mechanism.number_problems(cohorts):
         raise ConfigError(problems)
     schedule = Schedule(
@@ -134,7 +134,7 @@ def _reasons(schedule: Schedule, delta: str, rounds: str, cohort: str) -> Reason
         "bridge_delta": "what the discrete noise takes of delta, at most a hundredth",
         "num_rounds": rounds,
         "num_charges": (
-            f"{cohorts.num_rounds} rounds and {cohorts.num_spare} spare attempts for crashes"
+            f"{cohorts.num_rounds} rounds; one that a crash burns is charged and not repeated"
         ),
         "expected_cohort_size": cohort,
         "sampling_probability": f"cohort of {cohorts.size:g} out of {units}",
@@ -155,7 +155,7 @@ def _combination_problems(
         )
     if population.sampling_unit == EXAMPLE and population.num_examples is None:
         problems.append("privacy.num-examples: declare it where examples are drawn.")
-    problems += _coin_problems(population)
+    problems += _coin_problems(population, trust)
     return problems + mechanism.problems(
         population,
         drawn_by=trust.drawn_by,
@@ -182,7 +182,7 @@ def _drawing_problems(population: Population, trust: Trust) -> list[str]:
     return problems
 
 
-def _coin_problems(population: Population) -> list[str]:
+def _coin_problems(population: Population, trust: Trust) -> list[str]:
     examples, most = population.num_examples, population.max_examples_per_user
     if population.sampling_unit == USER or population.unit == EXAMPLE:
         bound = None
@@ -196,9 +196,12 @@ def _coin_problems(population: Population) -> list[str]:
             f"privacy.num-examples = {examples}: must be at most {bound}, which is what "
             f"{population.num_users} users with data.max-examples-per-user = {most} can have."
         )
-    if population.num_coins > MAX_COINS:
+    num_coins = population.num_coins
+    if trust.is_noised_by_nodes:
+        num_coins //= population.max_nodes_per_user
+    if num_coins > MAX_COINS:
         problems.append(
-            f"data.max-examples-per-user = {most}: one user would have {population.num_coins} "
+            f"data.max-examples-per-user = {most}: one user would have {num_coins} "
             f"coins, at most {MAX_COINS} are allowed. Keep fewer examples, or draw users."
         )
     return problems

@@ -9,7 +9,7 @@ from typing import Any
 from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting import renyi_filter
 from feddp.common.privacy.accounting.bridge import bridge_cost
-from feddp.common.privacy.accounting.epsilon import epsilon
+from feddp.common.privacy.accounting.epsilon import PLD, RDP, epsilon
 from feddp.common.privacy.ledger.budget import ADAPTIVE, FIXED_SCHEDULE, FilterBudget, exact
 from feddp.common.privacy.ledger.charge_terms import (
     Planned,
@@ -141,7 +141,8 @@ def _begun(planned: Planned, count: int) -> Planned:
 def schedule_epsilon(plan: Body, schedule: Sequence[Planned]) -> float:
     """Upper bound of a schedule under a PLAN row's delta and relation, discrete noise included."""
     delta, relation = float(plan["accounting_delta"]), str(plan["relation"])
-    spent = _continuous_epsilon(tuple(schedule), delta, relation)
+    accountant = RDP if plan["accountant"].startswith(f"{RDP} ") else PLD
+    spent = _continuous_epsilon(tuple(schedule), delta, relation, accountant)
     added = 0.0
     for entry in schedule:
         added += bridge_cost(
@@ -155,9 +156,11 @@ def schedule_epsilon(plan: Body, schedule: Sequence[Planned]) -> float:
 
 
 @functools.lru_cache(maxsize=64)
-def _continuous_epsilon(schedule: tuple[Planned, ...], delta: float, relation: str) -> float:
+def _continuous_epsilon(
+    schedule: tuple[Planned, ...], delta: float, relation: str, accountant: str
+) -> float:
     charges = [(entry.slot.event, entry.num_events) for entry in schedule]
-    return epsilon(charges, delta=delta, relation=relation)
+    return epsilon(charges, delta=delta, relation=relation, accountant=accountant)
 
 
 def _check_schedule(row: Body, target_epsilon: float) -> None:

@@ -176,9 +176,10 @@ def _unit_text(plan: PrivacyPlan) -> str:
             f"within {most} x {plan.clipping_norm:.10g}.\n\n"
         )
     if plan.population.num_coins > 1:
+        does = "draws, clips and noises" if plan.cohorts.num_releases > 1 else "draws and clips"
         return (
-            f"A user may have data on up to {plan.population.num_coins} nodes, each of which draws "
-            "and clips them on its own; the promise counts all of them together.\n\n"
+            f"A user may have data on up to {plan.population.num_coins} nodes, each of which "
+            f"{does} them on its own; the promise counts all of them together.\n\n"
         )
     return ""
 
@@ -220,10 +221,16 @@ def _how_text(plan: PrivacyPlan) -> str:
         f"exact integer sum gets {kind} of {scale} times that norm from a cryptographic stream, "
         f"and is divided by the constant {plan.expected_cohort_size:.10g}. The bound is "
         f"{_ACCOUNTANT_TEXTS[plan.schedule.accountant]} composed over {plan.num_charges} charges: "
-        f"the rounds and {plan.cohorts.num_spare} spare attempts for crashes. It is the "
+        f"{_charges_text(plan.cohorts.num_spare)}. It is the "
         "planned value, also after an early stop, and speaks of this run only: other runs on the "
         "same users add to it."
     )
+
+
+def _charges_text(num_spare: int) -> str:
+    if num_spare:  # of a plan from before a burned attempt was its round
+        return f"the rounds and {num_spare} spare attempts for crashes"
+    return "one a round; a round that a crash burns is charged, and not repeated"
 
 
 _ACCOUNTANT_TEXTS = {

@@ -148,3 +148,34 @@ def test_any_values_give_a_config_or_a_config_error(flat: dict[str, object]) -> 
     except ConfigError:
         return
     assert from_flat(to_flat(config)) == config
+
+
+REAL = {"data.path": "users.jsonl", "privacy.num-users": 100}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"data.evaluation-users": 0},
+        {"data.evaluation-path": "public.jsonl", "data.evaluation-users": 5},
+        {"data.evaluation-users": 5, "evaluation.consent": "declared"},
+    ],
+)
+def test_real_users_are_measured_only_where_somebody_says_that_they_may(
+    settings: dict[str, object],
+) -> None:
+    config = from_flat(REAL | settings)
+    assert config.evaluation_one_in == settings.get("data.evaluation-users", 0)
+
+
+def test_holding_real_users_out_without_their_consent_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"evaluation-users = 5: .*evaluation\.consent"):
+        from_flat(REAL | {"data.evaluation-users": 5})
+    assert from_flat({}).evaluation_one_in == 10
+    assert from_flat({"data.evaluation-users": 5}).evaluation_one_in == 5
+
+
+def test_a_retired_key_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="A burned attempt is its round"):
+        from_flat({"privacy.spare-attempts": 3})

@@ -34,13 +34,14 @@ class EveryUnit:
 class Everyone:
     """Full participation: for few users who are always there.
 
-    **Guarantee:** every round and every spare attempt is one charge; add-or-remove-one.
+    **Guarantee:** every round is one charge; add-or-remove-one.
     """
 
     name: str = "everyone"
     relation: str = ADD_OR_REMOVE_ONE
     is_amplified: bool = False
     is_correlated: bool = False
+    has_choice_of_turns: bool = False
     has_independent_rounds: bool = False
     needs_one_node: bool = False
 
@@ -70,7 +71,7 @@ class Everyone:
         return 1.0
 
     def charges(self, cohorts: Cohorts, noise_multiplier: float) -> Charges:
-        """One event per round and per spare attempt."""
+        """One event per round."""
         return ((EveryUnit().event(noise_multiplier), cohorts.num_charges),)
 
     def choose_matrix(self, cohorts: Cohorts) -> NoiseMatrix | None:

@@ -97,8 +97,8 @@ ACCOUNTING = (
         "a sampler that forgets its coins",
         "common/privacy/mechanism/sampling.py",
         {
-            "return PoissonGaussianEvent(self.probability, noise_multiplier, self.num_coins)": (
-                "return PoissonGaussianEvent(self.probability, noise_multiplier)"
+            "self.probability, noise_multiplier, self.num_coins, self.num_releases\n": (
+                "self.probability, noise_multiplier, 1, self.num_releases\n"
             )
         },
         (SAMPLERS,),
@@ -129,7 +129,33 @@ ACCOUNTING = (
         "spare attempts outside the promise",
         "common/privacy/mechanism/poisson.py",
         {COUNTS: COUNTS.replace("num_charges", "num_rounds")},
-        (TEST_PLAN + "test_promise_holds_for_a_second_accountant",),
+        (TEST_PLAN + "test_a_plan_of_before_keeps_its_spare_attempts",),
+    ),
+    Mutant(
+        "one pair alone for cohorts of fixed size",
+        "common/privacy/accounting/mixture.py",
+        {"[mixture.added(losses[below]), ": "[mixture.removed(losses[below]), "},
+        (
+            "tests/common/privacy/accounting/test_mixture.py::test_one_pair_alone_would_take_too_little_noise",
+        ),
+    ),
+    Mutant(
+        "several nodes that add the noise counted as one",
+        SCHEDULE,
+        {
+            "num_releases = population.max_nodes_per_user if has_several_noises else 1": (
+                "num_releases = population.num_coins if has_several_noises else 1"
+            )
+        },
+        ("tests/common/privacy/plan/test_schedule.py::test_each_kind_charges_its_event",),
+    ),
+    Mutant(
+        "a charge of several releases composed as one",
+        "common/privacy/accounting/epsilon.py",
+        {"        count *= event.num_releases\n": ""},
+        (
+            "tests/common/privacy/plan/test_schedule.py::test_the_record_alone_is_enough_to_recompute_epsilon",
+        ),
     ),
     Mutant(
         "a given noise that misses the target is taken",
@@ -153,7 +179,7 @@ ACCOUNTING = (
     Mutant(
         "plan changed after the run began",
         "server/run.py",
-        {'if plan.details["config_sha256"] != config_sha256(config):': "if not plan.details:"},
+        {'if plan.details["config_sha256"] != config_digest:': "if not plan.details:"},
         ("tests/server/test_run.py::test_a_configuration_changed_after_the_plan_is_refused",),
     ),
     Mutant(

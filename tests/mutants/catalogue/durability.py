@@ -158,7 +158,7 @@ DURABILITY = (
                 "                self.charges.pop()\n"
             )
         },
-        (TEST_ROWS + "test_a_burned_charge_stays_spent_and_its_round_gets_the_next_attempt",),
+        (TEST_ROWS + "test_a_burned_charge_stays_spent_and_is_its_round",),
     ),
     Mutant(
         "one charge more than planned, in the rows",
@@ -203,6 +203,22 @@ DURABILITY = (
         },
         (
             "tests/common/privacy/ledger/test_run_start.py::test_what_a_begun_run_may_still_charge_is_kept_for_it",
+        ),
+    ),
+    Mutant(
+        "a burned round is charged again without a spare attempt",
+        ROWS,
+        {"return bool(self.opened[": "return True or bool(self.opened["},
+        (
+            "tests/common/privacy/ledger/test_history.py::test_a_burned_charge_stays_spent_and_is_its_round",
+        ),
+    ),
+    Mutant(
+        "a burned row moves the sums before it by a row",
+        "common/privacy/mechanism/correlated.py",
+        {"        for _ in range(row - self._next_row):\n": "        for _ in range(0):\n"},
+        (
+            "tests/common/privacy/mechanism/test_correlated_history.py::test_a_burned_row_is_in_no_later_row_and_its_noise_is_in_none",
         ),
     ),
     Mutant(

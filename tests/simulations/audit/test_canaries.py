@@ -6,27 +6,32 @@ import pytest
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError
 from feddp.simulations.audit.canaries import AuditExtent, audit
-from feddp.simulations.commands.measure_text import show_audit
+from feddp.simulations.cli import main
 
 EXTENT = AuditExtent(num_canaries=300, num_users=8, num_rounds=3)
+EXTENT_OPTIONS = {"canaries": 300, "users": 8, "rounds": 3}
+
+
+SETTINGS: dict[str, object] = {
+    "run.seed": 3,
+    "adapter.rank": 1,
+    "adapter.target-modules": "q_proj,v_proj",
+    "privacy.target-epsilon": 2.0,
+    "nodes.threads": 1,
+}
 
 
 def config(**changes: object) -> RunConfig:
-    flat = {
-        "run.seed": 3,
-        "adapter.rank": 1,
-        "adapter.target-modules": "q_proj,v_proj",
-        "privacy.target-epsilon": 2.0,
-        "nodes.threads": 1,
-    }
-    return from_flat({**flat, **changes})
+    return from_flat({**SETTINGS, **changes})
 
 
 def test_the_pipeline_stands_and_both_controls_are_refuted(
     tmp_path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "audit.json"
-    assert show_audit(config(), EXTENT, is_private_data=False, output_path=path) == 0
+    words = [f"--{name}={value}" for name, value in EXTENT_OPTIONS.items()]
+    settings = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    assert main(["audit", *words, *settings, f"--output={path}"]) == 0
     lines = {line[2:18].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert lines["as planned"].endswith("not refuted")
     assert lines["half the noise"].endswith("REFUTED")

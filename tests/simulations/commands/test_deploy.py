@@ -7,7 +7,7 @@ import pytest
 from flat_plan import flat_plan
 
 from feddp.common.assembly import config_sha256
-from feddp.common.config.run_config import from_flat
+from feddp.common.config.run_config import from_flat, to_flat
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import create_run
 from feddp.simulations.cli import main
@@ -26,10 +26,13 @@ def test_a_run_on_a_fleet_has_its_curves_as_one_in_a_process(
         clipping_norm=1.0,
         num_rounds=4,
         expected_cohort_size=None,
-        spare_attempts=0,
         trust="server",
         dimension=8,
-        details={"config_sha256": config_sha256(config), "base_sha256": "", "layout_sha256": ""},
+        details={
+            "config_sha256": config_sha256(to_flat(config)),
+            "base_sha256": "",
+            "layout_sha256": "",
+        },
     )
     path = create_run(config, plan).path
     lines = [{"round": r, "epsilon": float(r), "evaluation_loss": 4.0 - r} for r in range(3)]

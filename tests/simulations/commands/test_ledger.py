@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feddp.common.assembly import config_sha256, load_model, plan_from_config
-from feddp.common.config.run_config import RunConfig, from_flat
+from feddp.common.config.run_config import RunConfig, from_flat, to_flat, to_toml
 from feddp.common.errors import BudgetSpentError, ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
 from feddp.common.privacy.plan.ledger_entries import plan_row, start_of
@@ -22,11 +22,12 @@ from feddp.common.privacy.plan.shared_population import (
 from feddp.common.privacy.plan.statement import epsilon_text, privacy_record
 from feddp.server.run import Run, create_run
 from feddp.server.run_ledger import LEDGER_NAME, open_ledger
+from feddp.server.run_secrets import LEDGER_KEY, secret_path, secrets_folder
 from feddp.simulations.cli import main
-from feddp.simulations.commands.ledger import create_ledger, show, verify
+from feddp.simulations.commands.ledger import Mode, create, show, verify
 from feddp.simulations.commands.ledger_checks import PROMISED
 
-SETTINGS = {"run.rounds": 4, "run.name": "mine", "privacy.spare-attempts": 2}
+SETTINGS = {"run.rounds": 4, "run.name": "mine"}
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     base, layout = load_model(config)
     plan = plan_from_config(config, trust="simulation", base=base, layout=layout)
     run = create_run(config, plan)
-    with Ledger.open(run.path / LEDGER_NAME) as ledger:
+    with open_ledger(run.path, config) as ledger:
         ledger.open_run(start_of("mine", plan))
         ledger.burn(ledger.charge(1), cause="crash")
-        for number in (1, 2):
+        for number in (2, 3):
             ledger.release(ledger.charge(number), sha256=str(number) * 64)
     return run
 
@@ -47,6 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def run(whole: Run, tmp_path: Path) -> Run:
     shutil.copytree(whole.path, tmp_path / "mine")
+    shutil.copytree(secrets_folder(whole.path), secrets_folder(tmp_path / "mine"))
     return Run(tmp_path / "mine", whole.config, whole.plan)
 
 
@@ -60,13 +62,13 @@ def test_show_prints_every_row_the_spending_and_the_head(
 ) -> None:
     show(run.path)
     out = capsys.readouterr().out
-    assert "3 of 6: 2 released, 1 burned, 0 open" in out
+    assert "3 of 4: 2 released, 1 burned, 0 open" in out
     assert Ledger.read(run.path / LEDGER_NAME).head.hex() in out
     assert "upper bound" in out
     assert "verified" not in out
     for part in (
         "OPEN    mine, start 1",
-        "CHARGE  1/2 update",
+        "CHARGE  2/1 update",
         "BURN    1/1 crash",
         "this run only",
     ):
@@ -160,7 +162,7 @@ def test_export_is_json_lines_that_anyone_can_check(
     history = Ledger.read(run.path / LEDGER_NAME)
     assert [line["hash"] for line in lines] == [head.hex() for head in history.heads[1:]]
     assert [line["body"] for line in lines if line["kind"] == "CHARGE"] == history.charges
-    secret = (run.path / "ledger.sqlite.key").read_text().strip()
+    secret = secret_path(run.path, LEDGER_KEY).read_text().strip()
     assert secret not in json.dumps(lines)
 
 
@@ -192,23 +194,15 @@ POPULATION = {
     "privacy.population": "people",
     "privacy.noise-multiplier": 0.8,
     "run.rounds": 2,
-    "privacy.spare-attempts": 1,
 }
 
 
 def people(folder: Path, mode: str, *, num_runs: int = 2, epsilon: float = 8.0) -> Path:
     """The ledger of a population, whose runs each promise about epsilon 3."""
     path = folder / "people.sqlite"
-    create_ledger(
-        path,
-        [member(folder, "planned")],
-        population="people",
-        mode=mode,
-        num_users=None,
-        target_epsilon=epsilon,
-        target_delta=None,
-        num_runs=num_runs,
-    )
+    planned = folder / "planned.toml"
+    planned.write_text(to_toml(member(folder, "planned")), encoding="utf-8")
+    create(path, "people", [planned], target_epsilon=epsilon, runs=num_runs, mode=Mode(mode))
     return path
 
 
@@ -222,7 +216,7 @@ PLANS: dict[str, PrivacyPlan] = {}  # by the settings that a plan depends on
 
 
 def make(config: RunConfig) -> Run:
-    key = config_sha256(config)
+    key = config_sha256(to_flat(config))
     if key not in PLANS:
         base, layout = load_model(config)
         PLANS[key] = plan_from_config(config, trust="simulation", base=base, layout=layout)

@@ -14,7 +14,7 @@ def test_each_row_is_a_line_with_what_it_says_and_its_hash(tmp_path: Path) -> No
     with Ledger.open(path) as ledger:
         ledger.open_run(start_of("small", plan))
         ledger.burn(ledger.charge(1), cause="crash")
-        ledger.release(ledger.charge(1), sha256="ab" * 32)
+        ledger.release(ledger.charge(2), sha256="ab" * 32)
         ledger.rotate()
     content = Ledger.read_content(path)
     lines = table_lines(content)

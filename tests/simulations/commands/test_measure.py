@@ -4,6 +4,7 @@ import pytest
 
 from feddp.simulations.cli import main
 from feddp.simulations.commands.measure import Stage
+from feddp.simulations.comparison.table import write_comparison
 
 
 def test_a_bench_of_no_turns_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +23,15 @@ def test_a_bench_takes_several_stages(monkeypatch: pytest.MonkeyPatch, tmp_path:
     words = ["bench", "--only", "pfl", "--only", "users", "--output-dir", str(tmp_path / "x")]
     assert main(words) == 0
     assert asked == [["3", "x", Stage.pfl, Stage.users]]
+
+
+def test_a_report_says_where_its_page_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_comparison(tmp_path, [], [], "feddp compare x.toml")
+    (tmp_path / "config.toml").write_text("[run]\n")
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(str(tmp_path / "report.html"))
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report"])

@@ -15,7 +15,7 @@ def test_keys_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 def test_plan_prints_each_number_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--set", "run.rounds=20"]) == 0
     out = capsys.readouterr().out
-    for part in ("noise multiplier", "noise to signal", "N/10", "spare attempts", "Epsilon over"):
+    for part in ("noise multiplier", "noise to signal", "N/10", "not repeated", "Epsilon over"):
         assert part in out
 
 

@@ -115,7 +115,7 @@ def test_where_examples_are_drawn_users_pay_for_all_of_theirs_and_a_black_box_fo
     tmp_path: Path,
 ) -> None:
     base, layout = load_model(RunConfig())
-    flat = {"run.rounds": 2, "privacy.noise-multiplier": 4.0, "privacy.spare-attempts": 0}
+    flat = {"run.rounds": 2, "privacy.noise-multiplier": 4.0}
 
     def promise(method: str) -> dict[str, float | str | None]:
         cell = Cell(method, 2.0, 4, 1)

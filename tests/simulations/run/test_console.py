@@ -16,7 +16,6 @@ def plan() -> PrivacyPlan:
         clipping_norm=1.0,
         num_rounds=4,
         expected_cohort_size=None,
-        spare_attempts=1,
         dimension=10,
         trust="simulation",
         seed=None,

@@ -42,8 +42,10 @@ def test_nobody_at_all_is_one_problem(base: BaseModel) -> None:
 
 
 def test_evaluation_users_may_be_none_only_when_none_are_asked_for(base: BaseModel) -> None:
-    (found,) = data_problems(config(), TALKERS, NOBODY, base)
+    held_out = config(data__evaluation_users=10, evaluation__consent="declared")
+    (found,) = data_problems(held_out, TALKERS, NOBODY, base)
     assert "data.evaluation-users = 10: no user falls into it" in found
+    assert data_problems(config(), TALKERS, NOBODY, base) == []
     assert data_problems(config(data__evaluation_users=0), TALKERS, NOBODY, base) == []
 
 

@@ -31,11 +31,10 @@ def made() -> tuple[Node, AdapterLayout]:
 def trained(node: Node, layout: AdapterLayout, *, is_stopped: bool) -> NDArray[np.float32]:
     adapter, evaluation = train_without_privacy(
         node,
-        layout.initial(),
+        layout,
         num_rounds=1,
         sampling_probability=1.0,
         optimizer=ServerOptimizer("fedavg", 1.0, 0.0, 0.99, 1e-5),
-        layout_sha256=layout.sha256,
         seed=SEED,
         is_stopped=lambda: is_stopped,
     )

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import dp_accounting
@@ -21,12 +20,14 @@ from feddp.common.assembly import load_model
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.errors import ConfigError, LedgerDamagedError, PlanDiffersError
 from feddp.common.privacy.ledger.ledger import Ledger
+from feddp.common.privacy.ledger.release_protocol import read_released
 from feddp.common.privacy.mechanism.gaussian import NoisedSum
 from feddp.common.tracking import read_metrics
 from feddp.server.checkpoint import Checkpoints
 from feddp.server.run import load_run
+from feddp.server.run_secrets import NODE_LEDGER, secret_path, secrets_folder
 from feddp.simulations.cli import main
-from feddp.simulations.run.simulate import NODE_LEDGER_NAME, resume, simulate, stop_on_interrupt
+from feddp.simulations.run.simulate import resume, simulate, stop_on_interrupt
 
 SMALL = {
     "run.rounds": 3,
@@ -60,7 +61,6 @@ def test_run_folder_holds_what_the_readme_names(run_path: Path) -> None:
         "config.toml",
         "curves.png",
         "ledger.sqlite",
-        "ledger.sqlite.key",
         "metrics.jsonl",
         "plan.json",
         "privacy.json",
@@ -108,7 +108,7 @@ def test_a_simulation_never_promises_more_than_semantics(tmp_path: Path) -> None
 def test_metrics_hold_public_values_alone(run_path: Path) -> None:
     lines = read_metrics(run_path / "metrics.jsonl")
     assert [line["round"] for line in lines] == [0, 1, 2, 3]
-    allowed = {"round", "epsilon", "evaluation_loss", "evaluation_perplexity", "seconds"}
+    allowed = {"round", "epsilon", "evaluation_loss", "evaluation_perplexity"}
     assert all(set(line) <= allowed for line in lines)
     evaluated = [line["round"] for line in lines if "evaluation_loss" in line]
     assert evaluated == [0, 2, 3]
@@ -186,7 +186,7 @@ def test_a_ledger_of_another_plan_is_refused(run_path: Path) -> None:
 def test_ledger_command_verifies(run_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ledger", "verify", str(run_path)]) == 0
     out = capsys.readouterr().out
-    assert "3 of 6: 3 released, 0 burned, 0 open" in out
+    assert "3 of 3: 3 released, 0 burned, 0 open" in out
     assert "verified" in out
 
 
@@ -247,35 +247,37 @@ def test_interrupt_finishes_the_bookkeeping_and_the_run_resumes(
 def test_noise_of_the_node_is_the_only_noise_and_survives_a_crash_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {
-        "privacy__trust": "node",
-        "run__rounds": 1,
-        "server__optimizer": "fedavg",
-        "server__learning_rate": 1.0,
-        "evaluation__max_users": 1,
-        "sampling__expected_cohort_size": 20.0,
-    }
-    for name in ("straight", "crashed"):
-        with monkeypatch.context() as broken:
-            if name == "crashed":  # charged, and not yet durable
-                broken.setattr(Checkpoints, "to_bytes", lambda *arguments: 1 / 0)
-            run = config(tmp_path, **asked, run__name=name)
-            with pytest.raises(ZeroDivisionError) if name == "crashed" else nullcontext():
-                simulate(run)
-    assert resume(tmp_path / "crashed").is_complete
+    run = config(
+        tmp_path,
+        privacy__trust="node",
+        run__rounds=3,
+        run__name="crashed",
+        server__optimizer="fedavg",
+        server__learning_rate=1.0,
+        evaluation__max_users=1,
+        sampling__expected_cohort_size=20.0,
+    )
+    with monkeypatch.context() as broken:  # charged, and not yet durable
+        broken.setattr(Checkpoints, "to_bytes", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            simulate(run)
+    path, rounds = tmp_path / "crashed", []
+    resume(
+        path,
+        on_round=lambda report: rounds.append(report.round),
+        is_stopped=lambda: 2 in rounds,
+    )
     _, layout = load_model(run)
-    plan, adapters = load_run(tmp_path / "straight").plan, []
-    for name, num_charges in (("straight", 1), ("crashed", 2)):
-        path = tmp_path / name
-        adapters.append(load_adapter(path / "adapter", layout))
-        assert len(Ledger.read(path / "ledger.sqlite").charges) == num_charges
-        assert len(Ledger.read(path / NODE_LEDGER_NAME).charges) == 1  # the same answer again
-        (answer_path,) = path.glob(f"{NODE_LEDGER_NAME}.answer-*")
-        noised = NoisedSum.from_node(load(answer_path.read_bytes())["sum"])
-        moved = plan.mechanism.to_update(noised).values
-        np.testing.assert_allclose(adapters[-1] - layout.start, moved, atol=1e-6)
-    np.testing.assert_array_equal(*adapters)
-    (path / NODE_LEDGER_NAME).unlink()
+    crashed = load_run(path)
+    history = Ledger.read(crashed.ledger_path).runs["crashed"]
+    assert [release.round for release in history.releases] == [2]
+    assert len(Ledger.read(secret_path(path, NODE_LEDGER)).charges) == 2  # what it answered
+    (answer_path,) = secrets_folder(path).glob(f"{NODE_LEDGER}.answer-*")
+    noised = NoisedSum.from_node(load(answer_path.read_bytes())["sum"])
+    moved = crashed.plan.mechanism.to_update(noised).values
+    adapter = read_released(crashed.checkpoints, history.releases[-1]).state.adapter
+    np.testing.assert_allclose(adapter - layout.start, moved, atol=1e-6)
+    secret_path(path, NODE_LEDGER).unlink()
     with pytest.raises(LedgerDamagedError, match="missing"):
         resume(path)
 

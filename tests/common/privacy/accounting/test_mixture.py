@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
+from scipy.optimize import brentq
 
-from feddp.common.privacy.accounting.mixture import mixture_pld
+from feddp.common.privacy.accounting.mixture import fixed_size_pld, mixture_pld
 from feddp.common.privacy.mechanism.events import PoissonGaussianEvent
 
 INTERVAL = 1e-2
@@ -63,3 +65,46 @@ def test_few_coins_are_all_there():
     event = PoissonGaussianEvent(0.1, 1.0, 3).to_dp_event()
     assert list(event.sensitivities) == [0, 1, 2, 3]
     assert event.sampling_probs == pytest.approx([0.729, 0.243, 0.027, 0.001], rel=1e-12)
+
+
+def replaced(q, z, alpha):
+    """Divergences at alpha of ((1-q)P + qQ, P) and of (P, (1-q)P + qQ), by integration."""
+    x = np.linspace(-14 * z, 14 * z + 2, 400_001)
+    first, second = (np.exp(-(((x - shift) / z) ** 2) / 2) for shift in (0.0, 2.0))
+    mixed = (1 - q) * first + q * second
+    step = (x[1] - x[0]) / (z * math.sqrt(2 * math.pi))
+    return [
+        float(np.maximum(a - alpha * b, 0).sum() * step)
+        for a, b in ((mixed, first), (first, mixed))
+    ]
+
+
+@pytest.mark.parametrize(("q", "z"), [(0.1, 1.7), (0.5, 0.8), (0.9, 3.0), (1.0, 2.0)])
+def test_a_cohort_of_fixed_size_has_the_curve_of_both_pairs(q, z):
+    made = fixed_size_pld(z, q, INTERVAL)
+    for loss in (-3.0, -1.0, -0.1, -0.01, 0.0, 0.01, 0.1, 1.0, 3.0):
+        above, below = replaced(q, z, math.exp(loss))
+        delta = made.get_delta_for_epsilon(loss)
+        assert delta == pytest.approx(above if loss >= 0 else below, rel=1e-5, abs=1e-9)
+        assert delta >= max(above, below) * (1 - 1e-5) - 1e-9
+
+
+# (target epsilon at delta .99e-5): noise of q = .1 over 55 rounds, and by one pair alone.
+CALIBRATED = {8.0: (1.699, 1.638), 2.0: (3.791, 3.615)}
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+def test_one_pair_alone_would_take_too_little_noise(target):
+    def excess(z, made=fixed_size_pld):
+        composed = made(z, 0.1, 1e-3).self_compose(55)
+        return composed.get_epsilon_for_delta(0.99e-5) - target
+
+    def one_pair(z, q, interval):
+        return pld.PrivacyLossDistribution(mixture_pld(z, [0, 2], [1 - q, q], interval)._pmf_remove)
+
+    golden, too_little = CALIBRATED[target]
+    assert brentq(excess, 1, 6, xtol=1e-4) == pytest.approx(golden, abs=1e-3)
+    assert brentq(lambda z: excess(z, one_pair), 1, 6, xtol=1e-4) == pytest.approx(
+        too_little, abs=1e-3
+    )
+    assert excess(too_little) > 0.03 * target

@@ -169,7 +169,7 @@ def three_charges(folder: Path) -> Path:
         ledger.open_run(start_of())
         ledger.release(ledger.charge(1), SHA256)
         ledger.burn(ledger.charge(2), "disk")
-        ledger.charge(2)
+        ledger.charge(3)
     return path
 
 

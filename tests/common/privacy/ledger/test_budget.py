@@ -97,7 +97,7 @@ def test_a_charge_that_another_run_left_open_is_burned(tmp_path: Path) -> None:
         ledger.charge(1)
     with open_ledger(path) as ledger:
         ledger.open_run(start_of("a"))
-        assert ledger.charge(1) == Charge(1, 2)
+        assert ledger.charge(2) == Charge(2, 1)
     assert len(Ledger.read(path).charges) == 3
 
 
@@ -133,7 +133,7 @@ def test_a_run_keeps_to_the_charges_of_its_own_plan(tmp_path: Path) -> None:
         ledger.open_run(start_of("a", num_charges=1))
         ledger.burn(ledger.charge(1), "crash")
         with pytest.raises(BudgetSpentError, match="plan of this run allows 1 charges"):
-            ledger.charge(1)
+            ledger.charge(2)
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,34 @@ def test_one_round_is_charged_released_and_counted() -> None:
     assert history.runs["r"].next_charge("update") == Charge(2, 1)
 
 
-def test_a_burned_charge_stays_spent_and_its_round_gets_the_next_attempt() -> None:
+def test_a_burned_charge_stays_spent_and_is_its_round() -> None:
     history = charged()
     history.apply("BURN", answer("BURN", 1, 1))
     assert len(history.charges) == 1
+    assert history.runs["r"].next_charge("update") == Charge(2, 1)
+    assert history.runs["r"].num_burned == 1
+    history.apply("CHARGE", charged_body(2, 1))
+    history.apply("RELEASE", answer("RELEASE", 2, 1))
+    assert history.runs["r"].next_charge("update") == Charge(3, 1)
+    assert history.runs["r"].num_burned == 1
+
+
+def test_with_spare_attempts_a_burned_round_gets_the_next_attempt() -> None:
+    opened = open_body(1, num_charges=5, num_rounds=3)
+    history = history_of(("PLAN", SIGNED_PLAN), ("OPEN", opened), ("CHARGE", charged_body(1, 1)))
+    history.apply("BURN", answer("BURN", 1, 1))
+    assert len(history.charges) == 1
     assert history.runs["r"].next_charge("update") == Charge(1, 2)
+    assert_refused(history, "CHARGE", charged_body(2, 1))
+
+
+def test_a_ledger_in_which_a_burned_round_was_charged_again_still_verifies() -> None:
+    history = charged()
+    history.apply("BURN", answer("BURN", 1, 1))
+    history.apply("CHARGE", charged_body(1, 2))
+    history.apply("RELEASE", answer("RELEASE", 1, 2))
+    assert_refused(history, "CHARGE", charged_body(1, 3))
+    history.apply("CHARGE", charged_body(2, 1))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from feddp.common.privacy.ledger.ledger import Ledger
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     path = three_charges(tmp_path)
     with open_ledger(path) as ledger:
-        assert ledger.open_charge == Charge(2, 2)
+        assert ledger.open_charge == Charge(3, 1)
         assert ledger.head == stored_rows(path)[-1][4].hex() == Ledger.read(path).head.hex()
     assert stored_rows(path) == chained(
         [
@@ -53,14 +53,14 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
             ("RELEASE", answer("RELEASE", 1, 1)),
             ("CHARGE", charged_body(2, 1)),
             ("BURN", {"round": 2, "attempt": 1, "cause": "disk"}),
-            ("CHARGE", charged_body(2, 2)),
+            ("CHARGE", charged_body(3, 1)),
         ],
         key_of(path),
     )
     with open_ledger(path) as ledger:
         ledger.open_run(start_of())
         assert ledger.num_charges == 3
-        assert ledger.next_round == 2
+        assert ledger.next_round == 4
         assert ledger.last_release == Release(1, 1, SHA256)
 
 
@@ -116,10 +116,10 @@ def test_the_budget_is_spent_exactly_and_the_refusal_leaves_the_file_alone(tmp_p
     with open_ledger(path) as ledger:
         ledger.open_run(start_of())
         for _ in range(5):
-            ledger.burn(ledger.charge(1), "crash")
+            ledger.burn(ledger.charge(ledger.next_round), "crash")
         before = path.read_bytes()
         with pytest.raises(BudgetSpentError, match="remaining 0"):
-            ledger.charge(1)
+            ledger.charge(6)
         assert ledger.num_charges == 5
     assert path.read_bytes() == before
     assert len(Ledger.read(path).charges) == 5
@@ -284,7 +284,7 @@ def test_a_charge_that_cannot_be_written_is_not_granted(tmp_path: Path) -> None:
     disk = FullDisk("CHARGE")
     with open_ledger(path, disk) as ledger:
         ledger.open_run(start_of("r" * 2000))  # nearly fills its page
-        granted = count_until_full(lambda: ledger.burn(ledger.charge(1), "crash"))
+        granted = count_until_full(lambda: ledger.burn(ledger.charge(ledger.next_round), "crash"))
     assert granted < 5
     assert len(Ledger.read(path).charges) == granted
 
@@ -332,11 +332,11 @@ def test_a_commit_that_the_system_refuses_leaves_the_old_rows(tmp_path: Path) ->
     before = stored_rows(path)
     with open_ledger(path) as ledger:
         with no_room(), pytest.raises(DiskError):
-            ledger.burn(Charge(2, 2), "crash")
+            ledger.burn(Charge(3, 1), "crash")
         with pytest.raises(DiskError, match="failed before"):
             ledger.open_run(start_of())
     with open_ledger(path) as ledger:
-        assert ledger.open_charge == Charge(2, 2)
+        assert ledger.open_charge == Charge(3, 1)
     assert stored_rows(path) == before
 
 

@@ -107,7 +107,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def next_charge(self, slot: Slot) -> Charge:
         last: Body = {}
-        num_released = sum(body["purpose"] == "update" for body in self.of_run("RELEASE"))
+        charged = [body["round"] for body in self.of_run("CHARGE") if body["purpose"] == "update"]
+        released = [body["round"] for body in self.of_run("RELEASE") if body["purpose"] == "update"]
         attempts = 0
         for kind, body in self.rows:
             if kind == "CHARGE":
@@ -115,8 +116,12 @@ class LedgerMachine(RuleBasedStateMachine):
                 attempts += body["run"] == self.run and body["purpose"] == slot.purpose
             elif kind == "RELEASE" and (last["run"], last["purpose"]) == (self.run, "update"):
                 attempts = 0
-        round = num_released + (slot.purpose == "update")
-        return Charge(round, attempts + 1, slot.purpose)
+        last_released = max(released, default=0)
+        if slot.purpose != "update":
+            return Charge(last_released, attempts + 1, slot.purpose)
+        if QUOTAS[self.run] > ROUNDS[self.run]:  # as all plans were once
+            return Charge(last_released + 1, attempts + 1)
+        return Charge(max(charged, default=0) + 1, 1)
 
     def cost(self, slot: Slot) -> str:
         assert self.ledger.history.budget is not None

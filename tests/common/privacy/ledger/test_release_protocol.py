@@ -20,7 +20,7 @@ from feddp.common.privacy.ledger.release_protocol import (
 )
 from feddp.common.privacy.plan.ledger_entries import plan_row, slot_of, start_of
 
-PLAN = small_plan(spare_attempts=0)
+PLAN = small_plan()
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def test_a_draw_that_fails_leaves_its_charge_to_be_burned(
     assert ledger.open_charge == Charge(1, 1)
     recover(ledger, files, disk)
     assert (ledger.open_charge, ledger.last_release, ledger.num_charges) == (None, None, 1)
-    assert charge_and_release(ledger, files, disk, drawer(disk)) == "1/2 noise"
+    assert charge_and_release(ledger, files, disk, drawer(disk)) == "2/1 noise"
 
 
 def test_a_whole_answer_is_synced_again_and_adopted(

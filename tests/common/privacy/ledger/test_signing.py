@@ -118,7 +118,7 @@ def test_after_a_rotation_the_new_key_signs_and_the_old_one_is_refused(tmp_path:
         ledger.rotate()
         ledger.open_run(start_of())
         ledger.burn(ledger.open_charge, "crash")  # type: ignore[arg-type]
-        ledger.release(ledger.charge(2), SHA256)
+        ledger.release(ledger.charge(4), SHA256)
     kinds = [kind for _, kind, *_ in stored_rows(path)]
     assert kinds[7] == "KEY"
     assert Ledger.read(path).public_key == key_of(path).public

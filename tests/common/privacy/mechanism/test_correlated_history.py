@@ -11,6 +11,7 @@ from correlated_runs import (
     KEY,
     MECHANISM,
     MECHANISMS,
+    NUM_ROUNDS,
     matrix_of,
     noise_of,
     random_sums,
@@ -120,7 +121,9 @@ def test_a_row_that_was_changed_is_refused_and_changes_nothing(change):
 def test_rows_out_of_order_are_refused():
     _, rows, _ = run(MECHANISM, random_sums(8, MECHANISM))
     with pytest.raises(FeddpError, match="does not follow"):
-        MECHANISM.replay([rows[0], rows[2]], master_key=KEY)
+        MECHANISM.replay([rows[0], rows[0]], master_key=KEY)
+    with pytest.raises(FeddpError, match="not noised with this master key"):
+        MECHANISM.replay([rows[0], rows[2]], master_key=KEY)  # the second was not burned
     with pytest.raises(FeddpError, match="does not follow"):
         MECHANISM.replay([*rows, rows[-1]], master_key=KEY)
 
@@ -171,3 +174,68 @@ def test_history_shows_itself_nowhere():
 def test_no_history_starts_outside_the_run(first_row):
     with pytest.raises(ValueError, match="first row"):
         MECHANISM.start(first_row)
+
+
+BURNED = [(2,), (1,), (12,), (2, 3), (5, 9), (1, 2, 3, 4), (3, 6, 7, 12)]
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS, ids=["root", "banded", "cyclic", "independent"])
+@pytest.mark.parametrize("burned", BURNED)
+def test_a_burned_row_is_in_no_later_row_and_its_noise_is_in_none(mechanism, burned):
+    mechanism = dataclasses.replace(mechanism, num_spare=0)
+    sums, history, rows = random_sums(9, mechanism), mechanism.start(), []
+    left = sums.copy()
+    left[[row - 1 for row in burned]] = 0
+    for row in range(1, NUM_ROUNDS + 1):
+        history.burn_until(row)
+        _, noised = mechanism.release(
+            UpdateSum(sums[row - 1].copy()),
+            history=history,
+            master_key=KEY,
+            row=row,
+            attempt=1,
+            entropy=ENTROPY,
+        )
+        noise = noise_of(mechanism, noised)
+        later = enumerate(mechanism.coefficients[1:], start=1)
+        held = sum(a * left[row - 1 - k] for k, a in later if row > k)
+        expected = mechanism.coefficients[0] * sums[row - 1] + held + noise
+        assert np.array_equal(noised.values, expected)
+        if row in burned:
+            continue  # charged, perhaps seen, and never appended
+        history.append(noised, master_key=KEY)
+        rows.append(noised)
+    again = mechanism.replay(rows, master_key=KEY)
+    if rows[-1].row == NUM_ROUNDS:
+        assert np.array_equal(again.earlier_sums(), history.earlier_sums())
+        assert again.next_row == history.next_row == NUM_ROUNDS + 1
+
+
+def test_the_estimates_of_a_run_with_burned_rows_sum_to_what_was_kept():
+    """Without noise to speak of, the estimate of each row is its own sum: nothing is biased."""
+    mechanism = dataclasses.replace(MECHANISM, num_spare=0, noise_multiplier=1e-6)
+    sums, history, released = random_sums(10, mechanism), mechanism.start(), {}
+    for row in (1, 2, 4, 5, 8, 12):
+        history.burn_until(row)
+        update, noised = mechanism.release(
+            UpdateSum(sums[row - 1].copy()),
+            history=history,
+            master_key=KEY,
+            row=row,
+            attempt=1,
+            entropy=ENTROPY,
+        )
+        history.append(noised, master_key=KEY)
+        released[row] = update.values
+    unit = mechanism.clipping_norm / mechanism.grid_steps / mechanism.expected_cohort_size
+    for row, values in released.items():
+        assert np.allclose(values, sums[row - 1] * unit, atol=1e-3 * unit * mechanism.grid_steps)
+
+
+def test_rows_are_burned_forwards_and_within_the_run():
+    history = MECHANISM.start()
+    history.burn_until(3)
+    for row in (2, NUM_ROUNDS + 1):
+        with pytest.raises(FeddpError, match="does not follow"):
+            history.burn_until(row)
+    assert history.next_row == 3

@@ -236,3 +236,49 @@ def test_fixed_separation_without_rounds_is_refused(separation, most):
 def test_cyclic_sampling_without_groups_or_probability_is_refused(groups, probability):
     with pytest.raises(ValueError, match="cyclic sampling"):
         CyclicPoisson(groups, probability)
+
+
+def with_burned(matrix, burned):
+    """The same matrix when some rows were burned: the row is seen, no later row holds its sum."""
+    zeroed = matrix.copy()
+    for row in burned:
+        zeroed[row + 1 :, row] = 0
+    return zeroed
+
+
+def every_subset(num_rows):
+    for size in range(num_rows + 1):
+        yield from itertools.combinations(range(num_rows), size)
+
+
+@pytest.mark.parametrize("separation", [1, 2, 3])
+def test_no_pattern_of_burned_rows_moves_more_than_a_run_without(separation):
+    num_rows, most = 7, 3
+    matrix = matrix_of(COEFFICIENTS, num_rows)
+    fixed = FixedSeparation(separation, most).squared_sensitivity(
+        COEFFICIENTS, num_rows=num_rows, num_spare=0
+    )
+    found = {}
+    for burned in every_subset(num_rows):
+        left = with_burned(matrix, burned)
+        found[burned] = max(
+            int(np.sum(left[:, chosen].sum(axis=1) ** 2))
+            for chosen in sets_of_rounds(num_rows, separation, most)
+        )
+    assert found[()] == fixed == max(found.values())
+    assert min(found.values()) < fixed
+
+
+@pytest.mark.parametrize("num_groups", [7, 8])
+def test_no_pattern_of_burned_rows_makes_a_turn_cost_more_or_two_turns_meet(num_groups):
+    num_rows = 9
+    matrix = matrix_of(COEFFICIENTS, num_rows)
+    squared = CyclicPoisson(num_groups, 0.5).squared_sensitivity(
+        COEFFICIENTS, num_rows=num_rows, num_spare=0
+    )
+    for burned in every_subset(num_rows):
+        left = with_burned(matrix, burned)
+        assert int(np.sum(left**2, axis=0).max()) <= squared
+        for slot in range(num_groups):
+            turns = left[:, list(range(slot, num_rows, num_groups))]
+            assert np.all(np.count_nonzero(turns, axis=1) <= 1)

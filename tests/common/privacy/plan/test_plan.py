@@ -29,7 +29,6 @@ QUICK: dict[str, Any] = {
     "clipping_norm": 0.5,
     "num_rounds": 20,
     "expected_cohort_size": 50.0,
-    "spare_attempts": 3,
     "dimension": 5000,
     "trust": "simulation",
     "seed": None,
@@ -39,7 +38,6 @@ AUTO = QUICK | {
     "noise_multiplier": None,
     "num_rounds": None,
     "expected_cohort_size": None,
-    "spare_attempts": None,
 }
 PLAN = flat_plan(**QUICK)
 AUTO_PLAN = flat_plan(**AUTO)
@@ -89,24 +87,20 @@ def test_calibrated_plan_uses_up_its_target():
     assert recomputed_epsilon(less) > 8.0
 
 
-def test_everything_is_accounted_over_rounds_and_spare_attempts():
-    assert PLAN.num_charges == 23
-    assert AUTO_PLAN.num_rounds == 50
-    assert AUTO_PLAN.num_charges == 55
-    fewer = changed(PLAN, num_charges=20)
+def test_every_round_is_one_charge():
+    assert PLAN.num_charges == PLAN.num_rounds == 20
+    assert AUTO_PLAN.num_charges == AUTO_PLAN.num_rounds == 50
+    fewer = changed(PLAN, num_charges=19)
     assert recomputed_epsilon(fewer) < PLAN.epsilon
 
 
-@pytest.mark.parametrize(("rounds", "spare"), [(1, 3), (30, 3), (31, 4), (100, 10), (101, 11)])
-def test_a_tenth_of_the_rounds_is_spare_and_at_least_three(rounds, spare):
-    plan = flat_plan(
-        **(QUICK | {"num_rounds": rounds, "spare_attempts": None, "noise_multiplier": 4.0})
-    )
-    assert plan.num_charges == rounds + spare
-
-
-def test_no_spare_attempts_are_a_choice():
-    assert flat_plan(**(QUICK | {"spare_attempts": 0})).num_charges == 20
+def test_a_plan_of_before_keeps_its_spare_attempts():
+    older = flat_plan(**QUICK, spare_attempts=3)
+    opened = plan_from_json(older.to_json())
+    assert opened == older
+    assert (opened.num_rounds, opened.num_charges) == (20, 23)
+    assert recomputed_epsilon(opened) == pytest.approx(opened.epsilon, rel=2e-6)
+    assert opened.epsilon > PLAN.epsilon
 
 
 @pytest.mark.parametrize(
@@ -180,6 +174,8 @@ OTHER_VALUES: dict[str, Any] = {
     "num_rounds": 21,
     "num_charges": 24,
     "separation": 2,
+    "num_releases": 2,
+    "accountant": "rdp",
     "mechanism": FIXED_SIZE,
     "target_epsilon": 7.0,
     "delta": 2e-6,
@@ -214,9 +210,11 @@ def test_every_promised_number_is_known_to_this_test():
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_hash_changes_with_every_promised_number(name):
-    other = changed(PLAN, **{name: OTHER_VALUES[name]})
-    assert other != PLAN
-    assert other.sha256 != PLAN.sha256
+    # Releases of their own are as many as the nodes of a user.
+    plan = flat_plan(**QUICK, max_nodes_per_user=2) if name == "num_releases" else PLAN
+    other = changed(plan, **{name: OTHER_VALUES[name]})
+    assert other != plan
+    assert other.sha256 != plan.sha256
 
 
 CONTENT = json.loads(PLAN.to_json())
@@ -238,7 +236,6 @@ DERIVED_FROM_OTHERS = {
     "relation": "zero-out",
     "num_coins": 2,
     "accounting_delta": 1e-5,
-    "accountant": "rdp",
     "charges": [],
     "sampling_probability": 0.04,
 }
@@ -348,7 +345,7 @@ def test_given_noise_far_below_the_target_is_refused_without_a_fine_computation(
     assert "gives epsilon" in problems_of(**changes)
 
 
-UNREACHABLE = {"target_epsilon": 0.2, "num_rounds": 2000, "spare_attempts": 200}
+UNREACHABLE = {"target_epsilon": 0.2, "num_rounds": 2200}
 
 
 def test_target_out_of_reach_names_a_cohort_that_reaches_it():

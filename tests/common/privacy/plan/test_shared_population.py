@@ -12,6 +12,7 @@ SLOT = Slot(UPDATE, TURN, 1000, 1 << 28)
 # Ten rounds of five groups and three spare attempts: two turns of a user, and three more.
 PLAN: dict[str, Any] = {
     "mode": "fixed-schedule",
+    "accountant": "pld 0.6",
     "relation": "add-or-remove-one",
     "target_delta": "1e-05",
     "accounting_delta": "9.9e-06",

@@ -33,7 +33,6 @@ PLAN = flat_plan(
     clipping_norm=0.5,
     num_rounds=20,
     expected_cohort_size=50.0,
-    spare_attempts=3,
     dimension=5000,
     trust="simulation",
     seed=None,
@@ -96,7 +95,8 @@ def test_statement_tells_how_and_what_is_outside():
         "clipped to L2 norm 0.5;",
         "noise of 1 times that norm",
         "divided by the constant 50.",
-        "23 charges: the rounds and 3 spare attempts",
+        "20 charges: one a round",
+        "a round that a crash burns is charged, and not repeated",
         "this run only",
         "also after an early stop",
     ):
