@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from feddp.client.engine.protocol import Engine, LocalMethod, LocalWork, Minibatches, Sink
+from feddp.client.engine.protocol import (
+    STOPS,
+    Engine,
+    LocalMethod,
+    LocalWork,
+    Minibatches,
+    Sink,
+)
 from feddp.client.own_noise import OwnNoise, answer_round
 from feddp.common.data.tokens import TokenRow, chunk_rows, tokenize_example
 from feddp.common.data.users import Example, Units, Users, UsersView, bound_contributions
@@ -109,8 +116,14 @@ class Node:
         total = UpdateSum.zeros(request.sum_dimension)
 
         def add(_: int, update: NDArray[np.float32]) -> None:
-            """Clips an update and adds it."""
-            total.add(_clip(self.encoding.encode(update), request))  # encoded, then clipped
+            """Clips an update and adds it; what cannot be encoded adds nothing."""
+            try:
+                clipped = _clip(self.encoding.encode(update), request)  # encoded, then clipped
+            except STOPS:
+                raise
+            except BaseException:
+                return
+            total.add(clipped)
 
         self.train_locally(request, sink=add, dropout=dropout)
         return total

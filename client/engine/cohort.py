@@ -24,7 +24,7 @@ from torch import Tensor
 from feddp.client.engine.forward import StackedForward
 from feddp.client.engine.local_state import LocalState, Stacks
 from feddp.client.engine.passes import PassRow, cut_passes, pass_threads, run_in_order, weigh_rows
-from feddp.client.engine.protocol import LocalMethod, LocalWork, Minibatches, Sink
+from feddp.client.engine.protocol import STOPS, LocalMethod, LocalWork, Minibatches, Sink
 from feddp.client.engine.strict_products import are_products_strict
 from feddp.common.allocator import keep_freed_memory
 from feddp.common.data.tokens import TokenRow
@@ -179,7 +179,9 @@ class CohortEngine:
         """A user's minibatches; none if they cannot be read or hold unknown token ids."""
         try:
             steps = [step for step in work.steps() if step]
-        except Exception:
+        except STOPS:
+            raise
+        except BaseException:
             return []
         ids = [row.input_ids for step in steps for row in step]
         if any(i.min() < 0 or i.max() >= self._forward.num_ids for i in ids):
@@ -210,7 +212,9 @@ class CohortEngine:
         for part, future in run_in_order(executor, gradients, passes, num_ahead=self._num_ahead):
             try:
                 self._add(stacks, *future.result())
-            except Exception:
+            except STOPS:
+                raise
+            except BaseException:
                 self._accumulate_apart(part, first, stacks, residents)
 
     def _accumulate_apart(
@@ -224,7 +228,9 @@ class CohortEngine:
         for item in part:
             try:
                 self._add(stacks, *self._row_gradients([item], first, stacks.delta))
-            except Exception:
+            except STOPS:
+                raise
+            except BaseException:
                 residents[item.slot].is_failed = True
 
     def _row_gradients(self, part: Sequence[PassRow], first: Tensor, delta: Tensor) -> _Gradients:

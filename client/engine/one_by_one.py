@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from feddp.client.engine.local_state import LocalState, Stacks
 from feddp.client.engine.loss import Scores, widen
-from feddp.client.engine.protocol import LocalMethod, LocalWork, Minibatches, Sink
+from feddp.client.engine.protocol import STOPS, LocalMethod, LocalWork, Minibatches, Sink
 from feddp.common.data.tokens import IGNORE, TokenRow
 from feddp.common.evaluation import Evaluation
 from feddp.common.model.base import BaseModel, place_model
@@ -52,7 +52,9 @@ class UnitLoop:
             try:
                 self._train_unit(first, state, unit.steps(), method)
                 update = method.update(state).cpu().numpy().copy()
-            except Exception:  # a failing user contributes zero
+            except STOPS:
+                raise
+            except BaseException:  # a failing user contributes zero
                 update = np.zeros_like(start)
             sink(unit.key, update)
 

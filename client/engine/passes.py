@@ -109,7 +109,7 @@ class _Inline(Executor):
         future: Future[Result] = Future()
         try:
             future.set_result(function(item))
-        except Exception as error:
+        except BaseException as error:  # as in a thread: it is raised where the result is asked for
             future.set_exception(error)
         return future
 

@@ -14,6 +14,9 @@ from feddp.common.evaluation import Evaluation
 
 Sink = Callable[[int, NDArray[np.float32]], None]
 Minibatches = Sequence[Sequence[TokenRow]]  # of each local step of one user
+# What stops a node, and is no fault of a user's rows. All else zeroes that user alone, also what is
+# no Exception: a panic of a tokenizer in Rust is none.
+STOPS = (KeyboardInterrupt, GeneratorExit)
 
 
 class LocalMethod(Protocol):

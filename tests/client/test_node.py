@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import chi2
 from sketch import Sketch
 
 from feddp.client.assembly import build_node
-from feddp.client.node import Node
+from feddp.client.node import Node, _clip
 from feddp.common.assembly import Part, load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.users import Example, InMemoryUsers, Users
 from feddp.common.model.layout import AdapterLayout
+from feddp.common.privacy.mechanism.encoding import Identity
 from feddp.common.privacy.mechanism.sampling import Draw
 from feddp.common.privacy.mechanism.summation import UpdateSum
 from feddp.common.wire.messages import EvaluateRequest, TrainRequest
@@ -72,6 +74,35 @@ def test_users_without_text_contribute_zero() -> None:
     node, layout = make_node(users=some_users([[""], ["   "]]))
     reply = node.train(request(layout, probability=1.0))
     assert not reply.total.total.any()
+
+
+class Panic(BaseException):
+    """No Exception, as what a library in Rust raises."""
+
+
+def test_an_update_that_cannot_be_encoded_adds_nothing_and_the_others_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    num_seen = 0
+
+    def encode(self: Identity, update: NDArray[np.float32]) -> NDArray[np.float32]:
+        nonlocal num_seen
+        num_seen += 1
+        if num_seen == 1:
+            raise Panic
+        return update
+
+    node, layout = make_node(users=some_users([["hello there"], ["good morning"]]))
+    whole = node.train(request(layout, probability=1.0)).total
+    updates: list[NDArray[np.int64]] = []
+    node.train_locally(
+        request(layout, probability=1.0),
+        sink=lambda _, update: updates.append(_clip(update, request(layout))),
+    )
+    monkeypatch.setattr(Identity, "encode", encode)
+    left = node.train(request(layout, probability=1.0)).total
+    assert (whole.total - left.total).tolist() == updates[0].tolist()
+    assert left.total.any()
 
 
 def test_without_a_seed_two_rounds_draw_other_users() -> None:

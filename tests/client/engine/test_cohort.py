@@ -199,6 +199,25 @@ def broken_steps() -> User:
     raise RuntimeError("the file is gone")
 
 
+class Panic(BaseException):
+    """What a library in Rust raises: no Exception."""
+
+
+def panicking_steps() -> User:
+    raise Panic("index out of bounds")
+
+
+def test_an_interrupt_is_no_users_fault(
+    ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
+) -> None:
+    def interrupted() -> User:
+        raise KeyboardInterrupt
+
+    _, make, start = ready
+    with pytest.raises(KeyboardInterrupt):
+        make().train(start, [LocalWork(0, interrupted)], method=SGD(0.3), sink=lambda k, u: None)
+
+
 def test_one_users_fault_zeroes_that_user_alone(
     ready: tuple[str, Callable[..., CohortEngine], NDArray[np.floating]],
 ) -> None:
@@ -214,11 +233,11 @@ def test_one_users_fault_zeroes_that_user_alone(
     ]
     updates: dict[int, NDArray[np.floating]] = {}
     work = [LocalWork(key, lambda user=user: user) for key, user in enumerate(users)]
-    faulty = [broken_steps, *(lambda steps=steps: steps for steps in bad)]
+    faulty = [broken_steps, panicking_steps, *(lambda steps=steps: steps for steps in bad)]
     for key, steps in enumerate(faulty, start=90):
         work.insert(2 * (key - 90), LocalWork(key, steps))
     make(slots=4).train(start, work, method=method, sink=lambda k, u: updates.__setitem__(k, u))
-    for key in range(90, 94):
+    for key in range(90, 95):
         assert not updates.pop(key).any()
     for key, expected in enumerate(good):
         assert updates[key].tobytes() == expected.tobytes()

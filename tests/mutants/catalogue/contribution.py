@@ -35,9 +35,9 @@ CONTRIBUTION = (
         "clipped as it is, then encoded",
         NODE,
         {
-            "            total.add(_clip(self.encoding.encode(update), request))": (
-                "            clipped = _clip(update, request).astype(np.float32)\n"
-                "            total.add(self.encoding.encode(clipped).astype(np.int64))"
+            "clipped = _clip(self.encoding.encode(update), request)  # encoded, then clipped": (
+                "clipped = _clip(update, request).astype(np.float32)\n"
+                "                clipped = self.encoding.encode(clipped).astype(np.int64)"
             )
         },
         ("tests/client/test_node.py::test_the_vector_that_is_clipped_is_the_encoded_one",),

@@ -222,6 +222,60 @@ DURABILITY = (
         ),
     ),
     Mutant(
+        "secrets in the run folder",
+        "server/run_secrets.py",
+        {
+            "return run_path.absolute().parent / SECRETS / run_path.absolute().name": (
+                "return run_path.absolute() / SECRETS"
+            )
+        },
+        (
+            "tests/server/test_run_secrets.py::test_the_folder_lies_beside_the_run_and_is_its_owners_alone",
+        ),
+    ),
+    Mutant(
+        "secrets that outlive their run",
+        "server/run_secrets.py",
+        {"    shutil.rmtree(secrets_folder(run_path), ignore_errors=True)\n    with": "    with"},
+        (
+            "tests/server/test_run_secrets.py::test_destroying_leaves_other_runs_alone_and_may_be_done_again",
+        ),
+    ),
+    Mutant(
+        "durations released",
+        "server/publisher.py",
+        {
+            'tracker.log(report.round, {"epsilon": epsilon, **line})': (
+                'tracker.log(report.round, {"epsilon": epsilon, **line, "seconds": report.seconds})'
+            )
+        },
+        ("tests/server/test_publisher.py::test_a_round_is_shown_with_the_epsilon_of_its_charges",),
+    ),
+    Mutant(
+        "time stamps released",
+        "common/disk.py",
+        {"            os.utime(descriptor, ns=(TIME_NS, TIME_NS))\n": ""},
+        ("tests/common/test_disk.py::test_what_is_written_tells_no_time",),
+    ),
+    Mutant(
+        "real users held out without their consent",
+        "common/config/run_config.py",
+        {
+            "return DEMO_EVALUATION if self.is_generated and not self.data.evaluation_path else 0": (
+                "return DEMO_EVALUATION"
+            )
+        },
+        ("tests/common/test_assembly.py::test_nobody_is_held_out_by_default_but_generated_users",),
+    ),
+    Mutant(
+        "a user's panic stops the node",
+        "client/engine/protocol.py",
+        {
+            "STOPS = (KeyboardInterrupt, GeneratorExit)": "STOPS = (KeyboardInterrupt, BaseException)"
+        },
+        ("tests/client/engine/test_cohort.py::test_one_users_fault_zeroes_that_user_alone",),
+    ),
+    Mutant(
         "a run answers the charge of another",
         ROWS,
         {'(kind == "BURN" or self.charges[-1]["run"] == self.run)': "True"},
