@@ -65,7 +65,7 @@ def build_node(
             users,
             max_examples=config.data.max_examples_per_user,
             is_high_kept=config.data.selection == "perplexity-high",
-            perplexity=perplexity_of(engine, layout.initial(), data),
+            perplexity=perplexity_of(engine, layout.initial(), data.rows),
         )
     return Node(
         units=units_of(config, users),

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feddp.client.engine.protocol import Engine
-from feddp.client.node import LocalData
+from feddp.common.data.tokens import TokenRow
 from feddp.common.data.users import Example, Units
 
 Perplexity = Callable[[Example], float]
+RowsOf = Callable[[list[Example]], list[TokenRow]]
 
 
 class RankedUsers:
@@ -46,7 +47,7 @@ class RankedUsers:
         return [examples[i] for i in self._kept[user]]
 
 
-def perplexity_of(engine: Engine, adapter: NDArray[np.float32], data: LocalData) -> Perplexity:
+def perplexity_of(engine: Engine, adapter: NDArray[np.float32], rows_of: RowsOf) -> Perplexity:
     """The mean loss of an example, in nats, under the model before round 1.
 
     `adapter`: float32, shape (P,), where training starts.
@@ -54,7 +55,7 @@ def perplexity_of(engine: Engine, adapter: NDArray[np.float32], data: LocalData)
 
     def perplexity(example: Example) -> float:
         """Mean loss in nats, which has its order; NaN where nothing is predicted."""
-        rows = data.rows([example])
+        rows = rows_of([example])
         return engine.evaluate(adapter, rows).loss if rows else float("nan")
 
     return perplexity
