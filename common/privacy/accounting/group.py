@@ -2,34 +2,11 @@
 
 import numpy as np
 
-from feddp.common.errors import ConfigError
 from feddp.common.privacy.accounting.epsilon import FINE, ROUND_UP, compose
-from feddp.common.privacy.mechanism.events import (
-    Charges,
-    Event,
-    GaussianEvent,
-    PoissonGaussianEvent,
-)
+from feddp.common.privacy.mechanism.events import Charges
 
 _LEAST_DELTA = 1e-14  # below it, the accountant's own cuts are no longer negligible
 _POINTS = 4000
-
-
-def group_event(event: Event, size: int) -> Event:
-    """The cost of one charge to `size` units together, each with coins of its own.
-
-    Raises:
-      ConfigError: the event's bound does not extend to groups.
-
-    >>> group_event(PoissonGaussianEvent(0.01, 1.0), 4)
-    PoissonGaussianEvent(sampling_probability=0.01, noise_multiplier=1.0, num_coins=4)
-    """
-    match event:
-        case PoissonGaussianEvent(probability, multiplier, num_coins):
-            return PoissonGaussianEvent(probability, multiplier, num_coins * size)
-        case GaussianEvent(multiplier):
-            return GaussianEvent(multiplier / size)
-    raise ConfigError([f"No bound for groups is known for {event}."])
 
 
 def black_box_group_epsilon(
