@@ -20,7 +20,16 @@ from feddp.server.cohort_draw import ServerDraw
 from feddp.server.export import finish_run
 from feddp.server.nodes import FlowerNodes
 from feddp.server.rounds import RoundReport
-from feddp.server.run import Run, burned_text, check_run_model, create_run, load_run, train
+from feddp.server.run import (
+    Outcome,
+    Run,
+    burned_text,
+    check_run_model,
+    create_run,
+    ended,
+    load_run,
+    train,
+)
 from feddp.server.run_secrets import POPULATION, secret_path
 from feddp.server.sealed_nodes import SealedNodes
 from feddp.server.sealer import Sealer
@@ -59,6 +68,9 @@ def main(grid: Grid, context: Context) -> None:
         )
     plan = run.plan
     print(f"{run.path}: {guarantee_line(plan)}", flush=True)
+    if (outcome := ended(run)) is not None:
+        _finish(run, outcome, layout)
+        return
 
     server_draw = _server_draw(config, run) if config.sampling.by == "server" else None
     nodes = _sealed(grid, config, run, layout, server_draw) if config.nodes.registry else None
@@ -84,9 +96,15 @@ def main(grid: Grid, context: Context) -> None:
         is_stopped=lambda: False,
         measure_nodes=asked.measure,
     )
+    _finish(run, outcome, layout)
+
+
+def _finish(run: Run, outcome: Outcome, layout: AdapterLayout) -> None:
+    """Exports the adapter and says so."""
+    config = run.config
     outside = not_covered(describe_evaluation(config), is_generated=config.is_generated)
     finish_run(run, outcome, layout=layout, not_covered=outside)
-    if burned := burned_text(outcome.num_burned, plan.num_rounds):
+    if burned := burned_text(outcome.num_burned, run.plan.num_rounds):
         print(burned, flush=True)
     print(f"{run.path}: done", flush=True)
 

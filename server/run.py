@@ -45,11 +45,16 @@ from feddp.server.rounds import RoundReport, evaluate, is_due, run_rounds
 from feddp.server.run_ledger import (
     anchor_path,
     create_or_check_ledger,
-    key_path,
     ledger_path,
     open_ledger,
 )
-from feddp.server.run_secrets import destroy_secrets, make_secrets_folder, secret_path
+from feddp.server.run_secrets import (
+    LEDGER_KEY,
+    destroy_secrets,
+    make_secrets_folder,
+    secret_path,
+    secrets_folder,
+)
 
 CONFIG_NAME, PLAN_NAME = "config.toml", "plan.json"
 CHECKPOINTS_NAME = "checkpoints"
@@ -227,8 +232,8 @@ def train(
     disk = MeasuredDisk(metrics)
     with ExitStack() as stack:
         stack.callback(remove_times, run.path)
-        if (ended := _ended(run, is_new_segment)) is not None:
-            return ended
+        if (outcome := ended(run, is_new_segment=is_new_segment)) is not None:
+            return outcome
         ledger = stack.enter_context(open_ledger(run.path, run.config, disk=disk))
         ledger.open_run(start_of(run.name, run.plan))
         run.checkpoints.recover(ledger, disk)
@@ -261,21 +266,34 @@ def train(
     if is_complete:
         destroy_secrets(run.path)
     if is_complete and state.round == 0:
-        raise BudgetSpentError(
-            f"{run.path}: every one of the {run.plan.num_rounds} rounds was burned by a crash: "
-            "charged, and never released. There is no adapter; start a new run."
-        )
+        raise _all_burned(run)
     return Outcome(is_complete, num_burned, state, measured(run.path, state.round))
 
 
-def _ended(run: Run, is_new_segment: bool) -> Outcome | None:
-    """The outcome of a run whose secrets are destroyed, which nothing is charged for any more."""
-    key = key_path(run.path, run.config)
-    if key is None or key.exists():
+def _all_burned(run: Run) -> BudgetSpentError:
+    return BudgetSpentError(
+        f"{run.path}: every one of the {run.plan.num_rounds} rounds was burned by a crash: "
+        "charged, and never released. There is no adapter; start a new run."
+    )
+
+
+def ended(run: Run, *, is_new_segment: bool = False) -> Outcome | None:
+    """The outcome of a run that is over and has no secrets any more; None while it goes on.
+
+    Its ledger is read alone, and no node is asked for anything.
+
+    Raises:
+      ConfigError: a new segment of its noise is asked for.
+      LedgerDamagedError, RolledBackError: see `Ledger.read`.
+      BudgetSpentError: crashes burned every round.
+    """
+    if secrets_folder(run.path).exists() or secret_path(run.path, LEDGER_KEY).exists():
         return None
     history = Ledger.read(run.ledger_path, anchor_path=anchor_path(run.config)).runs.get(run.name)
-    if history is None or history.next_round <= run.plan.num_rounds or not history.releases:
+    if history is None or history.next_round <= run.plan.num_rounds:
         return None
+    if not history.releases:
+        raise _all_burned(run)
     open_segment(
         secret_path(run.path, SECRETS_NAME),
         run.plan,

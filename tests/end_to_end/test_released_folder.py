@@ -9,6 +9,7 @@ import pytest
 import feddp
 from feddp.common.config.run_config import RunConfig
 from feddp.common.disk import TIME_NS
+from feddp.common.errors import BudgetSpentError
 from feddp.server import release
 from feddp.server.run_secrets import secrets_folder
 
@@ -121,3 +122,20 @@ def test_a_run_that_is_killed_leaves_no_secret_in_its_folder(
     assert (resumed.num_burned, resumed.last_round) == (1, 3)
     assert_released(run, secrets)
     assert not (tmp_path / ".secrets").exists()
+
+
+def test_a_run_whose_rounds_were_all_burned_says_so_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*parts: object) -> None:
+        raise Crash
+
+    config = feddp.load_config(None, SMALL | {"run.rounds": 1, "run.output-dir": str(tmp_path)})
+    with monkeypatch.context() as dying:
+        dying.setattr(release, "draw", crash)
+        with pytest.raises(Crash):
+            feddp.simulate(config)
+    for _ in range(2):
+        with pytest.raises(BudgetSpentError, match="every one of the 1 rounds was burned"):
+            feddp.resume(tmp_path / "r")
+        assert not (tmp_path / ".secrets").exists()
