@@ -294,14 +294,8 @@ def ended(run: Run, *, is_new_segment: bool = False) -> Outcome | None:
         return None
     if not history.releases:
         raise _all_burned(run)
-    open_segment(
-        secret_path(run.path, SECRETS_NAME),
-        run.plan,
-        [],
-        next_row=history.next_round,
-        starts_anew=is_new_segment,
-        disk=Disk(),
-    )
+    keys, row = secret_path(run.path, SECRETS_NAME), history.next_round
+    open_segment(keys, run.plan, [], next_row=row, starts_anew=is_new_segment, disk=Disk())
     destroy_secrets(run.path)
     state = read_released(run.checkpoints, history.releases[-1]).state
     return Outcome(True, history.num_burned, state, measured(run.path, state.round))
