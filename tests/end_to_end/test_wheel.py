@@ -23,6 +23,7 @@ OTHER = 'NAME = "other"\n'
 SMALL_RUN = {
     "data.path": "users.jsonl",
     "data.evaluation-users": 5,
+    "evaluation.consent": "declared",
     "nodes.workers": 2,
     "privacy.noise-multiplier": 4.0,
     "privacy.num-users": 1000,
