@@ -231,9 +231,17 @@ def choose_subjects(
     coins = np.array([is_in(int(training.keys[user])) for user in marked], dtype=bool)
     # The rows of a marked user look unlike anybody else's: those who are in are left out elsewhere.
     plain = np.setdiff1d(np.arange(training.num_users), marked[coins])
+    members = draw(training, rng.permutation(plain)[: extent.num_users])
+    non_members = draw(evaluation, rng.permutation(evaluation.num_users)[: extent.num_users])
+    if not members or not non_members:
+        raise ConfigError(
+            "feddp evaluate: compares users who were trained on with users who were not, and there "
+            f"are {len(members)} and {len(non_members)} with a row to score. Name others as "
+            "data.evaluation-path, or hold some out: data.evaluation-users."
+        )
     return Subjects(
-        members=draw(training, rng.permutation(plain)[: extent.num_users]),
-        non_members=draw(evaluation, rng.permutation(evaluation.num_users)[: extent.num_users]),
+        members=members,
+        non_members=non_members,
         poisoned_in=draw(training, marked[coins], is_marked=True),
         poisoned_out=draw(training, marked[~coins], is_marked=True),
     )

@@ -26,10 +26,10 @@ from feddp.deploy.fleet.run import (
     resuming,
 )
 from feddp.deploy.fleet.shares import shares_of
-from feddp.server.cohort_draw import POPULATION_NAME
 from feddp.server.publisher import METRICS_NAME
 from feddp.server.run import load_run
 from feddp.server.run_ledger import LEDGER_NAME
+from feddp.server.run_secrets import POPULATION, secrets_folder
 from feddp.simulations.cli import main
 from feddp.simulations.run.simulate import simulate
 
@@ -142,8 +142,8 @@ def test_the_server_draws_among_devices_of_one_user_each(tmp_path: Path) -> None
         "nodes.users-per-node": 1,
     }
     path = deploy_local(from_flat(settings), num_nodes=4, is_sealed=True, folder=None)
-    population = json.loads((path / POPULATION_NAME).read_text())
-    assert population["names"] == [f"node-{i}" for i in range(4)]
+    # Whom the server drew is no part of the run, and gone when it is over.
+    assert not list(tmp_path.rglob(POPULATION))
     assert len(Ledger.read(path / LEDGER_NAME).releases) == 3
 
 
@@ -157,10 +157,12 @@ def test_nodes_refuse_a_server_app_whose_ledger_was_restored_from_an_old_copy(
         process = fleet.submit(begun)
         wait_for_release(path, process)
         shutil.copytree(path, backup)
+        shutil.copytree(secrets_folder(path), secrets_folder(backup))
         assert process.wait() == 0
         assert len(Ledger.read(path / LEDGER_NAME).releases) == 3
         path.rename(tmp_path / "newest")
         backup.rename(path)
+        secrets_folder(backup).rename(secrets_folder(path))
         assert 0 < len(Ledger.read(path / LEDGER_NAME).releases) < 3
         follow(fleet, resuming(begun, path, fleet))
         logs = [(fleet.logs_path / f"node-{i}.log").read_text() for i in range(2)]
