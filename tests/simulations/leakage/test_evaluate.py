@@ -99,6 +99,15 @@ def test_who_has_nothing_to_score_is_left_out(scorer: Scorer) -> None:
     assert found.members[0].fresh == found.members[0].own
 
 
+def test_without_users_who_were_not_trained_on_there_is_nothing_to_compare_with(
+    scorer: Scorer,
+) -> None:
+    config = from_flat({"data.path": "x.jsonl", "privacy.num-users": 3})
+    training = InMemoryUsers([("a", [Example("good day")]), ("b", [Example("hello there")])])
+    with pytest.raises(ConfigError, match=r"there are 2 and 0 .*data\.evaluation-path"):
+        choose_subjects(config, training, InMemoryUsers([]), scorer, EXTENT)
+
+
 def test_what_is_written_is_json_with_every_figure_and_its_ceiling(
     adapter_path: Path, tmp_path: Path
 ) -> None:
