@@ -11,6 +11,7 @@ from feddp.common.assembly import load_model, load_users
 from feddp.common.config.run_config import RunConfig, from_flat
 from feddp.common.data.poisoned_users import PoisonedUsers, is_in, planted_ending
 from feddp.common.data.users import Example, InMemoryUsers, UsersView
+from feddp.common.errors import ConfigError
 from feddp.common.model.lora import save_adapter
 from feddp.simulations.leakage.evaluate import (
     Extent,
